@@ -1,0 +1,10 @@
+//! The ciphertext graph: operations on packed tensors.
+//!
+//! A value is a *packed tensor*: one or more ciphertexts that share level and scale, and a
+//! [`fhec_plan::Layout`] that says where each element is. Before levels are placed the graph has no
+//! rescales and scales are absent; afterwards every node that chooses a scale states it, and the
+//! verifier derives level, scale and degree of every value as facts that emission demands.
+
+pub mod graph;
+
+pub use graph::{Graph, Input, LinearTerm, Node, Op, Output, ValueId};
