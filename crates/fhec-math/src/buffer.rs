@@ -1,0 +1,122 @@
+//! Word buffers aligned to cache lines.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use zeroize::Zeroize;
+
+/// Alignment in bytes: one cache line, one AVX-512 register.
+const ALIGN: usize = 64;
+/// Buffers of at least this many bytes are aligned to it and offered to the kernel for huge pages.
+const HUGE: usize = 2 << 20;
+
+/// A fixed-length block of words, aligned to 64 bytes. On Linux blocks of 2 MiB and more ask for huge
+/// pages, which saves most TLB misses when key material is streamed.
+pub struct AlignedVec {
+    ptr: NonNull<u64>,
+    len: usize,
+    /// Words allocated; `truncate` makes `len` smaller than this.
+    capacity: usize,
+}
+
+// SAFETY: the buffer is owned and plain data, as in `Vec<u64>`.
+unsafe impl Send for AlignedVec {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for AlignedVec {}
+
+impl AlignedVec {
+    /// A buffer of `len` zero words.
+    pub fn zeroed(len: usize) -> Self {
+        if len == 0 {
+            return Self { ptr: NonNull::dangling(), len: 0, capacity: 0 };
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the layout has a non-zero size.
+        let raw = unsafe { alloc_zeroed(layout) }.cast::<u64>();
+        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        #[cfg(target_os = "linux")]
+        if layout.size() >= HUGE {
+            // SAFETY: advice on memory that was just allocated; it never changes the contents. A
+            // refusal costs speed only, so the result is ignored.
+            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        Self { ptr, len, capacity: len }
+    }
+
+    /// Keeps the first `len` words; the memory is not given back. Longer than the buffer: no effect.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    fn layout(words: usize) -> Layout {
+        let bytes = words.checked_mul(size_of::<u64>()).expect("buffer size overflows the address space");
+        let align = if bytes >= HUGE { HUGE } else { ALIGN };
+        Layout::from_size_align(bytes, align).expect("buffer size overflows the address space")
+    }
+}
+
+impl Zeroize for AlignedVec {
+    /// Overwrites all of the allocation, words cut off by [`truncate`](AlignedVec::truncate) included.
+    fn zeroize(&mut self) {
+        // SAFETY: `capacity` words are allocated and were initialised when allocated.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.capacity) }.zeroize();
+    }
+}
+
+impl Drop for AlignedVec {
+    fn drop(&mut self) {
+        if self.capacity != 0 {
+            // SAFETY: allocated in `zeroed` with the layout of the same capacity.
+            unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.capacity)) };
+        }
+    }
+}
+
+impl Deref for AlignedVec {
+    type Target = [u64];
+
+    #[inline]
+    fn deref(&self) -> &[u64] {
+        // SAFETY: `len ≤ capacity` initialised words; for `len` 0 the pointer is dangling but aligned.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedVec {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in `deref`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl Clone for AlignedVec {
+    fn clone(&self) -> Self {
+        Self::from(&**self)
+    }
+}
+
+impl From<&[u64]> for AlignedVec {
+    fn from(words: &[u64]) -> Self {
+        let mut copy = Self::zeroed(words.len());
+        copy.copy_from_slice(words);
+        copy
+    }
+}
+
+impl PartialEq for AlignedVec {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for AlignedVec {}
+
+impl fmt::Debug for AlignedVec {
+    /// Only the length: buffers may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedVec").field("len", &self.len).finish_non_exhaustive()
+    }
+}

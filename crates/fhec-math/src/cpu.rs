@@ -1,0 +1,33 @@
+//! Choice of kernels at run time.
+
+use std::sync::OnceLock;
+
+/// A family of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// Plain Rust and `tfhe-ntt`; runs everywhere.
+    Portable,
+    /// AVX-512 with the 52-bit multiply-add instructions.
+    Avx512Ifma,
+}
+
+/// The kernels in use, decided once a process: the fastest that the processor has, or the portable
+/// ones when the environment variable `FHEC_KERNELS` is `portable`.
+pub fn kernels() -> Kernels {
+    static CHOICE: OnceLock<Kernels> = OnceLock::new();
+    *CHOICE.get_or_init(|| {
+        if std::env::var_os("FHEC_KERNELS").is_some_and(|v| v == "portable") { Kernels::Portable } else { detect() }
+    })
+}
+
+/// The fastest kernels that this processor has, whatever the environment says.
+pub fn detect() -> Kernels {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512ifma")
+    {
+        return Kernels::Avx512Ifma;
+    }
+    Kernels::Portable
+}

@@ -1,0 +1,123 @@
+//! The automorphisms `X → X^g` of the ring, which rotate and conjugate slots.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use crate::ntt::LOG_N_RANGE;
+use crate::{MathError, Modulus};
+
+/// The element `5^rotation mod 2N` that rotates the `N/2` slots to the left: slot `i` of the result is slot
+/// `i + rotation` of the input. Negative rotations go right.
+pub fn galois_element(rotation: i64, log_n: u32) -> u64 {
+    let slots = 1i64 << (log_n - 1);
+    let mut e = rotation.rem_euclid(slots);
+    let mask = (2u64 << log_n) - 1;
+    let (mut base, mut acc) = (5u64, 1u64);
+    while e != 0 {
+        if e & 1 == 1 {
+            acc = acc.wrapping_mul(base) & mask;
+        }
+        base = base.wrapping_mul(base) & mask;
+        e >>= 1;
+    }
+    acc
+}
+
+/// The element `2N − 1` that conjugates every slot.
+pub fn conjugation_element(log_n: u32) -> u64 {
+    (2 << log_n) - 1
+}
+
+/// The automorphism `a(X) → a(X^g)` as a permutation.
+#[derive(Debug)]
+pub struct Automorphism {
+    log_n: u32,
+    element: u64,
+    /// In evaluation form `dst[i] = src[source[i]]`.
+    source: Vec<u32>,
+}
+
+impl Automorphism {
+    /// The table of `element`, shared by everyone in the process who asks for it.
+    ///
+    /// # Panics
+    /// When the element is even or not below `2N`, or the degree is not supported; see
+    /// [`try_get`](Self::try_get) for elements that come from outside.
+    pub fn get(log_n: u32, element: u64) -> Arc<Self> {
+        match Self::try_get(log_n, element) {
+            Ok(table) => table,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`get`](Self::get), for elements that come from outside.
+    ///
+    /// # Errors
+    /// [`MathError::BadDegree`] or [`MathError::BadGaloisElement`].
+    pub fn try_get(log_n: u32, element: u64) -> Result<Arc<Self>, MathError> {
+        static CACHE: LazyLock<Mutex<BTreeMap<(u32, u64), Arc<Automorphism>>>> = LazyLock::new(Mutex::default);
+        if !LOG_N_RANGE.contains(&log_n) {
+            return Err(MathError::BadDegree { log_n });
+        }
+        if element.is_multiple_of(2) || element >= 2 << log_n {
+            return Err(MathError::BadGaloisElement { element, log_n });
+        }
+        let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = cache.entry((log_n, element)).or_insert_with(|| Arc::new(Self::build(log_n, element)));
+        Ok(Arc::clone(table))
+    }
+
+    fn build(log_n: u32, element: u64) -> Self {
+        let shift = 32 - log_n;
+        let mask = (2u64 << log_n) - 1;
+        let source = (0..1u32 << log_n)
+            .map(|i| {
+                let exponent = 2 * u64::from(i.reverse_bits() >> shift) + 1;
+                let from = (exponent * element & mask) >> 1;
+                (from as u32).reverse_bits() >> shift
+            })
+            .collect();
+        Self { log_n, element, source }
+    }
+
+    /// log2 of the ring degree.
+    pub fn log_n(&self) -> u32 {
+        self.log_n
+    }
+
+    /// The element `g`.
+    pub fn element(&self) -> u64 {
+        self.element
+    }
+
+    /// Applies the automorphism to one limb in evaluation form: a permutation, for any modulus.
+    ///
+    /// # Panics
+    /// When a length is not `N`.
+    pub fn apply_eval(&self, src: &[u64], dst: &mut [u64]) {
+        self.check(src, dst);
+        for (d, &from) in dst.iter_mut().zip(&self.source) {
+            *d = src[from as usize];
+        }
+    }
+
+    /// Applies the automorphism to one limb in coefficient form: a permutation with signs.
+    ///
+    /// # Panics
+    /// When a length is not `N`.
+    pub fn apply_coeff(&self, m: &Modulus, src: &[u64], dst: &mut [u64]) {
+        self.check(src, dst);
+        let n = src.len();
+        let mut exponent = 0usize;
+        for &x in src {
+            // X^(i·g), where X^N = −1.
+            let position = exponent & (n - 1);
+            dst[position] = if exponent & n == 0 { x } else { m.neg(x) };
+            exponent = (exponent + self.element as usize) & (2 * n - 1);
+        }
+    }
+
+    fn check(&self, src: &[u64], dst: &[u64]) {
+        assert!(src.len() == 1 << self.log_n && dst.len() == src.len(), "limb length is not the ring degree");
+    }
+}

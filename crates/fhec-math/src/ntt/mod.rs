@@ -1,0 +1,127 @@
+//! The negacyclic number-theoretic transform modulo one prime.
+
+mod portable;
+mod root;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use crate::cpu::{Kernels, kernels};
+use crate::{MathError, Modulus};
+use portable::PortableNtt;
+
+/// log2 of the smallest and largest ring degrees.
+pub const LOG_N_RANGE: std::ops::RangeInclusive<u32> = 4..=17;
+
+/// Tables of one prime and ring degree.
+///
+/// The forward transform takes coefficients in natural order to values in bit-reversed order,
+/// `out[i] = a(ψ^(2·brv(i)+1))`, so that a pointwise product of two transforms is the transform of
+/// the product modulo `X^N + 1`. `ψ` depends only on the prime and the degree ([`psi`](Self::psi)):
+/// values written by one machine mean the same on every other.
+pub struct NttTable {
+    modulus: Modulus,
+    log_n: u32,
+    psi: u64,
+    kernel: Kernel,
+}
+
+enum Kernel {
+    Portable(PortableNtt),
+}
+
+impl NttTable {
+    /// The table of `p` and `N = 2^log_n`, shared by everyone in the process who holds it.
+    ///
+    /// # Errors
+    /// [`MathError::BadDegree`], [`MathError::BadModulus`], or [`MathError::NotNttFriendly`] when
+    /// `p` is not a prime congruent to 1 modulo `2N`.
+    pub fn get(p: u64, log_n: u32) -> Result<Arc<Self>, MathError> {
+        // Weak entries: tables go when the last context that uses them goes.
+        static CACHE: LazyLock<Mutex<BTreeMap<(u64, u32), Weak<NttTable>>>> = LazyLock::new(Mutex::default);
+        let lookup = || {
+            let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.get(&(p, log_n)).and_then(Weak::upgrade)
+        };
+        if let Some(table) = lookup() {
+            return Ok(table);
+        }
+        // Built outside the lock: several tables can be made at once.
+        let table = Arc::new(Self::with_kernels(p, log_n, kernels())?);
+        let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = cache.get(&(p, log_n)).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        cache.retain(|_, entry| entry.strong_count() != 0);
+        cache.insert((p, log_n), Arc::downgrade(&table));
+        Ok(table)
+    }
+
+    /// A fresh table with the kernels asked for, outside the cache; for tests and measurements.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn with_kernels(p: u64, log_n: u32, _kernels: Kernels) -> Result<Self, MathError> {
+        let modulus = Modulus::new(p)?;
+        if !LOG_N_RANGE.contains(&log_n) {
+            return Err(MathError::BadDegree { log_n });
+        }
+        let psi = root::primitive_root(&modulus, log_n)?;
+        let kernel = Kernel::Portable(PortableNtt::new(&modulus, log_n, psi)?);
+        Ok(Self { modulus, log_n, psi, kernel })
+    }
+
+    /// The prime.
+    pub fn modulus(&self) -> &Modulus {
+        &self.modulus
+    }
+
+    /// log2 of the ring degree.
+    pub fn log_n(&self) -> u32 {
+        self.log_n
+    }
+
+    /// The ring degree.
+    pub fn n(&self) -> usize {
+        1 << self.log_n
+    }
+
+    /// The primitive `2N`-th root of unity at whose odd powers polynomials are evaluated.
+    pub fn psi(&self) -> u64 {
+        self.psi
+    }
+
+    /// Coefficients to values, in place.
+    ///
+    /// # Panics
+    /// When the length is not `N`.
+    pub fn forward(&self, limb: &mut [u64]) {
+        self.check(limb);
+        match &self.kernel {
+            Kernel::Portable(k) => k.forward(limb),
+        }
+    }
+
+    /// Values to coefficients, in place, normalised: the exact inverse of [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// When the length is not `N`.
+    pub fn inverse(&self, limb: &mut [u64]) {
+        self.check(limb);
+        match &self.kernel {
+            Kernel::Portable(k) => k.inverse(limb),
+        }
+    }
+
+    fn check(&self, limb: &[u64]) {
+        assert_eq!(limb.len(), self.n(), "limb length is not the ring degree");
+        debug_assert!(limb.iter().all(|&x| x < self.modulus.value()), "limb is not reduced");
+    }
+}
+
+impl fmt::Debug for NttTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NttTable").field("p", &self.modulus.value()).field("log_n", &self.log_n).finish_non_exhaustive()
+    }
+}
