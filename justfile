@@ -1,0 +1,37 @@
+# What people run here. `just` alone lists it.
+default:
+    @just --list
+
+# Formatting, lints, documentation: everything that must be clean.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The test suite, as in the README.
+test:
+    cargo test --workspace --locked
+
+# Longer runs: every model, every digit, large rings.
+slow:
+    FHEC_SLOW=1 cargo test --workspace --release --locked -- --nocapture
+
+# Micro-benchmarks of the engine.
+bench:
+    cargo bench --workspace
+
+# Accept changed snapshots after reading them.
+bless:
+    INSTA_UPDATE=always cargo test -p compiler-tests --locked
+
+# Mutate every file format for longer than the test suite does.
+fuzz:
+    PROPTEST_CASES=20000 cargo test --workspace --release --locked mutat
+
+# Classify real digits under encryption with a bundled network.
+demo:
+    cargo run --release --locked -- demo
+
+# Licences, sources and duplicate versions of the dependencies.
+deny:
+    cargo deny --locked check licenses bans sources
