@@ -1,0 +1,408 @@
+//! Secret, public and evaluation keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
+use rayon::prelude::*;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::{CkksError, Result};
+use crate::limbs::{HEAVY, par_chunks, par_chunks2};
+use crate::params::Context;
+
+/// The secret key: a dense ternary polynomial. Wiped when dropped.
+pub struct SecretKey {
+    context: Arc<Context>,
+    coeffs: Zeroizing<Vec<i8>>,
+    /// Over `q_0 … q_L, p_0 …`.
+    eval: Zeroizing<Poly<Eval>>,
+}
+
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretKey").finish_non_exhaustive()
+    }
+}
+
+impl SecretKey {
+    /// Draws a key: every coefficient uniform in {−1, 0, 1}.
+    pub fn generate(context: &Arc<Context>, rng: &mut SecretRng) -> Self {
+        Self::from_coefficients(context, rng.ternary(context.n()))
+    }
+
+    /// A key with the given coefficients, which the caller has checked.
+    pub(crate) fn from_coefficients(context: &Arc<Context>, coeffs: Zeroizing<Vec<i8>>) -> Self {
+        let level = context.max_level();
+        let eval = Zeroizing::new(small_to_eval(context, level, &coeffs));
+        Self { context: Arc::clone(context), coeffs, eval }
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The ternary coefficients.
+    pub(crate) fn coefficients(&self) -> &[i8] {
+        &self.coeffs
+    }
+
+    /// The key modulo chain prime `i`, in evaluation form.
+    pub(crate) fn q_limb(&self, i: usize) -> &[u64] {
+        self.eval.limb(i)
+    }
+
+    /// The key modulo all primes.
+    pub(crate) fn eval(&self) -> &Poly<Eval> {
+        &self.eval
+    }
+}
+
+/// Evaluation form, over `q_0 … q_level, p_0 …`, of a polynomial with small coefficients.
+fn small_to_eval(context: &Context, level: usize, coeffs: &[i8]) -> Poly<Eval> {
+    let mut out = Poly::<Eval>::zero(context.n(), context.qp_limbs(level));
+    par_chunks(out.data_mut(), context.n(), HEAVY, |i, limb| {
+        lift_small(context.qp_modulus(level, i), coeffs, limb);
+        context.qp_table(level, i).forward(limb);
+    });
+    out
+}
+
+/// The public key: an encryption of zero over the whole chain, without special primes.
+#[derive(Clone, Debug)]
+pub struct PublicKey {
+    pub(crate) context: Arc<Context>,
+    pub(crate) seed: [u8; 32],
+    /// `−a·s + e` over `q_0 … q_L`.
+    pub(crate) b: Poly<Eval>,
+    /// Uniform, expanded from the seed.
+    pub(crate) a: Poly<Eval>,
+}
+
+/// Labels of the streams that one seed gives; one per digit, so 0 for keys and ciphertexts of one digit.
+pub(crate) const LABEL_SINGLE: u64 = 0;
+
+impl PublicKey {
+    /// Draws a public key for `secret`.
+    pub fn generate(secret: &SecretKey, rng: &mut SecretRng) -> Self {
+        let context = Arc::clone(&secret.context);
+        let seed = rng.next_seed();
+        let (b, a) = zero_encryption(secret, context.max_level(), &seed, rng);
+        Self { context, seed, b, a }
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub(crate) fn from_parts(context: &Arc<Context>, seed: [u8; 32], b: Poly<Eval>) -> Self {
+        let a = expand_uniform(context, &seed, context.max_level());
+        Self { context: Arc::clone(context), seed, b, a }
+    }
+}
+
+/// `(−a·s + e, a)` over `q_0 … q_level` with `a` from the seed.
+pub(crate) fn zero_encryption(
+    secret: &SecretKey,
+    level: usize,
+    seed: &[u8; 32],
+    rng: &mut SecretRng,
+) -> (Poly<Eval>, Poly<Eval>) {
+    let context = &secret.context;
+    let n = context.n();
+    let noise = rng.noise(n);
+    let mut b = Poly::<Eval>::zero(n, level + 1);
+    let mut a = Poly::<Eval>::zero(n, level + 1);
+    par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
+        let m = context.q(i);
+        uniform_from_seed(seed, LABEL_SINGLE, m, a);
+        lift_small(m, &noise, b);
+        context.q_table(i).forward(b);
+        pointwise::mul_sub_assign(m, b, a, secret.q_limb(i));
+    });
+    (b, a)
+}
+
+/// The uniform half over `q_0 … q_level` that belongs to a seed.
+pub(crate) fn expand_uniform(context: &Context, seed: &[u8; 32], level: usize) -> Poly<Eval> {
+    let mut a = Poly::<Eval>::zero(context.n(), level + 1);
+    par_chunks(a.data_mut(), context.n(), HEAVY, |i, limb| {
+        uniform_from_seed(seed, LABEL_SINGLE, context.q(i), limb);
+    });
+    a
+}
+
+/// A key-switching key; see [`keyswitch`](crate::keyswitch) for what it holds.
+///
+/// It reaches up to its own level: it has the digits and limbs of that level only, which is a prefix of
+/// those of a key for the top level.
+#[derive(Clone, Debug)]
+pub struct SwitchingKey {
+    pub(crate) seed: [u8; 32],
+    pub(crate) level: usize,
+    /// `−a_d·s + e_d + P·g_d·s'` for each digit, over `q_0 … q_level, p_0 …`.
+    pub(crate) b: Vec<Poly<Eval>>,
+    /// Uniform, expanded from the seed.
+    pub(crate) a: Vec<Poly<Eval>>,
+}
+
+impl SwitchingKey {
+    /// Highest level at which the key can be used.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> usize {
+        self.b.iter().chain(&self.a).map(|poly| poly.data().len() * 8).sum()
+    }
+
+    /// A key of `message` under `under`, both over `q_0 … q_L, p_0 …`.
+    fn generate(
+        context: &Context,
+        message: &Poly<Eval>,
+        under: &Poly<Eval>,
+        level: usize,
+        rng: &mut SecretRng,
+    ) -> Self {
+        let n = context.n();
+        let seed = rng.next_seed();
+        let digits = context.digits_at(level);
+        let noise: Vec<_> = (0..digits).map(|_| rng.noise(n)).collect();
+        let mut b: Vec<_> = (0..digits).map(|_| Poly::zero(n, context.qp_limbs(level))).collect();
+        let mut a = b.clone();
+        for (d, ((b, a), noise)) in b.iter_mut().zip(&mut a).zip(&noise).enumerate() {
+            let range = context.digit_range(d);
+            par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
+                let m = context.qp_modulus(level, i);
+                let top = limb_index(context.max_level(), level, i);
+                uniform_from_seed(&seed, d as u64, m, a);
+                lift_small(m, noise, b);
+                context.qp_table(level, i).forward(b);
+                pointwise::mul_sub_assign(m, b, a, under.limb(top));
+                if i <= level && range.contains(&i) {
+                    pointwise::mul_scalar_add_assign(m, b, message.limb(top), context.p_mod_q(i));
+                }
+            });
+        }
+        Self { seed, level, b, a }
+    }
+
+    /// The key with its public half expanded.
+    pub(crate) fn from_parts(context: &Context, seed: [u8; 32], level: usize, b: Vec<Poly<Eval>>) -> Self {
+        let n = context.n();
+        let a = (0..b.len())
+            .into_par_iter()
+            .map(|d| {
+                let mut a = Poly::<Eval>::zero(n, context.qp_limbs(level));
+                par_chunks(a.data_mut(), n, HEAVY, |i, limb| {
+                    uniform_from_seed(&seed, d as u64, context.qp_modulus(level, i), limb);
+                });
+                a
+            })
+            .collect();
+        Self { seed, level, b, a }
+    }
+
+    /// Limb `i` (in the order of `level`, which may be below the key's) of the first `digits` digits of
+    /// one component.
+    pub(crate) fn column(&self, level: usize, i: usize, digits: usize, second: bool) -> Vec<&[u64]> {
+        let index = limb_index(self.level, level, i);
+        let half = if second { &self.a } else { &self.b };
+        half[..digits].iter().map(|poly| poly.limb(index)).collect()
+    }
+}
+
+/// Where limb `i` of the order `q_0 … q_level, p_0 …` lies in an object stored at a higher level.
+fn limb_index(stored: usize, level: usize, i: usize) -> usize {
+    if i <= level { i } else { i + stored - level }
+}
+
+/// Which evaluation keys to make, and up to which level each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRequest {
+    /// Level up to which products are relinearised, or no relinearisation at all.
+    pub relin_level: Option<usize>,
+    /// Galois element (odd, below 2N) to the highest level at which it is used.
+    pub galois: BTreeMap<u64, usize>,
+}
+
+impl KeyRequest {
+    /// Number of keys asked for.
+    pub fn count(&self) -> usize {
+        usize::from(self.relin_level.is_some()) + self.galois.len()
+    }
+
+    /// Checks levels and Galois elements against a context.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelRange`] or [`CkksError::Math`] for an element that is even or not below 2N.
+    pub fn check(&self, context: &Context) -> Result<()> {
+        for &level in self.relin_level.iter().chain(self.galois.values()) {
+            context.check_level("key request", level, 0)?;
+        }
+        for &element in self.galois.keys() {
+            if element.is_multiple_of(2) || element >= 2 << context.log_n() {
+                return Err(CkksError::Parameters(format!(
+                    "Galois element {element} is not odd and below 2^{}",
+                    context.log_n() + 1
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one evaluation key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyPurpose {
+    /// Relinearisation: `s²` to `s`.
+    Relinearise,
+    /// The automorphism `X → X^g`.
+    Galois(u64),
+}
+
+/// Makes the evaluation keys of a request one after the other, so that they can be written out without
+/// ever being in memory together.
+pub struct KeyGenerator<'a> {
+    secret: &'a SecretKey,
+    rng: &'a mut SecretRng,
+}
+
+impl std::fmt::Debug for KeyGenerator<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyGenerator").finish_non_exhaustive()
+    }
+}
+
+impl<'a> KeyGenerator<'a> {
+    /// A generator of keys for `secret`.
+    pub fn new(secret: &'a SecretKey, rng: &'a mut SecretRng) -> Self {
+        Self { secret, rng }
+    }
+
+    /// Makes one key that reaches up to `level`.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelRange`], or [`CkksError::Math`] for an impossible Galois element.
+    pub fn make(&mut self, purpose: KeyPurpose, level: usize) -> Result<SwitchingKey> {
+        let context = &self.secret.context;
+        context.check_level("key generation", level, 0)?;
+        let s = self.secret.eval();
+        let other = match purpose {
+            KeyPurpose::Relinearise => {
+                let mut square = Zeroizing::new(s.clone());
+                par_chunks(square.data_mut(), context.n(), HEAVY, |i, limb| {
+                    pointwise::mul_assign(context.qp_modulus(context.max_level(), i), limb, s.limb(i));
+                });
+                square
+            }
+            KeyPurpose::Galois(element) => {
+                let inverse = inverse_element(element, context.log_n());
+                let automorphism = Automorphism::try_get(context.log_n(), inverse)?;
+                let mut image = Zeroizing::new(Poly::zero(context.n(), s.limbs()));
+                par_chunks(image.data_mut(), context.n(), HEAVY, |i, limb| {
+                    automorphism.apply_eval(s.limb(i), limb);
+                });
+                image
+            }
+        };
+        let (message, under) = match purpose {
+            KeyPurpose::Relinearise => (&*other, s),
+            KeyPurpose::Galois(_) => (s, &*other),
+        };
+        Ok(SwitchingKey::generate(context, message, under, level, self.rng))
+    }
+}
+
+/// The inverse of an odd element modulo 2N.
+fn inverse_element(element: u64, log_n: u32) -> u64 {
+    let mask = (2u64 << log_n) - 1;
+    // Newton's iteration doubles the number of right bits; g itself is right to three.
+    let mut inverse = element;
+    for _ in 0..5 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(element.wrapping_mul(inverse)));
+    }
+    inverse & mask
+}
+
+/// The keys that a server needs. They contain no secret.
+#[derive(Clone, Debug)]
+pub struct EvaluationKeys {
+    pub(crate) context: Arc<Context>,
+    pub(crate) relin: Option<SwitchingKey>,
+    pub(crate) galois: BTreeMap<u64, SwitchingKey>,
+}
+
+impl EvaluationKeys {
+    /// No keys at all: enough for additions and products with plaintexts.
+    pub fn empty(context: &Arc<Context>) -> Self {
+        Self { context: Arc::clone(context), relin: None, galois: BTreeMap::new() }
+    }
+
+    /// Makes all keys of `request`. `progress` is called with the numbers of keys done and asked for.
+    ///
+    /// # Errors
+    /// As [`KeyRequest::check`].
+    pub fn generate(
+        secret: &SecretKey,
+        request: &KeyRequest,
+        rng: &mut SecretRng,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Self> {
+        request.check(&secret.context)?;
+        let mut keys = Self::empty(&secret.context);
+        let mut generator = KeyGenerator::new(secret, rng);
+        let total = request.count();
+        let mut done = 0;
+        if let Some(level) = request.relin_level {
+            keys.relin = Some(generator.make(KeyPurpose::Relinearise, level)?);
+            done += 1;
+            progress(done, total);
+        }
+        for (&element, &level) in &request.galois {
+            keys.galois.insert(element, generator.make(KeyPurpose::Galois(element), level)?);
+            done += 1;
+            progress(done, total);
+        }
+        Ok(keys)
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The relinearisation key, where there is one.
+    pub fn relin(&self) -> Option<&SwitchingKey> {
+        self.relin.as_ref()
+    }
+
+    /// The key of a Galois element, where there is one.
+    pub fn galois(&self, element: u64) -> Option<&SwitchingKey> {
+        self.galois.get(&element)
+    }
+
+    /// The request that these keys answer.
+    pub fn request(&self) -> KeyRequest {
+        KeyRequest {
+            relin_level: self.relin.as_ref().map(SwitchingKey::level),
+            galois: self.galois.iter().map(|(&element, key)| (element, key.level())).collect(),
+        }
+    }
+
+    /// Bytes held in memory.
+    pub fn bytes(&self) -> usize {
+        self.relin.iter().chain(self.galois.values()).map(SwitchingKey::bytes).sum()
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        // The fields wipe themselves; named here so that a change of their types is noticed.
+        self.coeffs.zeroize();
+        self.eval.zeroize();
+    }
+}

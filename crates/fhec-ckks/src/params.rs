@@ -1,0 +1,432 @@
+//! Encryption parameters: the checked [`Context`] and the unchecked [`ParameterSpec`] it is made of.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use fhec_math::{
+    BaseConverter, Modulus, NttTable, SecurityLevel, is_prime, log2_product, max_log_qp, security_estimate,
+};
+
+use crate::error::{CkksError, Result};
+
+/// Smallest ring degree accepted, as a log2. Below `2^10` only tests work.
+const MIN_LOG_N: u32 = 4;
+/// Largest ring degree accepted, as a log2.
+const MAX_LOG_N: u32 = 17;
+/// Every prime is below this: the IFMA kernels are right for primes below 2^50 only.
+const MAX_PRIME: u64 = 1 << 50;
+
+/// Encryption parameters as written down in a plan; unchecked until [`Context::new`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// log2 of the ring degree `N`.
+    pub log_n: u32,
+    /// The chain `q_0 … q_L`, bottom first. All primes `≡ 1 mod 2N`, below 2^50, distinct.
+    pub q: Vec<u64>,
+    /// The special primes with product `P`, used inside key switching only.
+    pub p: Vec<u64>,
+    /// Number of chain limbs in each key-switching digit, from the bottom. They sum to `q.len()`, and
+    /// the product of each digit's primes is below `P` (2019/688 §3), so that the noise of key
+    /// switching stays at the level of one rounding.
+    pub digits: Vec<usize>,
+}
+
+impl ParameterSpec {
+    /// Hash over all fields; names the parameters in files.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("fhec 2026 ckks parameters v1");
+        hasher.update(&self.log_n.to_le_bytes());
+        for list in [&self.q, &self.p] {
+            hasher.update(&(list.len() as u64).to_le_bytes());
+            for prime in list {
+                hasher.update(&prime.to_le_bytes());
+            }
+        }
+        hasher.update(&(self.digits.len() as u64).to_le_bytes());
+        for &digit in &self.digits {
+            hasher.update(&(digit as u64).to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// Proof that a caller knowingly asks for parameters without security.
+#[derive(Clone, Copy, Debug)]
+pub struct InsecureToken(());
+
+impl InsecureToken {
+    /// The token. Parameters made with it protect nothing: they exist for tests only.
+    pub fn for_tests() -> Self {
+        Self(())
+    }
+}
+
+/// How much security [`Context::new`] demands.
+#[derive(Clone, Copy, Debug)]
+pub enum Security {
+    /// At least this level by the table of `fhec_math::security`.
+    Level(SecurityLevel),
+    /// None at all.
+    Insecure(InsecureToken),
+}
+
+/// Checked parameters with everything precomputed from them. Shared by `Arc`.
+#[derive(Debug)]
+pub struct Context {
+    spec: ParameterSpec,
+    hash: [u8; 32],
+    log_qp: f64,
+    q: Vec<Modulus>,
+    p: Vec<Modulus>,
+    q_tables: Vec<Arc<NttTable>>,
+    p_tables: Vec<Arc<NttTable>>,
+    /// Limb ranges of the digits.
+    digit_ranges: Vec<Range<usize>>,
+    /// `P mod q_i`.
+    p_mod_q: Vec<u64>,
+    /// Made on first use, one per level.
+    levels: Vec<OnceLock<LevelTables>>,
+    /// Tables of subrings of the chain limbs, then of the special limbs: `[limb][log2 degree]`. Made on
+    /// first use.
+    subrings: Vec<Vec<OnceLock<Arc<NttTable>>>>,
+}
+
+/// One key-switching digit at one level.
+pub(crate) struct DigitTables {
+    /// Chain limbs of the digit that exist at this level.
+    pub(crate) range: Range<usize>,
+    /// From the digit's limbs to all other limbs of the level, then the special primes.
+    pub(crate) mod_up: BaseConverter,
+}
+
+/// Constants that depend on the level.
+pub(crate) struct LevelTables {
+    pub(crate) digits: Vec<DigitTables>,
+    /// From the special primes to `q_0 … q_ℓ`.
+    pub(crate) mod_down: BaseConverter,
+    /// `P^-1 mod q_i` for `i ≤ ℓ`.
+    pub(crate) p_inv: Vec<u64>,
+    /// Constants of a division by `q_ℓ`; none at level 0.
+    pub(crate) rescale: Option<RescaleTables>,
+}
+
+/// Constants of a division by the last prime, alone or together with `P`.
+pub(crate) struct RescaleTables {
+    /// `q_ℓ^-1 mod q_i` for `i < ℓ`.
+    pub(crate) q_inv: Vec<u64>,
+    /// From `p_0 … p_{α-1}, q_ℓ` to `q_0 … q_{ℓ-1}`.
+    pub(crate) mod_down: BaseConverter,
+    /// `(P·q_ℓ)^-1 mod q_i` for `i < ℓ`.
+    pub(crate) pq_inv: Vec<u64>,
+}
+
+impl std::fmt::Debug for LevelTables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LevelTables").finish_non_exhaustive()
+    }
+}
+
+fn invalid(message: String) -> CkksError {
+    CkksError::Parameters(message)
+}
+
+impl Context {
+    /// Checks `spec` and prepares tables.
+    ///
+    /// # Errors
+    /// [`CkksError::Parameters`] for anything malformed, [`CkksError::Insecure`] where the table does
+    /// not grant the security asked for.
+    pub fn new(spec: ParameterSpec, security: Security) -> Result<Arc<Self>> {
+        check_shape(&spec)?;
+        check_primes(&spec)?;
+        let digit_ranges = check_digits(&spec)?;
+        let log_qp = log2_product(&spec.q) + log2_product(&spec.p);
+        check_security(&spec, log_qp, security)?;
+        let modulus =
+            |primes: &[u64]| -> Result<Vec<Modulus>> { primes.iter().map(|&p| Ok(Modulus::new(p)?)).collect() };
+        let tables = |primes: &[u64]| -> Result<Vec<Arc<NttTable>>> {
+            primes.iter().map(|&p| Ok(NttTable::get(p, spec.log_n)?)).collect()
+        };
+        let (q, p) = (modulus(&spec.q)?, modulus(&spec.p)?);
+        let (q_tables, p_tables) = (tables(&spec.q)?, tables(&spec.p)?);
+        let p_mod_q = q.iter().map(|m| product_mod(m, &spec.p)).collect();
+        Ok(Arc::new(Self {
+            hash: spec.hash(),
+            levels: (0..spec.q.len()).map(|_| OnceLock::new()).collect(),
+            subrings: (0..spec.q.len() + spec.p.len())
+                .map(|_| (0..spec.log_n).map(|_| OnceLock::new()).collect())
+                .collect(),
+            spec,
+            log_qp,
+            q,
+            p,
+            q_tables,
+            p_tables,
+            digit_ranges,
+            p_mod_q,
+        }))
+    }
+
+    /// Ring degree `N`.
+    pub fn n(&self) -> usize {
+        1 << self.spec.log_n
+    }
+
+    /// log2 of the ring degree.
+    pub fn log_n(&self) -> u32 {
+        self.spec.log_n
+    }
+
+    /// Number of complex slots, `N/2`.
+    pub fn slots(&self) -> usize {
+        self.n() / 2
+    }
+
+    /// Highest level `L`.
+    pub fn max_level(&self) -> usize {
+        self.q.len() - 1
+    }
+
+    /// Chain prime `q_i`.
+    ///
+    /// # Panics
+    /// Where `i` exceeds [`max_level`](Self::max_level).
+    pub fn q(&self, i: usize) -> &Modulus {
+        &self.q[i]
+    }
+
+    /// The chain, bottom first.
+    pub fn moduli_q(&self) -> &[Modulus] {
+        &self.q
+    }
+
+    /// The special primes.
+    pub fn moduli_p(&self) -> &[Modulus] {
+        &self.p
+    }
+
+    /// Number of special primes `α`.
+    pub fn special(&self) -> usize {
+        self.p.len()
+    }
+
+    /// Security by the estimate of [`fhec_math::security`], in bits; 0 for ring degrees outside its table.
+    pub fn security_bits(&self) -> f64 {
+        security_estimate(self.spec.log_n, self.log_qp).unwrap_or(0.0)
+    }
+
+    /// log2 of the product of all primes, special ones included.
+    pub fn log_qp(&self) -> f64 {
+        self.log_qp
+    }
+
+    /// log2 of `q_0 · … · q_ℓ`.
+    pub fn log_q(&self, level: usize) -> f64 {
+        log2_product(&self.spec.q[..=level])
+    }
+
+    /// The parameters this context was made of.
+    pub fn spec(&self) -> &ParameterSpec {
+        &self.spec
+    }
+
+    /// Hash over all parameters, for files.
+    pub fn params_hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// Short form of [`params_hash`](Self::params_hash) that every ciphertext carries.
+    pub fn id(&self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.hash[..8]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Table of chain prime `i`.
+    pub fn q_table(&self, i: usize) -> &Arc<NttTable> {
+        &self.q_tables[i]
+    }
+
+    /// Table of special prime `j`.
+    pub fn p_table(&self, j: usize) -> &Arc<NttTable> {
+        &self.p_tables[j]
+    }
+
+    /// `P mod q_i`.
+    pub fn p_mod_q(&self, i: usize) -> u64 {
+        self.p_mod_q[i]
+    }
+
+    /// Modulus of limb `i` in the order `q_0 … q_level, p_0 … p_{α-1}`.
+    pub fn qp_modulus(&self, level: usize, i: usize) -> &Modulus {
+        if i <= level { &self.q[i] } else { &self.p[i - level - 1] }
+    }
+
+    /// NTT table of limb `i` in the order `q_0 … q_level, p_0 … p_{α-1}`.
+    pub fn qp_table(&self, level: usize, i: usize) -> &Arc<NttTable> {
+        if i <= level { &self.q_tables[i] } else { &self.p_tables[i - level - 1] }
+    }
+
+    /// NTT table of the subring of degree `2^log_len` for limb `i` in the order of
+    /// [`qp_table`](Self::qp_table); its root is the one that the whole ring implies.
+    pub(crate) fn subring_table(&self, level: usize, i: usize, log_len: u32) -> &Arc<NttTable> {
+        if log_len == self.spec.log_n {
+            return self.qp_table(level, i);
+        }
+        let row = if i <= level { i } else { self.q.len() + i - level - 1 };
+        self.subrings[row][log_len as usize].get_or_init(|| {
+            let p = self.qp_modulus(level, i).value();
+            NttTable::get(p, log_len).expect("a prime that is 1 mod 2N suits every subring")
+        })
+    }
+
+    /// Number of limbs `level + 1 + α`.
+    pub fn qp_limbs(&self, level: usize) -> usize {
+        level + 1 + self.p.len()
+    }
+
+    /// Number of key-switching digits that a ciphertext at `level` has.
+    pub fn digits_at(&self, level: usize) -> usize {
+        self.digit_ranges.iter().filter(|r| r.start <= level).count()
+    }
+
+    /// Chain limbs of digit `d`, at the top level.
+    pub(crate) fn digit_range(&self, d: usize) -> Range<usize> {
+        self.digit_ranges[d].clone()
+    }
+
+    /// Refuses operands made under other parameters.
+    pub(crate) fn check_id(&self, op: &'static str, found: u64) -> Result<()> {
+        if found == self.id() { Ok(()) } else { Err(CkksError::ContextMismatch { op, expected: self.id(), found }) }
+    }
+
+    /// Refuses levels outside `min … max_level`.
+    pub(crate) fn check_level(&self, op: &'static str, level: usize, min: usize) -> Result<()> {
+        if (min..=self.max_level()).contains(&level) {
+            Ok(())
+        } else {
+            Err(CkksError::LevelRange { op, level, min, max: self.max_level() })
+        }
+    }
+
+    /// Constants of `level`, made on first use.
+    pub(crate) fn level(&self, level: usize) -> &LevelTables {
+        self.levels[level].get_or_init(|| self.make_level(level))
+    }
+
+    fn make_level(&self, level: usize) -> LevelTables {
+        let digits = self
+            .digit_ranges
+            .iter()
+            .filter(|r| r.start <= level)
+            .map(|r| {
+                let range = r.start..r.end.min(level + 1);
+                let mut to = self.q[..range.start].to_vec();
+                to.extend_from_slice(&self.q[range.end..=level]);
+                to.extend_from_slice(&self.p);
+                let mod_up = BaseConverter::new(&self.q[range.clone()], &to);
+                DigitTables { range, mod_up }
+            })
+            .collect();
+        let rescale = (level > 0).then(|| {
+            let last = self.q[level];
+            let lower = &self.q[..level];
+            let mut from = self.p.clone();
+            from.push(last);
+            RescaleTables {
+                q_inv: lower.iter().map(|m| inverse(m, m.reduce(last.value()))).collect(),
+                mod_down: BaseConverter::new(&from, lower),
+                pq_inv: (0..level)
+                    .map(|i| {
+                        let m = &self.q[i];
+                        inverse(m, m.mul(self.p_mod_q[i], m.reduce(last.value())))
+                    })
+                    .collect(),
+            }
+        });
+        LevelTables {
+            digits,
+            mod_down: BaseConverter::new(&self.p, &self.q[..=level]),
+            p_inv: (0..=level).map(|i| inverse(&self.q[i], self.p_mod_q[i])).collect(),
+            rescale,
+        }
+    }
+}
+
+/// Product of `primes` modulo `m`.
+fn product_mod(m: &Modulus, primes: &[u64]) -> u64 {
+    primes.iter().fold(1, |acc, &p| m.mul(acc, m.reduce(p)))
+}
+
+/// Inverse of a product of primes distinct from `m`, which exists because all are distinct primes.
+fn inverse(m: &Modulus, value: u64) -> u64 {
+    m.inv(value).expect("distinct primes are invertible modulo each other")
+}
+
+fn check_shape(spec: &ParameterSpec) -> Result<()> {
+    if !(MIN_LOG_N..=MAX_LOG_N).contains(&spec.log_n) {
+        return Err(invalid(format!("log_n = {} is not within {MIN_LOG_N} … {MAX_LOG_N}", spec.log_n)));
+    }
+    if spec.q.is_empty() || spec.p.is_empty() || spec.digits.is_empty() {
+        return Err(invalid("the chain, the special primes and the digits must not be empty".into()));
+    }
+    // Bounds the tables and loops that untrusted parameters could otherwise blow up.
+    if spec.q.len() > 128 || spec.p.len() > 64 {
+        return Err(invalid(format!(
+            "{} chain primes and {} special primes; at most 128 and 64",
+            spec.q.len(),
+            spec.p.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_primes(spec: &ParameterSpec) -> Result<()> {
+    let mut all: Vec<u64> = spec.q.iter().chain(&spec.p).copied().collect();
+    for &prime in &all {
+        if prime >= MAX_PRIME {
+            return Err(invalid(format!("prime {prime} is not below 2^50")));
+        }
+        if prime % (2 << spec.log_n) != 1 {
+            return Err(invalid(format!("prime {prime} is not 1 modulo 2N = 2^{}", spec.log_n + 1)));
+        }
+        if !is_prime(prime) {
+            return Err(invalid(format!("{prime} is not prime")));
+        }
+    }
+    all.sort_unstable();
+    match all.windows(2).find(|w| w[0] == w[1]) {
+        Some(w) => Err(invalid(format!("prime {} occurs twice", w[0]))),
+        None => Ok(()),
+    }
+}
+
+fn check_digits(spec: &ParameterSpec) -> Result<Vec<Range<usize>>> {
+    let total = spec.digits.iter().try_fold(0usize, |sum, &d| sum.checked_add(d));
+    if total != Some(spec.q.len()) || spec.digits.contains(&0) {
+        return Err(invalid(format!("digits {:?} are not positive numbers that sum to {}", spec.digits, spec.q.len())));
+    }
+    let log_p = log2_product(&spec.p);
+    let mut start = 0;
+    let mut ranges = Vec::with_capacity(spec.digits.len());
+    for (index, &len) in spec.digits.iter().enumerate() {
+        let range = start..start + len;
+        let log_digit = log2_product(&spec.q[range.clone()]);
+        if log_digit >= log_p {
+            return Err(invalid(format!(
+                "digit {index} has {log_digit:.3} bits, which is not below P with {log_p:.3} bits"
+            )));
+        }
+        start = range.end;
+        ranges.push(range);
+    }
+    Ok(ranges)
+}
+
+fn check_security(spec: &ParameterSpec, log_qp: f64, security: Security) -> Result<()> {
+    let Security::Level(level) = security else { return Ok(()) };
+    match max_log_qp(level, spec.log_n) {
+        Some(limit) if log_qp <= f64::from(limit) => Ok(()),
+        limit => Err(CkksError::Insecure { log_n: spec.log_n, log_qp, bits: level.bits(), limit: limit.unwrap_or(0) }),
+    }
+}
