@@ -83,6 +83,29 @@ pub enum Op {
     LevelDrop(usize),
 }
 
+impl Op {
+    /// Short lower-case name, the one that the plan uses for the operation of the same meaning.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input(_) => "input",
+            Op::LinearMap { .. } => "linear",
+            Op::Polynomial { .. } => "poly",
+            Op::Add => "add",
+            Op::Sub => "sub",
+            Op::Negate => "neg",
+            Op::Mul => "mul",
+            Op::MulScalar { .. } => "mul_scalar",
+            Op::MulVector { .. } => "mul_vector",
+            Op::AddScalar(_) => "add_scalar",
+            Op::AddVector(_) => "add_vector",
+            Op::Rotate(_) => "rotate",
+            Op::Relinearise => "relin",
+            Op::Rescale => "rescale",
+            Op::LevelDrop(_) => "drop",
+        }
+    }
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {

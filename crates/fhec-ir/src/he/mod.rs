@@ -5,6 +5,7 @@
 //! rescales and scales are absent; afterwards every node that chooses a scale states it, and the
 //! verifier derives level, scale and degree of every value as facts that emission demands.
 
+pub mod facts;
 pub mod graph;
 
 pub use graph::{Graph, Input, LinearTerm, Node, Op, Output, ValueId};
