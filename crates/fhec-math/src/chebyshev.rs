@@ -69,10 +69,9 @@ impl fmt::Display for ChebyshevError {
             Self::NotFinite { index } => {
                 write!(f, "Chebyshev coefficient {index} is not a finite number")
             }
-            Self::Depth { degree, asked, least } => write!(
-                f,
-                "Chebyshev series of degree {degree} needs {least} levels, {asked} were given"
-            ),
+            Self::Depth { degree, asked, least } => {
+                write!(f, "Chebyshev series of degree {degree} needs {least} levels, {asked} were given")
+            }
         }
     }
 }
@@ -167,11 +166,7 @@ impl ChebyshevPlan {
     }
 
     /// Plans the series for exactly `depth` levels, which may be more than the least number, minimising the weighted cost.
-    pub fn with_depth(
-        coefficients: &[f64],
-        depth: usize,
-        weights: &ChebyshevWeights,
-    ) -> Result<Self, ChebyshevError> {
+    pub fn with_depth(coefficients: &[f64], depth: usize, weights: &ChebyshevWeights) -> Result<Self, ChebyshevError> {
         let degree = degree_of(coefficients)?;
         let least = depth_of_degree(degree);
         if depth < least {

@@ -14,7 +14,9 @@
 //! * Kernels for AVX-512-IFMA are chosen at run time ([`cpu::kernels`]); results do not depend on the choice.
 
 pub mod accumulate;
+pub mod bsgs;
 pub mod buffer;
+pub mod chebyshev;
 pub mod convert;
 pub mod cpu;
 pub mod error;

@@ -9,22 +9,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{
-    ChebyshevPlan, ChebyshevWeights, MAX_DEGREE, Node, PowerStep, ProductTerm, Term, ceil_log2,
-};
+use super::{ChebyshevPlan, ChebyshevWeights, MAX_DEGREE, Node, PowerStep, ProductTerm, Term, ceil_log2};
 
 /// The cheapest plan; `coefficients` has degree ≥ 1 and `depth` suffices for it.
-pub(super) fn best_plan(
-    coefficients: &[f64],
-    depth: usize,
-    weights: &ChebyshevWeights,
-) -> ChebyshevPlan {
+pub(super) fn best_plan(coefficients: &[f64], depth: usize, weights: &ChebyshevWeights) -> ChebyshevPlan {
     let degree = coefficients.len() - 1;
-    // The best g lies near √degree; four times that leaves room for odd, even and sparse series.
-    let last = degree.min(4 * degree.isqrt() + 4);
+    // The best g lies near √degree; odd and even series have half as many babies below g.
+    let last = |splits| match splits {
+        Splits::Giants => 4 * degree.isqrt() + 4,
+        Splits::All => 2 * degree.isqrt() + 2,
+    };
     let mut best: Option<(f64, ChebyshevPlan)> = None;
-    for g in 1..=last {
-        for splits in [Splits::Giants, Splits::All] {
+    for splits in [Splits::Giants, Splits::All] {
+        for g in 1..=last(splits).min(degree) {
             let candidate = Candidate::new(g, splits, coefficients);
             let Some(plan) = candidate.plan(coefficients, depth, weights) else {
                 continue;
@@ -66,10 +63,7 @@ impl Support {
 
     /// Largest index, 0 for a constant and for the empty set.
     fn degree(&self) -> usize {
-        (0..WORDS)
-            .rev()
-            .find(|&w| self.0[w] != 0)
-            .map_or(0, |w| w * 64 + 63 - self.0[w].leading_zeros() as usize)
+        (0..WORDS).rev().find(|&w| self.0[w] != 0).map_or(0, |w| w * 64 + 63 - self.0[w].leading_zeros() as usize)
     }
 
     fn iter(&self) -> impl Iterator<Item = usize> + '_ {
@@ -146,8 +140,8 @@ impl Candidate {
             Splits::Giants => {
                 let set: BTreeSet<usize> = doubled(1).chain(doubled(g)).collect();
                 // An even C_n keeps the parity of quotient and remainder.
-                let same = |parity| coefficients.iter().skip(1 - parity).step_by(2).all(|&c| c == 0.0);
-                let parity = degree > 1 && (same(0) || same(1));
+                let has = |parity| coefficients.iter().skip(parity).step_by(2).any(|&c| c != 0.0);
+                let parity = degree > 1 && !(has(0) && has(1));
                 set.into_iter().filter(|n| !parity || n % 2 == 0).collect()
             }
         };
@@ -194,12 +188,7 @@ impl Candidate {
         best
     }
 
-    fn plan(
-        mut self,
-        coefficients: &[f64],
-        depth: usize,
-        weights: &ChebyshevWeights,
-    ) -> Option<ChebyshevPlan> {
+    fn plan(mut self, coefficients: &[f64], depth: usize, weights: &ChebyshevWeights) -> Option<ChebyshevPlan> {
         let mut a: Vec<f64> = coefficients.iter().map(|c| 0.5 * c).collect();
         a[0] = coefficients[0];
         let mut nodes = Vec::new();
@@ -256,8 +245,7 @@ fn place_powers(nodes: &[Node]) -> Vec<PowerStep> {
         let known: BTreeSet<usize> = need.keys().copied().chain([0, 1]).collect();
         let missing = |b: &usize| {
             let a = index - b;
-            let new: BTreeSet<usize> =
-                [a, *b, a - b].into_iter().filter(|k| !known.contains(k)).collect();
+            let new: BTreeSet<usize> = [a, *b, a - b].into_iter().filter(|k| !known.contains(k)).collect();
             (new.len(), a - b)
         };
         let b = (1..=index / 2)
@@ -281,8 +269,7 @@ fn place_powers(nodes: &[Node]) -> Vec<PowerStep> {
 fn choose_relinearisations(plan: &mut ChebyshevPlan, weights: &ChebyshevWeights) {
     let mut operand: BTreeSet<usize> = plan.powers.iter().flat_map(|s| [s.a, s.b]).collect();
     operand.extend(plan.nodes.iter().flat_map(|n| n.products.iter().map(|p| p.power)));
-    let free: Vec<usize> =
-        (0..plan.powers.len()).filter(|&i| !operand.contains(&plan.powers[i].index)).collect();
+    let free: Vec<usize> = (0..plan.powers.len()).filter(|&i| !operand.contains(&plan.powers[i].index)).collect();
     let price = |plan: &mut ChebyshevPlan| {
         mark_nodes(plan);
         weights.price(&plan.operations())
@@ -313,10 +300,8 @@ fn choose_relinearisations(plan: &mut ChebyshevPlan, weights: &ChebyshevWeights)
 }
 
 fn mark_nodes(plan: &mut ChebyshevPlan) {
-    let degree2: BTreeSet<usize> =
-        plan.powers.iter().filter(|s| !s.relinearise).map(|s| s.index).collect();
+    let degree2: BTreeSet<usize> = plan.powers.iter().filter(|s| !s.relinearise).map(|s| s.index).collect();
     for node in &mut plan.nodes {
-        node.relinearise =
-            !node.products.is_empty() || node.terms.iter().any(|t| degree2.contains(&t.power));
+        node.relinearise = !node.products.is_empty() || node.terms.iter().any(|t| degree2.contains(&t.power));
     }
 }

@@ -1,0 +1,505 @@
+//! Baby-step giant-step plans for sums of rotated products (linear maps by diagonals).
+//!
+//! A matrix is given by diagonals: `out[k] = Σ_i d_i[k]·in[k + i]`. With every index written `i = g + b`,
+//!
+//! ```text
+//! out = Σ_g rot_g( Σ_b rot_{−g}(d_{g+b}) ⊙ rot_b(in) ),
+//! ```
+//!
+//! so that only the *babies* `b` (once for each input) and the *giants* `g` (once for each output) are rotations. Block
+//! matrices, from several inputs to several outputs, share them that way (2020/1203 §4; `rot_k` is the left
+//! rotation by `k`).
+//!
+//! With double hoisting a baby costs an inner product, a giant a whole key switch. [`BsgsPlan::choose`] therefore minimises
+//! a weighted [`cost`](BsgsPlan::cost) and not the number of rotations.
+//!
+//! # Periods
+//!
+//! Input and output repeat with periods `p` and `h`, powers of two; diagonals have `max(p, h)` entries. Indices count
+//! modulo `min(p, h)`, the *modulus* of the plan:
+//!
+//! * `h > p`: the input does not change under a rotation by `p`.
+//! * `h ≤ p`: `d_i[k] = M[k mod h, (k + i) mod p]`, and rotations by `h, 2h, …, p/2` are added up at the end (the hybrid
+//!   method). `d_{i+h}` holds the entries of `d_i` rotated by `h`, and that sum forgets the difference.
+//!
+//! Rotations are given in `(−modulus/2, modulus/2]`: a rotation by −1 has the same key in all maps of a network,
+//! whatever their periods. [`BsgsTerm::source_row`] says which entry of which diagonal goes where.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A diagonal that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiagonalIndex {
+    /// Output block (row of the block matrix).
+    pub out_block: usize,
+    /// Input block (column of the block matrix).
+    pub in_block: usize,
+    /// Index `i`, meant modulo the modulus of the plan.
+    pub index: i64,
+}
+
+/// How one diagonal is computed.
+///
+/// The order is that of execution: giant, output block, input block, baby. It is the order in which a
+/// `DiagonalSource` lists its plaintexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BsgsTerm {
+    /// Rotation `g` of the sum, in `(−modulus/2, modulus/2]`.
+    pub giant: i64,
+    /// Output block.
+    pub out_block: usize,
+    /// Input block.
+    pub in_block: usize,
+    /// Rotation `b` of the input, in `(−modulus/2, modulus/2]`.
+    pub baby: i64,
+}
+
+impl BsgsTerm {
+    /// Index of the diagonal in `[0, modulus)`, where `modulus` is that of the plan.
+    pub fn index(&self, modulus: usize) -> usize {
+        (self.giant + self.baby).rem_euclid(modulus as i64) as usize
+    }
+
+    /// Where entry `k` of the plaintext that multiplies the baby comes from: the entry of the diagonal
+    /// [`index`](Self::index), of the length `max(in_period, out_period)` that the plaintext has too.
+    pub fn source_row(&self, k: usize, in_period: usize, out_period: usize) -> usize {
+        if out_period <= in_period {
+            // giant + baby may differ from the index by multiples of h, and so do the columns then.
+            (k as i64 + self.baby - self.index(out_period) as i64).rem_euclid(in_period as i64) as usize
+        } else {
+            (k as i64 - self.giant).rem_euclid(out_period as i64) as usize
+        }
+    }
+}
+
+/// Prices of the parts of a double-hoisted linear map, in any unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BsgsWeights {
+    /// Decomposition of an input that has a baby other than 0.
+    pub decompose: f64,
+    /// One baby: inner product with a key and a permutation.
+    pub baby: f64,
+    /// One giant of one output: ModDown of one part, decomposition, inner product, permutation.
+    pub giant: f64,
+    /// One product of a diagonal with both parts of a baby.
+    pub product: f64,
+}
+
+impl Default for BsgsWeights {
+    /// Shares of a key switch, as measured at ten limbs and three digits.
+    fn default() -> Self {
+        Self { decompose: 0.5, baby: 0.15, giant: 1.0, product: 0.03 }
+    }
+}
+
+/// A plan for a linear map: every diagonal with its baby and its giant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BsgsPlan {
+    modulus: usize,
+    n1: usize,
+    terms: Vec<BsgsTerm>,
+    babies: Vec<(usize, i64)>,
+    giants: Vec<(usize, i64)>,
+}
+
+/// `i` modulo `n`, in `(−n/2, n/2]`.
+pub fn centred(i: i64, n: usize) -> i64 {
+    let n = n as i64;
+    let r = i.rem_euclid(n);
+    if 2 * r > n { r - n } else { r }
+}
+
+/// Where the multiples of `n1` that giants are begin, and in which range indices are taken first.
+#[derive(Clone, Copy)]
+struct Grid {
+    n1: i64,
+    /// Babies are `−offset … n1 − 1 − offset`.
+    offset: i64,
+    /// Whether indices are first reduced to `(−modulus/2, modulus/2]` (otherwise to `[0, modulus)`).
+    centred: bool,
+}
+
+impl Grid {
+    /// Every way to place a grid of step `n1`. Where it divides the modulus all ranges of indices are the same.
+    fn all(n1: usize, modulus: usize) -> impl Iterator<Item = Self> {
+        let step = n1 as i64;
+        let offsets = if n1 > 2 { vec![0, step / 2] } else { vec![0] };
+        let ranges: &[bool] = if modulus.is_multiple_of(n1) { &[true] } else { &[true, false] };
+        offsets
+            .into_iter()
+            .flat_map(move |offset| ranges.iter().map(move |&centred| Self { n1: step, offset, centred }))
+    }
+
+    /// `(baby, giant)` of a diagonal, both in `(−modulus/2, modulus/2]`.
+    fn split(&self, index: i64, modulus: usize) -> (i64, i64) {
+        let i = if self.centred { centred(index, modulus) } else { index.rem_euclid(modulus as i64) };
+        let baby = (i + self.offset).rem_euclid(self.n1) - self.offset;
+        (centred(baby, modulus), centred(i - baby, modulus))
+    }
+}
+
+impl BsgsPlan {
+    /// Splits every index at multiples of `n1`, on the grid that needs the fewest rotations.
+    ///
+    /// Repeated diagonals count once. `n1` beyond the modulus means the modulus: no giants at all.
+    ///
+    /// # Panics
+    /// When `modulus` is not a power of two or `n1` is 0.
+    pub fn new(modulus: usize, diagonals: &[DiagonalIndex], n1: usize) -> Self {
+        check_modulus(modulus);
+        assert!(n1 > 0, "the baby range is empty");
+        let set = normalise(modulus, diagonals);
+        let mut counter = Counter::new(modulus, &set);
+        let rotations = |count: &Counts| count.babies + count.giants;
+        let grid = Grid::all(n1.min(modulus), modulus)
+            .min_by_key(|&grid| rotations(&counter.count(&set, grid)))
+            .expect("there is at least one grid");
+        Self::build(modulus, &set, grid)
+    }
+
+    /// The cheapest plan over all candidates for `n1`: powers of two, small integers, and the differences between
+    /// indices with their divisors.
+    ///
+    /// # Panics
+    /// When `modulus` is not a power of two.
+    pub fn choose(modulus: usize, diagonals: &[DiagonalIndex], weights: &BsgsWeights) -> Self {
+        check_modulus(modulus);
+        let set = normalise(modulus, diagonals);
+        let mut counter = Counter::new(modulus, &set);
+        let mut best: Option<(f64, Grid)> = None;
+        for n1 in candidates(modulus, &set) {
+            for grid in Grid::all(n1, modulus) {
+                let cost = counter.count(&set, grid).cost(set.len(), weights);
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    best = Some((cost, grid));
+                }
+            }
+        }
+        let (_, grid) = best.expect("there is at least one candidate");
+        Self::build(modulus, &set, grid)
+    }
+
+    fn build(modulus: usize, set: &[DiagonalIndex], grid: Grid) -> Self {
+        let mut terms: Vec<BsgsTerm> = set
+            .iter()
+            .map(|d| {
+                let (baby, giant) = grid.split(d.index, modulus);
+                BsgsTerm { giant, out_block: d.out_block, in_block: d.in_block, baby }
+            })
+            .collect();
+        terms.sort_unstable();
+        Self::collect(modulus, grid.n1 as usize, terms)
+    }
+
+    fn collect(modulus: usize, n1: usize, terms: Vec<BsgsTerm>) -> Self {
+        let babies: BTreeSet<_> = terms.iter().map(|t| (t.in_block, t.baby)).collect();
+        let giants: BTreeSet<_> = terms.iter().map(|t| (t.out_block, t.giant)).collect();
+        Self { modulus, n1, terms, babies: babies.into_iter().collect(), giants: giants.into_iter().collect() }
+    }
+
+    /// What indices count modulo: the smaller of the periods of input and output.
+    pub fn modulus(&self) -> usize {
+        self.modulus
+    }
+
+    /// Step of the giants.
+    pub fn n1(&self) -> usize {
+        self.n1
+    }
+
+    /// All diagonals in the order of execution.
+    pub fn terms(&self) -> &[BsgsTerm] {
+        &self.terms
+    }
+
+    /// `(input block, baby)` pairs, the baby 0 included, sorted.
+    pub fn babies(&self) -> &[(usize, i64)] {
+        &self.babies
+    }
+
+    /// `(output block, giant)` pairs, the giant 0 included, sorted.
+    pub fn giants(&self) -> &[(usize, i64)] {
+        &self.giants
+    }
+
+    /// Number of products, one a diagonal.
+    pub fn products(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Babies that are key switches.
+    pub fn baby_switches(&self) -> usize {
+        self.babies.iter().filter(|b| b.1 != 0).count()
+    }
+
+    /// Giants that are key switches.
+    pub fn giant_switches(&self) -> usize {
+        self.giants.iter().filter(|g| g.1 != 0).count()
+    }
+
+    /// Inputs that must be decomposed: those with a baby other than 0.
+    pub fn decompositions(&self) -> usize {
+        self.babies.iter().filter(|b| b.1 != 0).map(|b| b.0).collect::<BTreeSet<_>>().len()
+    }
+
+    /// All rotations that need a key, in `(−modulus/2, modulus/2]`, without 0, ascending.
+    pub fn rotations(&self) -> Vec<i64> {
+        let all = self.babies.iter().chain(&self.giants).map(|r| r.1).filter(|&r| r != 0);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Weighted price.
+    pub fn cost(&self, weights: &BsgsWeights) -> f64 {
+        let counts = Counts {
+            decompositions: self.decompositions(),
+            babies: self.baby_switches(),
+            giants: self.giant_switches(),
+        };
+        counts.cost(self.products(), weights)
+    }
+}
+
+fn check_modulus(modulus: usize) {
+    assert!(modulus.is_power_of_two(), "modulus {modulus} is not a power of two");
+}
+
+/// Indices modulo the modulus, sorted, each once.
+fn normalise(modulus: usize, diagonals: &[DiagonalIndex]) -> Vec<DiagonalIndex> {
+    let mut set: Vec<DiagonalIndex> =
+        diagonals.iter().map(|d| DiagonalIndex { index: d.index.rem_euclid(modulus as i64), ..*d }).collect();
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+/// Steps worth trying, ascending, without repetition; at least the modulus itself.
+fn candidates(modulus: usize, set: &[DiagonalIndex]) -> Vec<usize> {
+    /// Differences kept: the most frequent ones carry the structure (row, plane and block strides).
+    const DIFFERENCES: usize = 24;
+    let mut steps: BTreeSet<usize> = (0..=modulus.trailing_zeros()).map(|e| 1 << e).collect();
+    // All small integers, as far as trying them stays within some tens of milliseconds.
+    let affordable = (1_000_000 / set.len().max(1)).min(1024);
+    steps.extend(1..=affordable.max(2 * set.len().isqrt() + 2));
+    let mut differences = BTreeMap::new();
+    let indices: Vec<i64> = set.iter().map(|d| d.index).collect::<BTreeSet<_>>().into_iter().collect();
+    for distance in 1..=4.min(indices.len().saturating_sub(1)) {
+        for pair in indices.windows(distance + 1) {
+            *differences.entry(pair[distance] - pair[0]).or_insert(0usize) += 1;
+        }
+    }
+    let mut ranked: Vec<(usize, i64)> = differences.into_iter().map(|(d, count)| (count, d)).collect();
+    ranked.sort_unstable_by(|a, b| b.cmp(a));
+    for &(_, difference) in ranked.iter().take(DIFFERENCES) {
+        let difference = difference as usize;
+        for divisor in 1..=difference.isqrt() {
+            if difference.is_multiple_of(divisor) {
+                steps.extend([divisor, difference / divisor]);
+            }
+        }
+        // Multiples group several rows or planes into one giant.
+        steps.extend((2..=8).map(|k| k * difference));
+    }
+    steps.retain(|&s| s <= modulus);
+    steps.into_iter().collect()
+}
+
+struct Counts {
+    decompositions: usize,
+    babies: usize,
+    giants: usize,
+}
+
+impl Counts {
+    fn cost(&self, products: usize, w: &BsgsWeights) -> f64 {
+        w.decompose * self.decompositions as f64
+            + w.baby * self.babies as f64
+            + w.giant * self.giants as f64
+            + w.product * products as f64
+    }
+}
+
+/// Counts distinct babies and giants of many grids without allocating.
+struct Counter {
+    modulus: usize,
+    /// Round in which `(block, rotation)` was last seen.
+    baby_seen: Vec<u32>,
+    giant_seen: Vec<u32>,
+    input_seen: Vec<u32>,
+    round: u32,
+}
+
+impl Counter {
+    fn new(modulus: usize, set: &[DiagonalIndex]) -> Self {
+        let blocks = |f: fn(&DiagonalIndex) -> usize| set.iter().map(f).max().map_or(0, |m| m + 1);
+        let (inputs, outputs) = (blocks(|d| d.in_block), blocks(|d| d.out_block));
+        Self {
+            modulus,
+            baby_seen: vec![0; inputs * modulus],
+            giant_seen: vec![0; outputs * modulus],
+            input_seen: vec![0; inputs],
+            round: 0,
+        }
+    }
+
+    fn count(&mut self, set: &[DiagonalIndex], grid: Grid) -> Counts {
+        self.round += 1;
+        let round = self.round;
+        let mut counts = Counts { decompositions: 0, babies: 0, giants: 0 };
+        let first = |seen: &mut u32| std::mem::replace(seen, round) != round;
+        for d in set {
+            let (baby, giant) = grid.split(d.index, self.modulus);
+            let slot = |block: usize, r: i64| block * self.modulus + (r as usize & (self.modulus - 1));
+            if baby != 0 {
+                counts.babies += usize::from(first(&mut self.baby_seen[slot(d.in_block, baby)]));
+                counts.decompositions += usize::from(first(&mut self.input_seen[d.in_block]));
+            }
+            if giant != 0 {
+                counts.giants += usize::from(first(&mut self.giant_seen[slot(d.out_block, giant)]));
+            }
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagonals(indices: impl IntoIterator<Item = i64>) -> Vec<DiagonalIndex> {
+        indices.into_iter().map(|index| DiagonalIndex { out_block: 0, in_block: 0, index }).collect()
+    }
+
+    /// Runs a plan on plain vectors, for several pairs of periods, and compares with the matrix.
+    fn check(modulus: usize, list: &[DiagonalIndex], plan: &BsgsPlan) {
+        for (p, h) in [(modulus, modulus), (4 * modulus, modulus), (modulus, 4 * modulus)] {
+            check_periods(p, h, list, plan);
+        }
+        assert!(plan.terms().is_sorted());
+        let half = modulus as i64 / 2;
+        assert!(plan.rotations().iter().all(|&r| r != 0 && -half < r && r <= half.max(1)));
+    }
+
+    fn check_periods(p: usize, h: usize, list: &[DiagonalIndex], plan: &BsgsPlan) {
+        let (modulus, n) = (p.min(h), p.max(h));
+        let set = normalise(modulus, list);
+        assert_eq!(plan.products(), set.len());
+        let matrix = |out: usize, input: usize, row: usize, col: usize| {
+            let seed = out * 7919 + input * 104_729 + row * 31 + col * 17;
+            (seed % 101) as i64 - 50
+        };
+        let diagonal = |d: &DiagonalIndex, k: usize| matrix(d.out_block, d.in_block, k % h, (k + d.index as usize) % p);
+        let input = |block: usize, k: i64| (block as i64 * 13 + k.rem_euclid(p as i64) * 7) % 97;
+        let outputs = set.iter().map(|d| d.out_block).max().map_or(0, |m| m + 1);
+        let mut want = vec![vec![0; h]; outputs];
+        for d in &set {
+            // The columns of row r that lie on diagonal d: r + index + multiples of the modulus.
+            for (r, w) in want[d.out_block].iter_mut().enumerate() {
+                for shift in (0..p.max(modulus)).step_by(modulus) {
+                    let col = (r + d.index as usize + shift) % p;
+                    *w += matrix(d.out_block, d.in_block, r, col) * input(d.in_block, col as i64);
+                }
+            }
+        }
+        let mut got = vec![vec![0; n]; outputs];
+        for t in plan.terms() {
+            let d = DiagonalIndex { out_block: t.out_block, in_block: t.in_block, index: t.index(modulus) as i64 };
+            for k in 0..n {
+                // The product before the giant rotation stands at k + giant.
+                let at = (k as i64 + t.giant).rem_euclid(n as i64) as usize;
+                let value = diagonal(&d, t.source_row(at, p, h));
+                got[t.out_block][k] += value * input(t.in_block, at as i64 + t.baby);
+            }
+        }
+        let mut step = h;
+        while step < p {
+            for g in &mut got {
+                let old = g.clone();
+                for k in 0..n {
+                    g[k] += old[(k + step) % n];
+                }
+            }
+            step *= 2;
+        }
+        for (g, w) in got.iter().zip(&want) {
+            assert_eq!(&g[..h], &w[..], "periods {p} and {h}");
+        }
+    }
+
+    #[test]
+    fn every_step_gives_the_same_map() {
+        for period in [1, 2, 8, 32] {
+            let list = diagonals([0, 1, 5, -3, 17, -17, 31, 6, 6]);
+            for n1 in 1..=period + 1 {
+                check(period, &list, &BsgsPlan::new(period, &list, n1));
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_share_babies_and_giants() {
+        let mut list = Vec::new();
+        for out_block in 0..2 {
+            for in_block in 0..3 {
+                for i in 0..16 {
+                    let index = i + 2 * out_block as i64;
+                    list.push(DiagonalIndex { out_block, in_block, index });
+                }
+            }
+        }
+        let plan = BsgsPlan::new(64, &list, 4);
+        check(64, &list, &plan);
+        // Three babies for each of the three inputs; giants 4, 8, 12 and 4, 8, 12, 16.
+        assert_eq!((plan.baby_switches(), plan.decompositions()), (9, 3));
+        assert_eq!(plan.giant_switches(), 7);
+        assert_eq!(plan.rotations(), vec![1, 2, 3, 4, 8, 12, 16]);
+    }
+
+    #[test]
+    fn the_choice_follows_the_structure() {
+        // A 3×3 convolution over 16 channel shifts: taps dy·32 + dx, channels 1024·c.
+        let taps = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| dy * 32 + dx));
+        let list = diagonals(taps.flat_map(|t| (0..16).map(move |c| t + 1024 * c)));
+        let plan = BsgsPlan::choose(1 << 14, &list, &BsgsWeights { giant: 1.0, baby: 0.9, ..Default::default() });
+        check(1 << 14, &list, &plan);
+        assert!(plan.baby_switches() + plan.giant_switches() <= 8 + 15, "{:?}", plan.rotations());
+        // Cheap babies: more of them.
+        let cheap = BsgsPlan::choose(1 << 14, &list, &BsgsWeights { baby: 0.01, ..Default::default() });
+        check(1 << 14, &list, &cheap);
+        assert!(cheap.giant_switches() < plan.giant_switches());
+    }
+
+    #[test]
+    fn centred_indices_save_rotations() {
+        // With a step that does not divide the modulus.
+        let list = diagonals(-3..=3);
+        let plan = BsgsPlan::new(64, &list, 7);
+        assert_eq!((plan.baby_switches(), plan.giant_switches()), (6, 0));
+        check(64, &list, &plan);
+    }
+
+    #[test]
+    fn choice_beats_or_meets_every_step() {
+        let list = diagonals((0..200).map(|i| i * 37 % 256));
+        let w = BsgsWeights::default();
+        let best = BsgsPlan::choose(256, &list, &w);
+        check(256, &list, &best);
+        for n1 in 1..=256 {
+            assert!(best.cost(&w) <= BsgsPlan::new(256, &list, n1).cost(&w) + 1e-9, "n1 = {n1}");
+        }
+    }
+
+    #[test]
+    fn edge_cases() {
+        let none = BsgsPlan::choose(16, &[], &BsgsWeights::default());
+        assert_eq!((none.products(), none.rotations().len(), none.decompositions()), (0, 0, 0));
+        let identity = diagonals([0]);
+        let plan = BsgsPlan::choose(16, &identity, &BsgsWeights::default());
+        check(16, &identity, &plan);
+        assert!(plan.rotations().is_empty());
+        let single = diagonals([5]);
+        let plan = BsgsPlan::choose(16, &single, &BsgsWeights::default());
+        check(16, &single, &plan);
+        assert_eq!(plan.rotations().len(), 1);
+        assert_eq!((centred(8, 16), centred(9, 16), centred(-8, 16), centred(0, 1)), (8, -7, 8, 0));
+    }
+}
