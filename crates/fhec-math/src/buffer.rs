@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -30,7 +31,8 @@ impl AlignedVec {
     /// A buffer of `len` zero words.
     pub fn zeroed(len: usize) -> Self {
         if len == 0 {
-            return Self { ptr: NonNull::dangling(), len: 0, capacity: 0 };
+            const DANGLING: NonZero<usize> = NonZero::new(ALIGN).unwrap();
+            return Self { ptr: NonNull::without_provenance(DANGLING), len: 0, capacity: 0 };
         }
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.

@@ -28,6 +28,8 @@ pub fn conjugation_element(log_n: u32) -> u64 {
     (2 << log_n) - 1
 }
 
+type Cache = BTreeMap<(u32, u64), Arc<Automorphism>>;
+
 /// The automorphism `a(X) → a(X^g)` as a permutation.
 #[derive(Debug)]
 pub struct Automorphism {
@@ -55,7 +57,7 @@ impl Automorphism {
     /// # Errors
     /// [`MathError::BadDegree`] or [`MathError::BadGaloisElement`].
     pub fn try_get(log_n: u32, element: u64) -> Result<Arc<Self>, MathError> {
-        static CACHE: LazyLock<Mutex<BTreeMap<(u32, u64), Arc<Automorphism>>>> = LazyLock::new(Mutex::default);
+        static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
         if !LOG_N_RANGE.contains(&log_n) {
             return Err(MathError::BadDegree { log_n });
         }
@@ -73,7 +75,7 @@ impl Automorphism {
         let source = (0..1u32 << log_n)
             .map(|i| {
                 let exponent = 2 * u64::from(i.reverse_bits() >> shift) + 1;
-                let from = (exponent * element & mask) >> 1;
+                let from = ((exponent * element) & mask) >> 1;
                 (from as u32).reverse_bits() >> shift
             })
             .collect();

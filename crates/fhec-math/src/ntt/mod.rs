@@ -27,6 +27,9 @@ pub struct NttTable {
     kernel: Kernel,
 }
 
+/// By prime and log2 of the degree.
+type Cache = BTreeMap<(u64, u32), Weak<NttTable>>;
+
 enum Kernel {
     Portable(PortableNtt),
 }
@@ -39,7 +42,7 @@ impl NttTable {
     /// `p` is not a prime congruent to 1 modulo `2N`.
     pub fn get(p: u64, log_n: u32) -> Result<Arc<Self>, MathError> {
         // Weak entries: tables go when the last context that uses them goes.
-        static CACHE: LazyLock<Mutex<BTreeMap<(u64, u32), Weak<NttTable>>>> = LazyLock::new(Mutex::default);
+        static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
         let lookup = || {
             let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
             cache.get(&(p, log_n)).and_then(Weak::upgrade)

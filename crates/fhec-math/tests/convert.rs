@@ -1,0 +1,147 @@
+//! Base conversion against big integers.
+
+mod common;
+
+use common::{moduli, words};
+use fhec_math::{BaseConverter, MathError, Modulus};
+use num_bigint::{BigInt, BigUint};
+use num_traits::{Signed, ToPrimitive, Zero};
+
+fn product(base: &[Modulus]) -> BigUint {
+    base.iter().map(|m| BigUint::from(m.value())).product()
+}
+
+fn residues(x: &BigInt, base: &[Modulus]) -> Vec<u64> {
+    let residue = |m: &Modulus| {
+        let p = BigInt::from(m.value());
+        (((x % &p) + &p) % &p).to_u64().unwrap()
+    };
+    base.iter().map(residue).collect()
+}
+
+/// Converts the given integers and returns their residues in the target base, coefficient-major.
+fn convert(from: &[Modulus], to: &[Modulus], values: &[BigInt]) -> Vec<Vec<u64>> {
+    let n = values.len();
+    let rows: Vec<Vec<u64>> = values.iter().map(|x| residues(x, from)).collect();
+    let src: Vec<Vec<u64>> = (0..from.len()).map(|i| rows.iter().map(|r| r[i]).collect()).collect();
+    let mut dst = vec![vec![0u64; n]; to.len()];
+    let src: Vec<&[u64]> = src.iter().map(Vec::as_slice).collect();
+    let mut out: Vec<&mut [u64]> = dst.iter_mut().map(Vec::as_mut_slice).collect();
+    BaseConverter::new(from, to).convert(&src, &mut out);
+    (0..n).map(|c| dst.iter().map(|limb| limb[c]).collect()).collect()
+}
+
+/// Bases of every size and kind of prime: (from, to).
+fn bases() -> Vec<(Vec<Modulus>, Vec<Modulus>)> {
+    let big = moduli(50, 13, 24);
+    let mid = moduli(40, 13, 12);
+    let small = moduli(28, 13, 8);
+    vec![
+        (big[..1].to_vec(), mid.clone()),
+        (big[..2].to_vec(), small.clone()),
+        (big[..10].to_vec(), big[10..].to_vec()),
+        (big[..20].to_vec(), [&mid[..3], &small[..3]].concat()),
+        (mid[..3].to_vec(), big[..4].to_vec()),
+        (mid[..9].to_vec(), mid[9..].to_vec()),
+        (small[..2].to_vec(), big[..3].to_vec()),
+        (small.clone(), mid[..5].to_vec()),
+        ([&small[..2], &mid[..2], &big[..2]].concat(), big[2..5].to_vec()),
+    ]
+}
+
+#[test]
+fn exact_and_centred() {
+    for (from, to) in bases() {
+        let q = BigInt::from(product(&from));
+        let half = &q / 2;
+        let limit: BigInt = &q / 1_000_000_007u64;
+        let mut values = vec![BigInt::zero()];
+        for k in [1u64, 2, 3, 1000] {
+            let near: BigInt = &half - &limit - k;
+            values.extend([BigInt::from(k), -BigInt::from(k), near.clone(), -near]);
+        }
+        // Spread over the whole centred range.
+        for (i, chunk) in words(7, 6000, u64::MAX).chunks(30).enumerate() {
+            let raw = chunk.iter().fold(BigInt::from(i), |acc, &w| (acc << 64) + w);
+            let x: BigInt = raw % (&half - &limit);
+            values.push(if i % 2 == 0 { x } else { -x });
+        }
+        for (x, got) in values.iter().zip(convert(&from, &to, &values)) {
+            assert!(x.abs() <= half);
+            assert_eq!(got, residues(x, &to), "x={x} Q={q}");
+        }
+    }
+}
+
+#[test]
+fn at_the_boundary_either_sign_but_never_another_multiple() {
+    for (from, to) in bases() {
+        let q = BigInt::from(product(&from));
+        let half = &q / 2;
+        let values: Vec<BigInt> = (-3..=3).map(|k| &half + k).collect();
+        for (x, got) in values.iter().zip(convert(&from, &to, &values)) {
+            let other = x - &q;
+            assert!(got == residues(x, &to) || got == residues(&other, &to), "x={x} Q={q}");
+        }
+    }
+}
+
+#[test]
+fn the_error_has_mean_zero() {
+    // Uniform inputs: the centred results average to 0 within a few standard deviations, where
+    // uncentred ones would average to Q/2.
+    let from = moduli(30, 12, 2);
+    let to = moduli(50, 12, 2);
+    let n = 1 << 14;
+    let src: Vec<Vec<u64>> = from.iter().map(|m| words(m.value(), n, m.value())).collect();
+    let src: Vec<&[u64]> = src.iter().map(Vec::as_slice).collect();
+    let mut limbs = vec![vec![0u64; n]; 2];
+    let mut out: Vec<&mut [u64]> = limbs.iter_mut().map(Vec::as_mut_slice).collect();
+    BaseConverter::new(&from, &to).convert(&src, &mut out);
+    let q = product(&from).to_f64().unwrap();
+    let big = product(&to).to_u128().unwrap();
+    // Garner on two primes gives the value back.
+    let inverse = to[1].inv(to[1].reduce(to[0].value())).unwrap();
+    let mean: f64 = (0..n)
+        .map(|i| {
+            let (a, b) = (limbs[0][i], limbs[1][i]);
+            let k = to[1].mul(to[1].sub(b, to[1].reduce(a)), inverse);
+            let x = u128::from(a) + u128::from(k) * u128::from(to[0].value());
+            let centered = if x > big / 2 { x as f64 - big as f64 } else { x as f64 };
+            assert!(centered.abs() <= 0.5001 * q);
+            centered / q
+        })
+        .sum::<f64>()
+        / n as f64;
+    let sigma = (1.0 / 12.0 / n as f64).sqrt();
+    assert!(mean.abs() < 5.0 * sigma, "mean {mean}, σ {sigma}");
+}
+
+#[test]
+fn shared_primes_keep_their_residues() {
+    let base = moduli(45, 13, 4);
+    let values: Vec<BigInt> = words(3, 300, u64::MAX).into_iter().map(BigInt::from).collect();
+    for (x, got) in values.iter().zip(convert(&base[..3], &base, &values)) {
+        assert_eq!(got, residues(x, &base));
+    }
+}
+
+#[test]
+fn odd_lengths_work() {
+    let (from, to) = (moduli(50, 13, 3), moduli(40, 13, 3));
+    for n in [1, 7, 8, 9, 63, 100, 511, 513, 1000] {
+        let values: Vec<BigInt> = words(n as u64, n, 1 << 60).into_iter().map(BigInt::from).collect();
+        for (x, got) in values.iter().zip(convert(&from, &to, &values)) {
+            assert_eq!(got, residues(x, &to));
+        }
+    }
+}
+
+#[test]
+fn unfit_bases_are_refused() {
+    let m = Modulus::new(65537).unwrap();
+    let shared = Modulus::new(65537 * 3).unwrap();
+    assert!(matches!(BaseConverter::try_new(&[], &[m]), Err(MathError::BadBase { .. })));
+    assert!(matches!(BaseConverter::try_new(&[m, m], &[]), Err(MathError::BadBase { .. })));
+    assert!(matches!(BaseConverter::try_new(&[m, shared], &[]), Err(MathError::BadBase { .. })));
+}
