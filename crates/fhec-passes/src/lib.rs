@@ -1,1 +1,15 @@
-//! Placeholder while the crate is being laid out.
+//! The compiler's passes, from tensor graph to plan.
+//!
+//! A pass is a name and a pure function in a file of its own; the pipeline is a literal list that
+//! reads top to bottom. Passes are deterministic: the same model, data and options give the same
+//! bytes.
+
+// Tensor graph to tensor graph.
+pub mod approximate;
+pub mod bound;
+pub mod calibrate;
+pub mod canonicalise;
+mod fit;
+pub mod fold_batch_norm;
+pub mod refuse;
+mod rewrite;

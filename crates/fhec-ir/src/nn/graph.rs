@@ -168,6 +168,25 @@ pub enum Op {
     MaxPool(Pool),
 }
 
+impl Op {
+    /// The constants the operation refers to.
+    pub fn constants(&self) -> Vec<ConstId> {
+        self.clone().constants_mut().into_iter().map(|c| *c).collect()
+    }
+
+    /// The same, to renumber them.
+    pub fn constants_mut(&mut self) -> Vec<&mut ConstId> {
+        match self {
+            Op::Conv(Conv { weight, bias, .. }) | Op::Dense { weight, bias } => {
+                std::iter::once(weight).chain(bias.as_mut()).collect()
+            }
+            Op::BatchNorm { scale, bias, mean, variance, .. } => vec![scale, bias, mean, variance],
+            Op::AddConst(c) | Op::MulConst(c) | Op::PRelu { slope: c } => vec![c],
+            _ => vec![],
+        }
+    }
+}
+
 /// A closed interval of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {

@@ -1,0 +1,318 @@
+//! Activation functions become polynomials: one per layer, fitted to the values that layer sees
+//! (OLA's idea), of the smallest degrees that keep the network's outputs within tolerance.
+
+use crate::calibrate::{Samples, calibrate, observed_ranges, widen};
+use crate::fit::{Fit, fit};
+use crate::rewrite::Rewriter;
+use fhec_ir::nn::{Activation, Graph, InputError, Interpreter, Node, Op, Range, ValueId};
+use fhec_ir::{Origin, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Degrees worth having: the largest of each multiplicative depth, and the cheap ones below.
+const DEGREES: [usize; 8] = [2, 3, 5, 7, 15, 31, 63, 127];
+
+/// Weight of the parts of the interval where calibration saw nothing, relative to the densest part.
+const FLOOR: f64 = 0.01;
+
+/// Samples that the degree search runs; enough to tell degrees apart.
+const SEARCH_SAMPLES: usize = 64;
+
+/// How good the approximation has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ApproximateOptions {
+    /// Allowed root-mean-square error of the network's outputs that all approximations cause
+    /// together, relative to the standard deviation of the outputs over the samples.
+    pub tolerance: f64,
+    /// Allowed maximal error of one activation, relative to its span, where there are no samples.
+    pub blind_tolerance: f64,
+}
+
+impl Default for ApproximateOptions {
+    fn default() -> Self {
+        ApproximateOptions { tolerance: 0.02, blind_tolerance: 1.0 / 64.0 }
+    }
+}
+
+/// One activation that became a polynomial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Approximation {
+    /// The model nodes.
+    pub origin: Origin,
+    /// The function's ONNX name.
+    pub function: &'static str,
+    /// Degree of the polynomial.
+    pub degree: usize,
+    /// Interval it is fitted on.
+    pub interval: Range,
+    /// Root mean square of its error under the calibrated distribution.
+    pub rms: f64,
+    /// Largest error on the interval.
+    pub max: f64,
+}
+
+/// The graph with polynomials, and what was approximated.
+#[derive(Clone, Debug)]
+pub struct Approximated {
+    /// The graph; ranges and distributions are those of the polynomial network.
+    pub graph: Graph,
+    /// Every approximation, in the graph's order.
+    pub approximations: Vec<Approximation>,
+    /// Error of the outputs on the samples, relative to their standard deviation; 0 without samples.
+    pub output_error: f64,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Replaces every activation that is not a power by a polynomial. `graph` must have ranges.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> Result<Approximated, InputError> {
+    let targets: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
+    if targets.is_empty() {
+        let graph = graph.clone();
+        return Ok(Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] });
+    }
+    let mut intervals: BTreeMap<ValueId, Range> = targets.iter().map(|&v| (v, operand_range(graph, v))).collect();
+    if samples.is_empty() {
+        return Ok(blind(graph, &intervals, options));
+    }
+    let search = Search::new(graph, &samples[..samples.len().min(SEARCH_SAMPLES)])?;
+    let mut notes = Vec::new();
+    // Earlier polynomials shift what later layers see: where a value leaves its interval, widen and
+    // search again.
+    for _ in 0..3 {
+        let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
+        let (polynomial, approximations) = replace(graph, &intervals, &degrees);
+        let seen = observed_ranges(&polynomial, samples)?;
+        let mut escaped = false;
+        for (old, id) in targets.iter().zip(polynomial.ids().filter(|&v| is_approximation(&polynomial, v))) {
+            let seen = seen[polynomial.node(id).inputs[0].index()];
+            let interval = intervals.get_mut(old).expect("one interval per target");
+            if seen.lo < interval.lo || seen.hi > interval.hi {
+                let wide = widen(seen);
+                *interval = Range { lo: interval.lo.min(wide.lo), hi: interval.hi.max(wide.hi) };
+                escaped = true;
+            }
+        }
+        if !escaped {
+            if error > options.tolerance {
+                notes.push(format!(
+                    "activation polynomials up to degree {} change the outputs by {:.1} % (asked: {:.1} %)",
+                    DEGREES[DEGREES.len() - 1],
+                    100.0 * error,
+                    100.0 * options.tolerance
+                ));
+            }
+            let graph = calibrate(&polynomial, samples)?;
+            return Ok(Approximated { graph, approximations, output_error: error, notes });
+        }
+    }
+    notes.push("some activations leave their polynomial's interval on the calibration data".into());
+    let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
+    let (polynomial, approximations) = replace(graph, &intervals, &degrees);
+    let graph = calibrate(&polynomial, samples)?;
+    Ok(Approximated { graph, approximations, output_error: error, notes })
+}
+
+/// Without samples: even weight on the interval, degree by the largest error.
+fn blind(graph: &Graph, intervals: &BTreeMap<ValueId, Range>, options: &ApproximateOptions) -> Approximated {
+    let mut notes = Vec::new();
+    let mut degrees = BTreeMap::new();
+    for (&id, &interval) in intervals {
+        let node = graph.node(id);
+        let span = node.range.map_or(1.0, |r| r.hi - r.lo).max(f64::MIN_POSITIVE);
+        let good = |&d: &usize| fit_node(graph, id, interval, d).max <= options.blind_tolerance * span;
+        let degree = DEGREES.iter().copied().find(good).unwrap_or(DEGREES[DEGREES.len() - 1]);
+        let found = fit_node(graph, id, interval, degree);
+        notes.push(format!(
+            "'{}': {} on [{:.3}, {:.3}] by degree {degree}, error up to {:.2} % of its span; \
+             give --calibrate for a far better fit",
+            node.origin,
+            function(node).map_or("?", Activation::name),
+            interval.lo,
+            interval.hi,
+            100.0 * found.max / span
+        ));
+        degrees.insert(id, degree);
+    }
+    let (polynomial, approximations) = replace(graph, intervals, &degrees);
+    let input = graph.inputs().first().and_then(|&v| graph.node(v).range).unwrap_or(Range { lo: -1.0, hi: 1.0 });
+    Approximated { graph: crate::bound::bound_ranges(&polynomial, input), approximations, output_error: 0.0, notes }
+}
+
+/// The search for degrees: clear runs of the polynomial network against the original.
+struct Search<'a> {
+    graph: &'a Graph,
+    samples: &'a Samples,
+    reference: Vec<Vec<f64>>,
+    spread: f64,
+}
+
+impl<'a> Search<'a> {
+    fn new(graph: &'a Graph, samples: &'a Samples) -> Result<Self, InputError> {
+        let reference = logits(graph, samples)?;
+        let all: Vec<f64> = reference.iter().flatten().copied().collect();
+        let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+        let spread = (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len().max(1) as f64).sqrt();
+        Ok(Search { graph, samples, reference, spread: spread.max(f64::MIN_POSITIVE) })
+    }
+
+    /// Output error of the network with these degrees, relative to the outputs' spread.
+    fn error(
+        &self,
+        intervals: &BTreeMap<ValueId, Range>,
+        degrees: &BTreeMap<ValueId, usize>,
+    ) -> Result<f64, InputError> {
+        let (polynomial, _) = replace(self.graph, intervals, degrees);
+        let got = logits(&polynomial, self.samples)?;
+        let pairs = || self.reference.iter().flatten().zip(got.iter().flatten());
+        let square: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
+        Ok((square / pairs().count().max(1) as f64).sqrt() / self.spread)
+    }
+
+    /// The smallest uniform degree within tolerance, then every layer lowered as far as it goes,
+    /// last layer first: their values are the cheapest to approximate worse.
+    fn degrees(
+        &self,
+        intervals: &BTreeMap<ValueId, Range>,
+        tolerance: f64,
+    ) -> Result<(BTreeMap<ValueId, usize>, f64), InputError> {
+        let uniform = |d: usize| intervals.keys().map(|&v| (v, d)).collect::<BTreeMap<_, _>>();
+        let mut best = (uniform(DEGREES[0]), f64::INFINITY);
+        for degree in DEGREES {
+            let trial = uniform(degree);
+            let error = self.error(intervals, &trial)?;
+            // NaN (a polynomial that blew up) is never better.
+            if error < best.1 {
+                best = (trial, error);
+            }
+            if best.1 <= tolerance {
+                break;
+            }
+        }
+        if best.1 > tolerance {
+            return Ok(best);
+        }
+        for &id in intervals.keys().rev() {
+            while let Some(&lower) = DEGREES.iter().rev().find(|&&d| d < best.0[&id]) {
+                let mut trial = best.0.clone();
+                trial.insert(id, lower);
+                let error = self.error(intervals, &trial)?;
+                if error.is_nan() || error > tolerance {
+                    break;
+                }
+                best = (trial, error);
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// Outputs of every sample; of an output that is a softmax, what goes into it.
+fn logits(graph: &Graph, samples: &Samples) -> Result<Vec<Vec<f64>>, InputError> {
+    let wanted: Vec<ValueId> = graph
+        .outputs
+        .iter()
+        .map(|o| match graph.node(o.value).op {
+            Op::Softmax { .. } => graph.node(o.value).inputs[0],
+            _ => o.value,
+        })
+        .collect();
+    let interpreter = Interpreter::new(graph).expect("rewriting keeps a graph valid");
+    samples
+        .par_iter()
+        .map(|inputs| {
+            let mut out = Vec::new();
+            interpreter.run_with(inputs, |id, value: &Tensor| {
+                if wanted.contains(&id) {
+                    out.extend_from_slice(value.values());
+                }
+            })?;
+            Ok(out)
+        })
+        .collect()
+}
+
+/// The graph with every target replaced by the polynomial of its degree.
+fn replace(
+    graph: &Graph,
+    intervals: &BTreeMap<ValueId, Range>,
+    degrees: &BTreeMap<ValueId, usize>,
+) -> (Graph, Vec<Approximation>) {
+    let fits: BTreeMap<ValueId, Fit> =
+        intervals.par_iter().map(|(&id, &interval)| (id, fit_node(graph, id, interval, degrees[&id]))).collect();
+    let mut approximations = Vec::new();
+    let graph = Rewriter::run(graph, |rw, id| {
+        let Some(found) = fits.get(&id) else { return rw.keep(id) };
+        let node = graph.node(id);
+        let interval = intervals[&id];
+        let function = function(node).map_or("?", Activation::name);
+        let degree = degrees[&id];
+        approximations.push(Approximation {
+            origin: node.origin.clone(),
+            function,
+            degree,
+            interval,
+            rms: found.rms,
+            max: found.max,
+        });
+        let label = format!("{function} on [{:.3}, {:.3}]", interval.lo, interval.hi);
+        let op = Op::Polynomial { chebyshev: found.chebyshev.clone(), interval, label };
+        let inputs = vec![rw.value(node.inputs[0])];
+        rw.add(Node { op, inputs, ..node.clone() })
+    });
+    (graph, approximations)
+}
+
+/// Fits one activation to the distribution of its operand.
+fn fit_node(graph: &Graph, id: ValueId, interval: Range, degree: usize) -> Fit {
+    let node = graph.node(id);
+    let f = function(node).expect("targets are activations");
+    let operand = graph.node(node.inputs[0]);
+    let (Some(distribution), Some(range)) = (&operand.distribution, operand.range) else {
+        return fit(|x| f.eval(x), interval, degree, |_| 1.0);
+    };
+    let bins = &distribution.histogram;
+    let densest = bins.iter().copied().max().unwrap_or(1).max(1) as f64;
+    let scale = bins.len() as f64 / (range.hi - range.lo).max(f64::MIN_POSITIVE);
+    let density = |x: f64| {
+        let at = ((x - range.lo) * scale).floor();
+        if at < 0.0 || at >= bins.len() as f64 { 0.0 } else { bins[at as usize] as f64 / densest }
+    };
+    // A polynomial that strays far where calibration saw little would fail silently on the first
+    // unusual input: raise the floor until it stays near the function on the whole interval.
+    let span = {
+        let values = (0..=256).map(|i| f.eval(interval.lo + (interval.hi - interval.lo) * f64::from(i) / 256.0));
+        let (lo, hi) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        hi - lo
+    };
+    let mut floor = FLOOR;
+    loop {
+        let found = fit(|x| f.eval(x), interval, degree, |x| density(x) + floor);
+        if found.max <= 0.25 * span || floor >= 1.0 {
+            return found;
+        }
+        floor *= 4.0;
+    }
+}
+
+/// The activation of a node that has to be approximated.
+fn function(node: &Node) -> Option<&Activation> {
+    match &node.op {
+        Op::Activation(Activation::Power { .. }) => None,
+        Op::Activation(f) => Some(f),
+        _ => None,
+    }
+}
+
+/// True for polynomials this pass made; those found in the model keep their own label.
+fn is_approximation(graph: &Graph, id: ValueId) -> bool {
+    matches!(&graph.node(id).op, Op::Polynomial { label, .. } if label.contains(" on ["))
+}
+
+/// Calibrated range of a node's operand.
+fn operand_range(graph: &Graph, id: ValueId) -> Range {
+    graph.node(graph.node(id).inputs[0]).range.unwrap_or(Range { lo: -1.0, hi: 1.0 })
+}

@@ -1,0 +1,119 @@
+//! Ranges and distributions of every value, from sample inputs.
+
+use crate::bound::hull;
+use fhec_ir::Tensor;
+use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Range};
+use rayon::prelude::*;
+
+/// How far beyond the sampled values a range reaches, as a part of its width on either side: other
+/// inputs will go further than the samples did, and a polynomial is worthless outside its interval.
+pub const MARGIN: f64 = 0.2;
+
+/// Bins of a value's histogram.
+const BINS: usize = 64;
+
+/// Sample inputs: for each sample, one tensor per model input.
+pub type Samples = [Vec<Tensor>];
+
+/// What one value did over the samples.
+#[derive(Clone, Copy)]
+struct Summary {
+    range: Range,
+    sum: f64,
+    squares: f64,
+    count: usize,
+}
+
+/// Sets range and distribution of every value from running `samples` in the clear. Ranges get
+/// [`MARGIN`] on both sides, except those of the inputs: a picture's values have hard ends.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> {
+    let summaries = summarise(graph, samples)?;
+    let mut out = graph.clone();
+    for (node, s) in out.nodes.iter_mut().zip(&summaries) {
+        let is_input = matches!(node.op, fhec_ir::nn::Op::Input { .. });
+        node.range = Some(if is_input { s.range } else { widen(s.range) });
+    }
+    let histograms = histograms(&out, samples)?;
+    for ((node, s), histogram) in out.nodes.iter_mut().zip(&summaries).zip(histograms) {
+        let mean = s.sum / s.count as f64;
+        let std = (s.squares / s.count as f64 - mean * mean).max(0.0).sqrt();
+        node.distribution = Some(Distribution { mean, std, histogram });
+    }
+    Ok(out)
+}
+
+/// Smallest and largest value of every node over the samples, without margin.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub(crate) fn observed_ranges(graph: &Graph, samples: &Samples) -> Result<Vec<Range>, InputError> {
+    Ok(summarise(graph, samples)?.into_iter().map(|s| s.range).collect())
+}
+
+/// A range with the calibration margin.
+pub(crate) fn widen(r: Range) -> Range {
+    // A constant value still needs an interval of some width.
+    let by = ((r.hi - r.lo) * MARGIN).max(1e-6 * r.hi.abs().max(r.lo.abs())).max(1e-9);
+    Range { lo: r.lo - by, hi: r.hi + by }
+}
+
+fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
+    let runs = each_sample(graph, samples, |_, value| {
+        let v = value.values();
+        let start = Range { lo: f64::INFINITY, hi: f64::NEG_INFINITY };
+        Summary {
+            range: v.iter().fold(start, |r, &x| Range { lo: r.lo.min(x), hi: r.hi.max(x) }),
+            sum: v.iter().sum(),
+            squares: v.iter().map(|x| x * x).sum(),
+            count: v.len(),
+        }
+    })?;
+    // Sample by sample in order, so that sums do not depend on the number of threads.
+    let total = runs.into_iter().reduce(|mut total, run| {
+        for (t, r) in total.iter_mut().zip(run) {
+            let range = hull(t.range, r.range);
+            *t = Summary { range, sum: t.sum + r.sum, squares: t.squares + r.squares, count: t.count + r.count };
+        }
+        total
+    });
+    Ok(total.unwrap_or_default())
+}
+
+fn histograms(graph: &Graph, samples: &Samples) -> Result<Vec<Vec<u64>>, InputError> {
+    let runs = each_sample(graph, samples, |node, value| {
+        let range = graph.nodes[node].range.expect("set by the caller");
+        let scale = BINS as f64 / (range.hi - range.lo).max(f64::MIN_POSITIVE);
+        let mut bins = vec![0u64; BINS];
+        for x in value.values() {
+            bins[(((x - range.lo) * scale) as usize).min(BINS - 1)] += 1;
+        }
+        bins
+    })?;
+    let total = runs.into_iter().reduce(|mut total, run| {
+        for (t, r) in total.iter_mut().flatten().zip(run.into_iter().flatten()) {
+            *t += r;
+        }
+        total
+    });
+    Ok(total.unwrap_or_default())
+}
+
+/// `f` of every value of every sample, samples in order.
+fn each_sample<T: Send>(
+    graph: &Graph,
+    samples: &Samples,
+    f: impl Fn(usize, &Tensor) -> T + Sync,
+) -> Result<Vec<Vec<T>>, InputError> {
+    let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
+    samples
+        .par_iter()
+        .map(|inputs| {
+            let mut values = Vec::with_capacity(graph.nodes.len());
+            interpreter.run_with(inputs, |id, value| values.push(f(id.index(), value)))?;
+            Ok(values)
+        })
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! One way to say each thing: products with itself become powers, parametric ReLUs become ReLUs,
+//! constant factors and offsets move into the layer before them.
+
+use crate::rewrite::Rewriter;
+use fhec_ir::Tensor;
+use fhec_ir::nn::{Activation, ConstId, Conv, Graph, Node, Op, ValueId};
+
+/// Rewrites to the canonical form, until nothing changes:
+///
+/// * `x · x` → `x²`; `(xᵃ)ᵇ` → `xᵃᵇ`; `x + x` → `2x`
+/// * `PRelu(x)` → `slope·x + (1 − slope)·ReLU(x)`, exactly
+/// * multiplications and additions of constants that vary by channel at most move into the
+///   convolution, dense layer, or constant operation before them, if nothing else uses its value
+/// * multiplications by 1 and additions of 0 vanish
+pub fn canonicalise(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    loop {
+        let next = once(&graph);
+        if next == graph {
+            return next;
+        }
+        graph = next;
+    }
+}
+
+fn once(graph: &Graph) -> Graph {
+    let users = graph.users();
+    let outputs: Vec<ValueId> = graph.outputs.iter().map(|o| o.value).collect();
+    let alone = |v: ValueId| users[v.index()].len() == 1 && !outputs.contains(&v);
+    Rewriter::run(graph, |rw, id| {
+        let node = graph.node(id);
+        let same_operand = node.inputs.len() == 2 && node.inputs[0] == node.inputs[1];
+        match &node.op {
+            Op::Mul if same_operand => power(rw, graph, node, 2),
+            Op::Activation(Activation::Power { exponent }) => power(rw, graph, node, *exponent),
+            Op::Add if same_operand => {
+                let two = rw.new.constant(Tensor::scalar(2.0));
+                replace(rw, node, Op::MulConst(two), &node.inputs[..1])
+            }
+            Op::PRelu { slope } => prelu(rw, graph, node, *slope),
+            Op::MulConst(c) | Op::AddConst(c) => {
+                let product = matches!(node.op, Op::MulConst(_));
+                let constant = graph.tensor(*c);
+                let neutral = if product { 1.0 } else { 0.0 };
+                let source = node.inputs[0];
+                if constant.values().iter().all(|&v| v == neutral) && graph.node(source).shape == node.shape {
+                    return rw.value(source);
+                }
+                let merged = if alone(source) { merge(rw, graph, node, product, constant) } else { None };
+                merged.unwrap_or_else(|| rw.keep(id))
+            }
+            _ => rw.keep(id),
+        }
+    })
+}
+
+/// A node with another operation on some of its operands.
+fn replace(rw: &mut Rewriter<'_>, node: &Node, op: Op, operands: &[ValueId]) -> ValueId {
+    let inputs = operands.iter().map(|&v| rw.value(v)).collect();
+    rw.add(Node { op, inputs, ..node.clone() })
+}
+
+/// `xᵉ`, absorbing a power before it.
+fn power(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, exponent: u32) -> ValueId {
+    let source = graph.node(node.inputs[0]);
+    if let Op::Activation(Activation::Power { exponent: inner }) = source.op
+        && let Some(exponent) = inner.checked_mul(exponent)
+    {
+        let op = Op::Activation(Activation::Power { exponent });
+        let inputs = vec![rw.value(source.inputs[0])];
+        return rw.add(Node { op, inputs, origin: source.origin.join(&node.origin), ..node.clone() });
+    }
+    replace(rw, node, Op::Activation(Activation::Power { exponent }), &node.inputs[..1])
+}
+
+/// `slope·x + (1 − slope)·ReLU(x)`.
+fn prelu(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, slope: ConstId) -> ValueId {
+    let slope = graph.tensor(slope).clone();
+    let x = rw.value(node.inputs[0]);
+    let rest = rw.new.constant(slope.map(|s| 1.0 - s));
+    let slope = rw.new.constant(slope);
+    let mut make = |op, inputs| rw.add(Node { op, inputs, ..node.clone() });
+    let linear = make(Op::MulConst(slope), vec![x]);
+    let relu = make(Op::Activation(Activation::Relu), vec![x]);
+    let relu = make(Op::MulConst(rest), vec![relu]);
+    make(Op::Add, vec![linear, relu])
+}
+
+/// Moves `· constant` or `+ constant` into the producer of the operand, where the producer can take it.
+fn merge(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, product: bool, constant: &Tensor) -> Option<ValueId> {
+    let source = graph.node(node.inputs[0]);
+    let op = match &source.op {
+        Op::Conv(conv) => {
+            let by_channel = per_index(constant, &node.shape, 1)?;
+            let (weight, bias) = absorb(rw, graph, conv.weight, conv.bias, product, &by_channel);
+            Op::Conv(Conv { weight, bias, ..conv.clone() })
+        }
+        Op::Dense { weight, bias } => {
+            let by_feature = per_index(constant, &node.shape, node.shape.len() - 1)?;
+            let (weight, bias) = absorb(rw, graph, *weight, *bias, product, &by_feature);
+            Op::Dense { weight, bias }
+        }
+        Op::MulConst(c) if product => Op::MulConst(rw.new.constant(graph.tensor(*c).zip(constant, |a, b| a * b)?)),
+        Op::AddConst(c) if !product => Op::AddConst(rw.new.constant(graph.tensor(*c).zip(constant, |a, b| a + b)?)),
+        _ => return None,
+    };
+    if source.shape != node.shape {
+        return None;
+    }
+    let inputs = source.inputs.iter().map(|&v| rw.value(v)).collect();
+    Some(rw.add(Node { op, inputs, origin: source.origin.join(&node.origin), ..node.clone() }))
+}
+
+/// The constant as one value per index of `axis`, if it varies along no other axis of `shape`.
+fn per_index(constant: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
+    let extent = shape[axis];
+    let lead = shape.len().checked_sub(constant.shape().len())?;
+    let varies_only_there = constant.shape().iter().enumerate().all(|(d, &e)| e == 1 || d + lead == axis);
+    if !varies_only_there || ![1, extent].contains(&constant.len()) {
+        return None;
+    }
+    Some((0..extent).map(|i| constant.values()[if constant.len() == 1 { 0 } else { i }]).collect())
+}
+
+/// New weight and bias of a layer whose result is multiplied by, or added to, `v` per output index.
+fn absorb(
+    rw: &mut Rewriter<'_>,
+    graph: &Graph,
+    weight: ConstId,
+    bias: Option<ConstId>,
+    product: bool,
+    v: &[f64],
+) -> (ConstId, Option<ConstId>) {
+    let old_bias = bias.map(|b| graph.tensor(b).values().to_vec());
+    if !product {
+        let sum = match old_bias {
+            Some(b) => b.iter().zip(v).map(|(b, v)| b + v).collect(),
+            None => v.to_vec(),
+        };
+        return (weight, Some(rw.new.constant(Tensor::new(vec![v.len()], sum))));
+    }
+    let w = graph.tensor(weight);
+    let row = w.len() / v.len().max(1);
+    let values = w.values().iter().enumerate().map(|(i, w)| w * v[i / row]).collect();
+    let weight = rw.new.constant(Tensor::new(w.shape().to_vec(), values));
+    let bias = old_bias.map(|b| {
+        let scaled = b.iter().zip(v).map(|(b, v)| b * v).collect();
+        rw.new.constant(Tensor::new(vec![v.len()], scaled))
+    });
+    (weight, bias)
+}
