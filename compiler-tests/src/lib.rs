@@ -1,1 +1,69 @@
-//! Shared helpers of the compiler's tests.
+//! Shared helpers of the compiler's tests: where models and data are, and how to read them.
+
+use fhec_ir::Tensor;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The workspace's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_path_buf()
+}
+
+/// A file of the bundled models.
+pub fn model(name: &str) -> PathBuf {
+    root().join("models").join(name)
+}
+
+/// A file of the shared data, or `None` with a printed line when there is none: `$FHEC_SHARED`, or
+/// `shared` beside the workspace. Tests that need it skip.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let base = std::env::var_os("FHEC_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let full = base.join("data").join(path);
+    if full.exists() {
+        return Some(full);
+    }
+    println!("skipped: {} is not there", full.display());
+    None
+}
+
+/// The bundled calibration digits as single images `1×1×28×28` with pixels 0…1.
+pub fn calibration_digits() -> Vec<Tensor> {
+    let bytes = std::fs::read(model("calibration.npy")).expect("bundled");
+    let pixels: Vec<u8> = npyz::NpyFile::new(&bytes[..]).expect("npy").into_vec().expect("u8");
+    digits(&pixels)
+}
+
+/// All images of an idx file (gzip), as `1×1×28×28` with pixels 0…1.
+pub fn idx_images(path: &Path) -> Vec<Tensor> {
+    digits(&unpack(path)[16..])
+}
+
+/// All labels of an idx file (gzip).
+pub fn idx_labels(path: &Path) -> Vec<usize> {
+    unpack(path)[8..].iter().map(|&b| usize::from(b)).collect()
+}
+
+fn digits(pixels: &[u8]) -> Vec<Tensor> {
+    let image = |p: &[u8]| Tensor::new(vec![1, 1, 28, 28], p.iter().map(|&b| f64::from(b) / 255.0).collect());
+    pixels.chunks_exact(784).map(image).collect()
+}
+
+fn unpack(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).expect("exists");
+    flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).expect("gzip");
+    bytes
+}
+
+/// Golden logits of a bundled model on the twenty sample digits, one row a digit.
+pub fn golden(name: &str) -> Vec<Vec<f64>> {
+    let text = std::fs::read_to_string(model(&format!("{name}.golden.json"))).expect("bundled");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let row = |r: &serde_json::Value| r.as_array().expect("row").iter().map(|v| v.as_f64().expect("number")).collect();
+    json["logits"].as_array().expect("rows").iter().map(row).collect()
+}
+
+/// Index of the largest value.
+pub fn argmax(v: &[f64]) -> usize {
+    (0..v.len()).max_by(|&a, &b| v[a].total_cmp(&v[b])).expect("not empty")
+}
