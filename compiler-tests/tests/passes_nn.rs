@@ -1,0 +1,257 @@
+//! The tensor passes: snapshots of small graphs, and the same meaning before and after.
+
+use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Range, ValueId};
+use fhec_ir::{Origin, Tensor};
+use fhec_passes::approximate::{ApproximateOptions, approximate};
+use fhec_passes::bound::bound_ranges;
+use fhec_passes::calibrate::calibrate;
+use fhec_passes::canonicalise::canonicalise;
+use fhec_passes::fold_batch_norm::fold_batch_norm;
+use fhec_passes::refuse::refuse_unsupported;
+
+/// Repeatable values in [-1, 1].
+fn wave(shape: &[usize], seed: f64) -> Tensor {
+    let n: usize = shape.iter().product();
+    Tensor::new(shape.to_vec(), (0..n).map(|i| (seed + 1.7 * i as f64).sin()).collect())
+}
+
+/// A graph under construction.
+struct Net {
+    graph: Graph,
+    last: ValueId,
+}
+
+impl Net {
+    fn new(shape: &[usize]) -> Self {
+        let mut graph = Graph { name: "net".into(), ..Graph::default() };
+        let last = graph.push(Op::Input { name: "x".into() }, vec![], shape.to_vec(), Origin::named("x"));
+        Net { graph, last }
+    }
+
+    fn constant(&mut self, shape: &[usize], seed: f64) -> fhec_ir::nn::ConstId {
+        self.graph.constant(wave(shape, seed))
+    }
+
+    fn then(&mut self, op: Op, inputs: &[ValueId], name: &str) -> ValueId {
+        let shape = self.graph.node(inputs[0]).shape.clone();
+        self.with_shape(op, inputs, &shape, name)
+    }
+
+    fn with_shape(&mut self, op: Op, inputs: &[ValueId], shape: &[usize], name: &str) -> ValueId {
+        self.last = self.graph.push(op, inputs.to_vec(), shape.to_vec(), Origin::named(name));
+        self.last
+    }
+
+    fn conv(&mut self, x: ValueId, out: usize, name: &str) -> ValueId {
+        let shape = self.graph.node(x).shape.clone();
+        let weight = self.constant(&[out, shape[1], 3, 3], 0.3);
+        let bias = Some(self.constant(&[out], 0.9));
+        let conv = Conv { weight, bias, strides: [1, 1], pads: [1; 4], dilations: [1, 1], groups: 1 };
+        self.with_shape(Op::Conv(conv), &[x], &[shape[0], out, shape[2], shape[3]], name)
+    }
+
+    fn batch_norm(&mut self, x: ValueId, name: &str) -> ValueId {
+        let c = self.graph.node(x).shape[1];
+        let [scale, bias, mean] = [0.1, 0.2, 0.3].map(|s| self.constant(&[c], s));
+        let variance = self.graph.constant(wave(&[c], 0.4).map(|v| 1.5 + v));
+        self.then(Op::BatchNorm { scale, bias, mean, variance, epsilon: 1e-5 }, &[x], name)
+    }
+
+    fn finish(mut self, outputs: &[ValueId]) -> Graph {
+        let name = |i: usize| format!("y{i}");
+        self.graph.outputs = outputs.iter().enumerate().map(|(i, &value)| Output { name: name(i), value }).collect();
+        self.graph
+    }
+}
+
+/// Both graphs give the same outputs on seeded inputs, to rounding.
+fn assert_same(before: &Graph, after: &Graph) {
+    let shape = before.node(before.inputs()[0]).shape.clone();
+    for seed in [0.0, 2.5] {
+        let x = [wave(&shape, seed).map(|v| 3.0 * v)];
+        let a = Interpreter::new(before).expect("valid").run(&x).expect("fits");
+        let b = Interpreter::new(after).expect("the pass keeps the graph valid").run(&x).expect("fits");
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!(a.shape(), b.shape());
+            for (a, b) in a.values().iter().zip(b.values()) {
+                assert!((a - b).abs() <= 1e-9 * (1.0 + a.abs()), "{a} became {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_folds_into_its_only_producer() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 3, "conv");
+    let y = net.batch_norm(c, "bn");
+    let before = net.finish(&[y]);
+    let after = fold_batch_norm(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(after);
+}
+
+#[test]
+fn batch_norm_beside_another_user_becomes_an_affine_map() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 3, "conv");
+    let y = net.batch_norm(c, "bn");
+    let sum = net.then(Op::Add, &[c, y], "sum");
+    let before = net.finish(&[sum]);
+    let after = fold_batch_norm(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(after);
+}
+
+#[test]
+fn a_shared_weight_keeps_its_values_for_its_other_user() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let first = net.conv(x, 2, "first");
+    let Op::Conv(conv) = net.graph.node(first).op.clone() else { unreachable!() };
+    let normed = net.batch_norm(first, "bn");
+    let second = net.then(Op::Conv(conv), &[normed], "second");
+    let before = net.finish(&[second]);
+    assert_same(&before, &fold_batch_norm(&before));
+}
+
+#[test]
+fn canonical_form_of_products_prelus_and_constants() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 2, "conv");
+    let factor = net.constant(&[2, 1, 1], 0.5);
+    let scaled = net.then(Op::MulConst(factor), &[c], "scale");
+    let offset = net.graph.constant(Tensor::scalar(0.25));
+    let shifted = net.then(Op::AddConst(offset), &[scaled], "shift");
+    let square = net.then(Op::Mul, &[shifted, shifted], "square");
+    let fourth = net.then(Op::Activation(Activation::Power { exponent: 2 }), &[square], "again");
+    let slope = net.constant(&[2, 1, 1], 0.8);
+    let prelu = net.then(Op::PRelu { slope }, &[fourth], "prelu");
+    let twice = net.then(Op::Add, &[prelu, prelu], "twice");
+    let before = net.finish(&[twice]);
+    let after = canonicalise(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(after);
+}
+
+#[test]
+fn a_used_intermediate_is_not_merged_away() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 2, "conv");
+    let factor = net.constant(&[2, 1, 1], 0.5);
+    let scaled = net.then(Op::MulConst(factor), &[c], "scale");
+    let before = net.finish(&[c, scaled]);
+    assert_same(&before, &canonicalise(&before));
+}
+
+/// conv → f → conv, over an image.
+fn one_activation(f: Activation) -> Graph {
+    let mut net = Net::new(&[1, 1, 6, 6]);
+    let x = net.last;
+    let c = net.conv(x, 2, "conv1");
+    let a = net.then(Op::Activation(f), &[c], "act");
+    let y = net.conv(a, 1, "conv2");
+    net.finish(&[y])
+}
+
+#[test]
+fn calibrated_ranges_hold_every_sample_and_bounds_hold_them_all() {
+    let graph = one_activation(Activation::Relu);
+    let samples: Vec<Vec<Tensor>> = (0..20).map(|s| vec![wave(&[1, 1, 6, 6], f64::from(s))]).collect();
+    let calibrated = calibrate(&graph, &samples).expect("fits");
+    let bounded = bound_ranges(&graph, Range { lo: -1.0, hi: 1.0 });
+    let interpreter = Interpreter::new(&graph).expect("valid");
+    for sample in &samples {
+        interpreter
+            .run_with(sample, |id, value| {
+                let (near, far) = (calibrated.node(id).range.expect("set"), bounded.node(id).range.expect("set"));
+                for v in value.values() {
+                    assert!(near.lo <= *v && *v <= near.hi && far.lo <= *v && *v <= far.hi);
+                }
+            })
+            .expect("fits");
+    }
+    for node in &calibrated.nodes {
+        let d = node.distribution.as_ref().expect("set");
+        assert_eq!(d.histogram.iter().sum::<u64>(), 20 * node.shape.iter().product::<usize>() as u64);
+    }
+}
+
+#[test]
+fn degrees_rise_with_the_asked_tolerance() {
+    let graph = canonicalise(&one_activation(Activation::Relu));
+    let samples: Vec<Vec<Tensor>> = (0..20).map(|s| vec![wave(&[1, 1, 6, 6], f64::from(s))]).collect();
+    let graph = calibrate(&graph, &samples).expect("fits");
+    let mut last = 0;
+    for tolerance in [0.1, 0.03, 0.01, 0.003] {
+        let options = ApproximateOptions { tolerance, ..Default::default() };
+        let found = approximate(&graph, &samples, &options).expect("fits");
+        assert!(found.output_error <= tolerance, "{} > {tolerance}", found.output_error);
+        assert!(found.approximations[0].degree >= last);
+        last = found.approximations[0].degree;
+    }
+    assert!(last > 7, "a ReLU to 0.3 % needs more than degree {last}");
+}
+
+#[test]
+fn powers_stay_exact_and_every_other_function_becomes_a_polynomial() {
+    use Activation::*;
+    let functions = [
+        LeakyRelu { alpha: 0.1 },
+        Elu { alpha: 1.0 },
+        Selu { alpha: 1.67, gamma: 1.05 },
+        Celu { alpha: 1.0 },
+        Sigmoid,
+        HardSigmoid { alpha: 0.2, beta: 0.5 },
+        HardSwish,
+        Swish { alpha: 1.0 },
+        Mish,
+        Tanh,
+        Erf,
+        Gelu { tanh: false },
+        Gelu { tanh: true },
+        Softplus,
+        Softsign,
+        Exp,
+        Clip { min: 0.0, max: 1.0 },
+        Power { exponent: 2 },
+    ];
+    let samples: Vec<Vec<Tensor>> = (0..20).map(|s| vec![wave(&[1, 1, 6, 6], f64::from(s))]).collect();
+    for f in functions {
+        let graph = calibrate(&one_activation(f.clone()), &samples).expect("fits");
+        let found = approximate(&graph, &samples, &ApproximateOptions::default()).expect("fits");
+        let exact = matches!(f, Power { .. });
+        assert_eq!(found.approximations.is_empty(), exact, "{f:?}");
+        assert!(found.output_error <= 0.02, "{f:?}: {}", found.output_error);
+        let kept = found.graph.nodes.iter().any(|n| matches!(n.op, Op::Activation(_)));
+        assert_eq!(kept, exact, "{f:?}");
+    }
+}
+
+#[test]
+fn without_samples_the_interval_bound_is_used_and_said() {
+    let graph = bound_ranges(&one_activation(Activation::Swish { alpha: 1.0 }), Range { lo: -1.0, hi: 1.0 });
+    let found = approximate(&graph, &[], &ApproximateOptions::default()).expect("fits");
+    assert_eq!(found.notes.len(), 1);
+    assert!(found.notes[0].contains("--calibrate"), "{}", found.notes[0]);
+    assert!(found.approximations[0].max < 0.2);
+}
+
+#[test]
+fn everything_unsupported_is_listed_at_once() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let pool =
+        fhec_ir::nn::Pool { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1], counted_pads: [0; 4] };
+    let a = net.then(Op::MaxPool(pool.clone()), &[x], "first pool");
+    let s = net.then(Op::Softmax { axis: 1 }, &[a], "inner softmax");
+    let b = net.then(Op::MaxPool(pool), &[s], "second pool");
+    let y = net.then(Op::Softmax { axis: 1 }, &[b], "last softmax");
+    let found = refuse_unsupported(&net.finish(&[y])).expect_err("three problems");
+    insta::assert_snapshot!(found);
+}
