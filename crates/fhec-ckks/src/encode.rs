@@ -13,7 +13,7 @@
 use std::f64::consts::PI;
 use std::sync::{Arc, OnceLock};
 
-use fhec_math::{Eval, Modulus, Poly, Scale};
+use fhec_math::{Eval, Modulus, Poly, Scale, pointwise};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner};
@@ -23,8 +23,10 @@ use crate::limbs::{HEAVY, par_chunks};
 use crate::params::Context;
 use crate::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 
-/// Coefficients stay below this, as a log2: they are held in `i64` with room for rounding.
-const LOG2_COEFFICIENT_LIMIT: f64 = 62.0;
+/// Coefficients are held with this many bits; larger ones share a power of two, which is far finer than `f64`.
+const COEFFICIENT_BITS: f64 = 62.0;
+/// No modulus is larger than this, as a log2.
+const LOG2_LARGEST: f64 = 1000.0;
 /// Rings below this degree (as a log2) are transformed by direct evaluation.
 const LOG2_MIN_TABLE: u32 = 4;
 
@@ -112,8 +114,8 @@ impl Encoder {
     ///
     /// # Errors
     /// [`CkksError::SlotCount`] unless the length is a power of two up to the number of slots,
-    /// [`CkksError::NotFinite`], [`CkksError::Overflow`] where a scaled coefficient exceeds 2^62 or
-    /// half the modulus of the level, [`CkksError::LevelRange`].
+    /// [`CkksError::NotFinite`], [`CkksError::Overflow`] where a scaled coefficient exceeds half the
+    /// modulus of the level, [`CkksError::LevelRange`].
     pub fn encode(&self, values: &[f64], level: usize, scale: &Scale) -> Result<Plaintext> {
         self.plaintext(&self.encode_coeffs(values, scale)?, level)
     }
@@ -163,13 +165,12 @@ impl Encoder {
         let c = self.tables(n).to_coefficients(z);
         let factor = scale.to_f64();
         let largest = c.iter().fold(0.0f64, |m, v| m.max(v.re.abs()).max(v.im.abs())) * factor;
-        if largest.is_nan() || largest.log2() >= LOG2_COEFFICIENT_LIMIT {
-            return Err(CkksError::Overflow {
-                op: "encode",
-                log2_magnitude: largest.log2(),
-                log2_limit: LOG2_COEFFICIENT_LIMIT,
-            });
+        let log2_magnitude = largest.log2();
+        if log2_magnitude.is_nan() || log2_magnitude >= LOG2_LARGEST {
+            return Err(CkksError::Overflow { op: "encode", log2_magnitude, log2_limit: LOG2_LARGEST });
         }
+        let shift = (log2_magnitude - COEFFICIENT_BITS + 1.0).ceil().max(0.0) as u32;
+        let factor = factor * 2f64.powi(-(shift as i32));
         let mut coeffs = vec![0i64; 2 * n];
         let (low, high) = coeffs.split_at_mut(n);
         for ((value, re), im) in c.iter().zip(low).zip(high) {
@@ -177,13 +178,14 @@ impl Encoder {
             *im = (value.im * factor).round_ties_even() as i64;
         }
         let max = coeffs.iter().fold(0, |m, v| m.max(v.unsigned_abs()));
-        Ok(CoeffPlaintext { coeffs, max, scale: scale.clone() })
+        Ok(CoeffPlaintext { coeffs, shift, max, scale: scale.clone() })
     }
 
     /// Refuses coefficients that do not fit half the modulus of the level.
     fn check_fits(&self, coeffs: &CoeffPlaintext, level: usize) -> Result<()> {
         self.context.check_level("encode", level, 0)?;
-        let (log2_magnitude, log2_limit) = ((coeffs.max as f64).log2(), self.context.log_q(level) - 1.0);
+        let (log2_magnitude, log2_limit) =
+            ((coeffs.max as f64).log2() + f64::from(coeffs.shift), self.context.log_q(level) - 1.0);
         if log2_magnitude >= log2_limit {
             return Err(CkksError::Overflow { op: "encode", log2_magnitude, log2_limit });
         }
@@ -329,6 +331,9 @@ fn subring_limb(context: &Context, level: usize, i: usize, coeffs: &CoeffPlainte
         for (x, &c) in out.iter_mut().zip(&coeffs.coeffs) {
             *x = m.reduce_i64(c);
         }
+    }
+    if coeffs.shift != 0 {
+        pointwise::mul_scalar_assign(m, out, m.pow(2, u64::from(coeffs.shift)));
     }
     let log_len = out.len().trailing_zeros();
     if out[1..].iter().all(|&v| v == 0) {

@@ -334,7 +334,8 @@ impl Evaluator {
         Ok(Ciphertext { c0, c1, level: a.level - 1, scale: self.rescaled(&a.scale, a.level), id: a.id })
     }
 
-    /// [`rescale`](Self::rescale) of a product.
+    /// [`rescale`](Self::rescale) of a product. The rounding error of the third part meets `s²`: some `log2(√h)` bits
+    /// less precise than relinearising first.
     ///
     /// # Errors
     /// As [`rescale`](Self::rescale).

@@ -42,9 +42,11 @@ impl Plaintext {
 /// [`Encoder::qp_plaintext`](crate::Encoder::qp_plaintext)).
 #[derive(Clone, Debug)]
 pub struct CoeffPlaintext {
-    /// Coefficient of `X^(k·N/2n)` at `k`; `2n` of them.
+    /// Coefficient of `X^(k·N/2n)` at `k`, divided by `2^shift`; `2n` of them.
     pub(crate) coeffs: Vec<i64>,
-    /// Largest magnitude among the coefficients.
+    /// 0 unless coefficients exceed 62 bits.
+    pub(crate) shift: u32,
+    /// Largest magnitude in `coeffs`.
     pub(crate) max: u64,
     pub(crate) scale: Scale,
 }
@@ -60,9 +62,14 @@ impl CoeffPlaintext {
         self.coeffs.len() / 2
     }
 
-    /// The coefficients, those of `X^(k·N/2n)` for `k = 0 … 2n−1`.
+    /// The coefficients of `X^(k·N/2n)` for `k = 0 … 2n−1`, divided by `2^`[`shift`](Self::shift).
     pub fn coefficients(&self) -> &[i64] {
         &self.coeffs
+    }
+
+    /// log2 of the factor that all coefficients share: 0 unless they exceed 62 bits.
+    pub fn shift(&self) -> u32 {
+        self.shift
     }
 
     /// Bytes held.
