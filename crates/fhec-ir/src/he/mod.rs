@@ -7,5 +7,10 @@
 
 pub mod facts;
 pub mod graph;
+pub mod interpret;
+mod print;
+pub mod verify;
 
 pub use graph::{Graph, Input, LinearTerm, Node, Op, Output, ValueId};
+pub use interpret::{Slots, interpret, interpret_slots};
+pub use verify::verify;
