@@ -35,3 +35,7 @@ demo:
 # Licences, sources and duplicate versions of the dependencies.
 deny:
     cargo deny --locked check licenses bans sources
+
+# Known vulnerabilities; needs the advisory database from the network.
+deny-advisories:
+    cargo deny --locked check advisories
