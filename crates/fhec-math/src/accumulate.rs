@@ -4,6 +4,7 @@
 //! sums of low halves stay below 2^64 for 4096 products; before that their upper bits move to the high
 //! half, which has room for 2^16 products. This is the shape of the 52-bit multiply-add instructions.
 
+use crate::cpu::dispatch;
 use crate::{AlignedVec, Modulus};
 
 /// Bits of the low half.
@@ -78,11 +79,7 @@ pub fn mac_lazy(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
     let n = low.len();
     assert!(high.len() == n && a.len() == n && b.len() == n, "limbs of different lengths");
     debug_assert!(a.iter().chain(b).all(|&x| x < 1 << 50), "factor too large for a lazy sum");
-    for (((l, h), &x), &y) in low.iter_mut().zip(high).zip(a).zip(b) {
-        let product = u128::from(x) * u128::from(y);
-        *l += product as u64 & LOW_MASK;
-        *h += (product >> LOW) as u64;
-    }
+    dispatch!(accumulate::mac(low, high, a, b));
 }
 
 /// `out = high·2^52 + low (mod m)`: the end of a lazy sum in buffers of the caller.
@@ -92,9 +89,7 @@ pub fn mac_lazy(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
 pub fn reduce_lazy(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
     let n = low.len();
     assert!(high.len() == n && out.len() == n, "limbs of different lengths");
-    for ((o, &l), &h) in out.iter_mut().zip(low).zip(high) {
-        *o = m.reduce_u128((u128::from(h) << LOW) + u128::from(l));
-    }
+    dispatch!(accumulate::reduce(m, low, high, out));
 }
 
 /// `out = Σ_k a_k ∘ b_k (mod m)` for at most 4095 pairs, without any buffer.
@@ -103,13 +98,57 @@ pub fn reduce_lazy(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
 /// When lengths differ or there are too many pairs.
 pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
     check_dot(a, b, out.len());
-    for (i, o) in out.iter_mut().enumerate() {
-        let sum: u128 = a.iter().zip(b).map(|(x, y)| u128::from(x[i]) * u128::from(y[i])).sum();
-        *o = m.reduce_u128(sum);
+    dispatch!(accumulate::dot(m, a, b, out));
+}
+
+/// `out_0 = Σ_k a_k ∘ b_k` and `out_1 = Σ_k a_k ∘ c_k (mod m)` with `b, c` the two lists of `b`, reading `a`
+/// once: the inner product of a key switch, or a plaintext sum over both halves of ciphertexts.
+///
+/// # Panics
+/// As [`dot_into`].
+pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+    for (family, limb) in b.iter().zip(&out) {
+        check_dot(a, family, limb.len());
     }
+    dispatch!(accumulate::dot_pair(m, a, b, out));
 }
 
 fn check_dot(a: &[&[u64]], b: &[&[u64]], n: usize) {
-    assert!(a.len() == b.len() && a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
-    assert!(a.iter().chain(b).all(|limb| limb.len() == n), "limbs of different lengths");
+    assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    for limb in a.iter().chain(b) {
+        assert_eq!(limb.len(), n, "limbs of different lengths");
+        debug_assert!(limb.iter().all(|&x| x < 1 << 50), "factor too large for a lazy sum");
+    }
+}
+
+mod portable {
+    use super::{LOW, LOW_MASK};
+    use crate::Modulus;
+
+    pub(super) fn mac(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
+        for (((l, h), &x), &y) in low.iter_mut().zip(high).zip(a).zip(b) {
+            let product = u128::from(x) * u128::from(y);
+            *l += product as u64 & LOW_MASK;
+            *h += (product >> LOW) as u64;
+        }
+    }
+
+    pub(super) fn reduce(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
+        for ((o, &l), &h) in out.iter_mut().zip(low).zip(high) {
+            *o = m.reduce_u128((u128::from(h) << LOW) + u128::from(l));
+        }
+    }
+
+    pub(super) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
+        for (i, o) in out.iter_mut().enumerate() {
+            let sum: u128 = a.iter().zip(b).map(|(x, y)| u128::from(x[i]) * u128::from(y[i])).sum();
+            *o = m.reduce_u128(sum);
+        }
+    }
+
+    pub(super) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+        for (family, limb) in b.into_iter().zip(out) {
+            dot(m, a, family, limb);
+        }
+    }
 }

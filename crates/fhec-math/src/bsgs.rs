@@ -403,11 +403,11 @@ mod tests {
         let mut got = vec![vec![0; n]; outputs];
         for t in plan.terms() {
             let d = DiagonalIndex { out_block: t.out_block, in_block: t.in_block, index: t.index(modulus) as i64 };
-            for k in 0..n {
+            for (k, sum) in got[t.out_block].iter_mut().enumerate() {
                 // The product before the giant rotation stands at k + giant.
                 let at = (k as i64 + t.giant).rem_euclid(n as i64) as usize;
                 let value = diagonal(&d, t.source_row(at, p, h));
-                got[t.out_block][k] += value * input(t.in_block, at as i64 + t.baby);
+                *sum += value * input(t.in_block, at as i64 + t.baby);
             }
         }
         let mut step = h;

@@ -6,37 +6,41 @@
 //! Rounding (where an uncentred conversion takes the floor) is what centres the result; a
 //! conversion that forgets it adds `Q/2` on average.
 
+use rayon::prelude::*;
+
+use crate::cpu::dispatch;
 use crate::{MathError, Modulus};
 
-/// Coefficients handled at a time: `y` of 40 limbs is then 160 KiB at most, and 4 KiB a limb.
-const BLOCK: usize = 512;
+/// Coefficients of one unit of work of [`BaseConverter::par_convert`].
+const PAR_CHUNK: usize = 2048;
 
 /// Tables for the conversion of coefficients modulo `Q = Π from` to residues modulo each of `to`.
 #[derive(Clone, Debug)]
 pub struct BaseConverter {
-    from: Vec<Source>,
-    to: Vec<Target>,
+    pub(crate) from: Vec<Source>,
+    pub(crate) to: Vec<Target>,
+    /// Coefficients handled at a time.
+    pub(crate) block: usize,
 }
 
 /// One prime `q_i` of the source base.
 #[derive(Clone, Debug)]
-struct Source {
-    modulus: Modulus,
-    /// `q̂_i⁻¹ mod q_i` and its Shoup companion.
-    hat_inverse: u64,
-    hat_inverse_shoup: u64,
+pub(crate) struct Source {
+    pub(crate) modulus: Modulus,
+    /// `q̂_i⁻¹ mod q_i`.
+    pub(crate) hat_inverse: u64,
     /// `1/q_i`, rounded.
-    reciprocal: f64,
+    pub(crate) reciprocal: f64,
 }
 
 /// One prime `p_j` of the target base.
 #[derive(Clone, Debug)]
-struct Target {
-    modulus: Modulus,
-    /// `q̂_i mod p_j` for every `i`.
-    hats: Vec<u64>,
-    /// `−Q mod p_j`.
-    minus_q: u64,
+pub(crate) struct Target {
+    pub(crate) modulus: Modulus,
+    /// `q̂_i mod p_j` for every `i`, then `−Q mod p_j`.
+    pub(crate) factors: Vec<u64>,
+    /// Whether the sum of products stays below 2^104.
+    pub(crate) narrow: bool,
 }
 
 impl BaseConverter {
@@ -54,10 +58,11 @@ impl BaseConverter {
     /// As [`new`](Self::new), for moduli that come from outside.
     ///
     /// # Errors
-    /// [`MathError::BadBase`] when the source base is empty or its moduli are not pairwise coprime.
+    /// [`MathError::BadBase`] when the source base is empty, has more than 1000 moduli, or these are not
+    /// pairwise coprime.
     pub fn try_new(from: &[Modulus], to: &[Modulus]) -> Result<Self, MathError> {
         let bad = || MathError::BadBase { moduli: from.iter().map(Modulus::value).collect() };
-        if from.is_empty() {
+        if from.is_empty() || from.len() > 1000 {
             return Err(bad());
         }
         let product = |skip: Option<usize>, m: &Modulus| {
@@ -66,15 +71,20 @@ impl BaseConverter {
         };
         let sources = from.iter().enumerate().map(|(i, q)| {
             let hat_inverse = q.inv(product(Some(i), q)).ok_or_else(bad)?;
-            let hat_inverse_shoup = q.shoup(hat_inverse);
-            Ok(Source { modulus: *q, hat_inverse, hat_inverse_shoup, reciprocal: (q.value() as f64).recip() })
+            Ok(Source { modulus: *q, hat_inverse, reciprocal: (q.value() as f64).recip() })
         });
-        let targets = to.iter().map(|p| Target {
-            modulus: *p,
-            hats: (0..from.len()).map(|i| product(Some(i), p)).collect(),
-            minus_q: p.neg(product(None, p)),
+        let widest = from.iter().map(Modulus::bits).max().unwrap_or(0);
+        let targets = to.iter().map(|p| {
+            let hats = (0..from.len()).map(|i| product(Some(i), p));
+            Target {
+                modulus: *p,
+                factors: hats.chain([p.neg(product(None, p))]).collect(),
+                narrow: (from.len() as u128 + 1) << (widest + p.bits()) <= 1 << 104,
+            }
         });
-        Ok(Self { from: sources.collect::<Result<_, _>>()?, to: targets.collect() })
+        // The rows of y, one for each source prime and one for v, take 24 KiB of the first cache.
+        let block = (24 * 1024 / 8 / (from.len() + 1) / 32 * 32).clamp(32, 512);
+        Ok(Self { from: sources.collect::<Result<_, _>>()?, to: targets.collect(), block })
     }
 
     /// The source base.
@@ -103,30 +113,66 @@ impl BaseConverter {
     /// # Panics
     /// As [`convert`](Self::convert).
     pub fn convert_with(&self, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut Vec<u64>) {
+        self.check(src, dst);
+        scratch.resize((src.len() + 1) * self.block, 0);
+        dispatch!(convert::convert(self, src, dst, scratch));
+    }
+
+    /// As [`convert`](Self::convert), in parallel over blocks of coefficients.
+    ///
+    /// # Panics
+    /// As [`convert`](Self::convert).
+    pub fn par_convert(&self, src: &[&[u64]], dst: &mut [&mut [u64]]) {
+        self.check(src, dst);
+        let n = src[0].len();
+        let mut rows: Vec<_> = dst.iter_mut().map(|limb| limb.chunks_mut(PAR_CHUNK)).collect();
+        let tasks: Vec<(usize, Vec<&mut [u64]>)> = (0..n)
+            .step_by(PAR_CHUNK)
+            .map(|start| (start, rows.iter_mut().filter_map(Iterator::next).collect()))
+            .collect();
+        tasks.into_par_iter().for_each_init(Vec::new, |scratch, (start, mut part)| {
+            let end = n.min(start + PAR_CHUNK);
+            let src: Vec<&[u64]> = src.iter().map(|limb| &limb[start..end]).collect();
+            self.convert_with(&src, &mut part, scratch);
+        });
+    }
+
+    fn check(&self, src: &[&[u64]], dst: &[&mut [u64]]) {
         assert!(src.len() == self.from.len() && dst.len() == self.to.len(), "limbs do not fit the bases");
         let n = src[0].len();
         assert!(src.iter().all(|limb| limb.len() == n), "limbs of different lengths");
         assert!(dst.iter().all(|limb| limb.len() == n), "limbs of different lengths");
-        scratch.resize((src.len() + 1) * BLOCK, 0);
-        let mut sums = [0f64; BLOCK];
-        for start in (0..n).step_by(BLOCK) {
-            let len = BLOCK.min(n - start);
-            let (ys, v) = scratch.split_at_mut(src.len() * BLOCK);
+        for (limb, source) in src.iter().zip(&self.from) {
+            debug_assert!(limb.iter().all(|&x| x < source.modulus.value()), "limb is not reduced");
+        }
+    }
+}
+
+mod portable {
+    use super::BaseConverter;
+
+    pub(super) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut [u64]) {
+        let n = src[0].len();
+        let mut sums = vec![0f64; c.block];
+        for start in (0..n).step_by(c.block) {
+            let len = c.block.min(n - start);
             sums.fill(0.0);
-            for ((s, limb), y) in self.from.iter().zip(src).zip(ys.chunks_exact_mut(BLOCK)) {
+            let (ys, v) = scratch.split_at_mut(src.len() * c.block);
+            for ((s, limb), y) in c.from.iter().zip(src).zip(ys.chunks_exact_mut(c.block)) {
+                let companion = s.modulus.shoup(s.hat_inverse);
                 for ((y, &x), sum) in y.iter_mut().zip(&limb[start..start + len]).zip(&mut sums) {
-                    *y = s.modulus.mul_shoup(x, s.hat_inverse, s.hat_inverse_shoup);
+                    *y = s.modulus.mul_shoup(x, s.hat_inverse, companion);
+                    // Multiplied, then added, limb by limb: the vector kernel rounds in the same places.
                     *sum += *y as f64 * s.reciprocal;
                 }
             }
             for (v, sum) in v.iter_mut().zip(&sums) {
                 *v = sum.round_ties_even() as u64;
             }
-            for (t, limb) in self.to.iter().zip(dst.iter_mut()) {
+            for (t, limb) in c.to.iter().zip(dst.iter_mut()) {
                 for (i, out) in limb[start..start + len].iter_mut().enumerate() {
-                    let correction = u128::from(v[i]) * u128::from(t.minus_q);
-                    let terms = ys.chunks_exact(BLOCK).zip(&t.hats);
-                    let sum = terms.fold(correction, |acc, (y, &hat)| acc + u128::from(y[i]) * u128::from(hat));
+                    let rows = scratch.chunks_exact(c.block).zip(&t.factors);
+                    let sum: u128 = rows.map(|(y, &factor)| u128::from(y[i]) * u128::from(factor)).sum();
                     *out = t.modulus.reduce_u128(sum);
                 }
             }

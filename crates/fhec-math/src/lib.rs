@@ -29,6 +29,8 @@ pub mod primes;
 pub mod sample;
 pub mod scale;
 pub mod security;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 
 pub use accumulate::LazyAccumulator;
 pub use buffer::AlignedVec;

@@ -16,6 +16,20 @@ pub struct Modulus {
     barrett_word: u64,
     /// `2^64 mod p`.
     two_64: u64,
+    words: Words52,
+}
+
+/// Constants of a modulus for arithmetic with 52-bit multiply-add instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Words52 {
+    /// `⌊2^(bits+51) / p⌋`, for products of two residues.
+    pub(crate) barrett_product: u64,
+    /// `⌊2^52 / p⌋`, for words below 2^52.
+    pub(crate) barrett_word: u64,
+    /// `2^52 mod p` and its companion.
+    pub(crate) two_52: (u64, u64),
+    /// `2^104 mod p` and its companion.
+    pub(crate) two_104: (u64, u64),
 }
 
 impl Modulus {
@@ -29,12 +43,22 @@ impl Modulus {
         }
         let bits = 64 - p.leading_zeros();
         let wide = u128::from(p);
+        let two_52 = (1u64 << 52) % p;
+        let two_104 = (u128::from(two_52) * u128::from(two_52) % wide) as u64;
+        let companion = |w: u64| (w, ((u128::from(w) << 52) / wide) as u64);
+        let words = Words52 {
+            barrett_product: ((1u128 << (bits + 51)) / wide) as u64,
+            barrett_word: (1u64 << 52) / p,
+            two_52: companion(two_52),
+            two_104: companion(two_104),
+        };
         Ok(Self {
             p,
             bits,
             barrett_product: ((1u128 << (2 * bits + 3)) / wide) as u64,
             barrett_word: ((1u128 << 64) / wide) as u64,
             two_64: ((1u128 << 64) % wide) as u64,
+            words,
         })
     }
 
@@ -48,6 +72,18 @@ impl Modulus {
     #[inline]
     pub const fn bits(&self) -> u32 {
         self.bits
+    }
+
+    /// The constants of the 52-bit kernels.
+    #[inline]
+    pub(crate) const fn words(&self) -> &Words52 {
+        &self.words
+    }
+
+    /// The companion `⌊w·2^52/p⌋` of a fixed factor in the 52-bit kernels.
+    #[inline]
+    pub(crate) const fn shoup_52(&self, w: u64) -> u64 {
+        (((w as u128) << 52) / self.p as u128) as u64
     }
 
     /// `a + b`.

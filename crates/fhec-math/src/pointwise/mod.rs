@@ -3,76 +3,89 @@
 //! All slices of a call have the same length (checked) and hold canonical residues (checked in
 //! debug builds), and so do the results.
 
+mod portable;
+
 use crate::Modulus;
+use crate::cpu::dispatch;
+
+fn check(m: &Modulus, dst: &[u64], operands: &[&[u64]]) {
+    for operand in operands {
+        assert_eq!(operand.len(), dst.len(), "limbs of different lengths");
+        debug_assert!(operand.iter().all(|&x| x < m.value()), "limb is not reduced");
+    }
+}
 
 /// `dst += a`.
 pub fn add_assign(m: &Modulus, dst: &mut [u64], a: &[u64]) {
-    zip2(m, dst, a, |x, y| m.add(x, y));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::add_assign(m, dst, a));
 }
 
 /// `dst −= a`.
 pub fn sub_assign(m: &Modulus, dst: &mut [u64], a: &[u64]) {
-    zip2(m, dst, a, |x, y| m.sub(x, y));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::sub_assign(m, dst, a));
 }
 
 /// `dst = a − dst`.
 pub fn rsub_assign(m: &Modulus, dst: &mut [u64], a: &[u64]) {
-    zip2(m, dst, a, |x, y| m.sub(y, x));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::rsub_assign(m, dst, a));
 }
 
 /// `dst = −dst`.
 pub fn neg_assign(m: &Modulus, dst: &mut [u64]) {
-    for x in dst {
-        *x = m.neg(*x);
-    }
+    check(m, dst, &[dst]);
+    dispatch!(pointwise::neg_assign(m, dst));
 }
 
 /// `dst *= a`, element by element.
 pub fn mul_assign(m: &Modulus, dst: &mut [u64], a: &[u64]) {
-    zip2(m, dst, a, |x, y| m.mul(x, y));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::mul_assign(m, dst, a));
 }
 
 /// `dst = a · b`, element by element.
 pub fn mul_into(m: &Modulus, dst: &mut [u64], a: &[u64], b: &[u64]) {
-    zip3(m, dst, a, b, |_, x, y| m.mul(x, y));
+    check(m, dst, &[a, b]);
+    dispatch!(pointwise::mul_into(m, dst, a, b));
 }
 
 /// `dst += a · b`, element by element.
 pub fn mul_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], b: &[u64]) {
-    zip3(m, dst, a, b, |d, x, y| m.add(d, m.mul(x, y)));
+    check(m, dst, &[dst, a, b]);
+    dispatch!(pointwise::mul_add_assign(m, dst, a, b));
 }
 
 /// `dst −= a · b`, element by element.
 pub fn mul_sub_assign(m: &Modulus, dst: &mut [u64], a: &[u64], b: &[u64]) {
-    zip3(m, dst, a, b, |d, x, y| m.sub(d, m.mul(x, y)));
+    check(m, dst, &[dst, a, b]);
+    dispatch!(pointwise::mul_sub_assign(m, dst, a, b));
 }
 
 /// `dst *= w` for one residue `w`.
 pub fn mul_scalar_assign(m: &Modulus, dst: &mut [u64], w: u64) {
-    let w_shoup = m.shoup(w);
-    for x in dst {
-        *x = m.mul_shoup(*x, w, w_shoup);
-    }
+    check(m, dst, &[dst]);
+    dispatch!(pointwise::mul_scalar_assign(m, dst, w));
 }
 
 /// `dst += a · w` for one residue `w`.
 pub fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
-    let w_shoup = m.shoup(w);
-    zip2(m, dst, a, |x, y| m.add(x, m.mul_shoup(y, w, w_shoup)));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::mul_scalar_add_assign(m, dst, a, w));
 }
 
 /// `dst = (dst − a) · w` for one residue `w`: the last step of a division by a factor of the
 /// modulus (rescaling, ModDown).
 pub fn sub_mul_scalar_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
-    let w_shoup = m.shoup(w);
-    zip2(m, dst, a, |x, y| m.mul_shoup(m.sub(x, y), w, w_shoup));
+    check(m, dst, &[dst, a]);
+    dispatch!(pointwise::sub_mul_scalar_assign(m, dst, a, w));
 }
 
 /// `dst += c` for one residue `c`.
 pub fn add_scalar_assign(m: &Modulus, dst: &mut [u64], c: u64) {
-    for x in dst {
-        *x = m.add(*x, c);
-    }
+    check(m, dst, &[dst]);
+    dispatch!(pointwise::add_scalar_assign(m, dst, c));
 }
 
 /// `dst −= c` for one residue `c`.
@@ -83,33 +96,11 @@ pub fn sub_scalar_assign(m: &Modulus, dst: &mut [u64], c: u64) {
 /// `dst = src mod p` for words of any size, such as residues of another modulus.
 pub fn reduce_into(m: &Modulus, dst: &mut [u64], src: &[u64]) {
     assert_eq!(dst.len(), src.len(), "limbs of different lengths");
-    for (d, &x) in dst.iter_mut().zip(src) {
-        *d = m.reduce(x);
-    }
+    dispatch!(pointwise::reduce_into(m, dst, src));
 }
 
 /// `dst` = the residues modulo `to` of the centred representatives of residues modulo `from`.
 pub fn switch_centered(from: &Modulus, to: &Modulus, src: &[u64], dst: &mut [u64]) {
-    assert_eq!(dst.len(), src.len(), "limbs of different lengths");
-    for (d, &x) in dst.iter_mut().zip(src) {
-        *d = to.reduce_i64(from.center(x));
-    }
-}
-
-#[inline(always)]
-fn zip2(m: &Modulus, dst: &mut [u64], a: &[u64], f: impl Fn(u64, u64) -> u64) {
-    assert_eq!(dst.len(), a.len(), "limbs of different lengths");
-    debug_assert!(dst.iter().chain(a).all(|&x| x < m.value()), "limb is not reduced");
-    for (d, &x) in dst.iter_mut().zip(a) {
-        *d = f(*d, x);
-    }
-}
-
-#[inline(always)]
-fn zip3(m: &Modulus, dst: &mut [u64], a: &[u64], b: &[u64], f: impl Fn(u64, u64, u64) -> u64) {
-    assert!(dst.len() == a.len() && a.len() == b.len(), "limbs of different lengths");
-    debug_assert!(a.iter().chain(b).all(|&x| x < m.value()), "limb is not reduced");
-    for ((d, &x), &y) in dst.iter_mut().zip(a).zip(b) {
-        *d = f(*d, x, y);
-    }
+    check(from, dst, &[src]);
+    dispatch!(pointwise::switch_centered(from, to, src, dst));
 }

@@ -1,8 +1,6 @@
 //! Element-wise kernels against big arithmetic, for every width of prime and for edge values.
 
-mod common;
-
-use common::{edge_words, moduli, words};
+use crate::common::{edge_words, moduli, words};
 use fhec_math::accumulate::{MAX_PRODUCTS, dot_into, mac_lazy, reduce_lazy};
 use fhec_math::pointwise as pw;
 use fhec_math::{LazyAccumulator, Modulus};

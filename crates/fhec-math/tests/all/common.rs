@@ -1,5 +1,4 @@
 //! Helpers shared by the test files.
-#![allow(dead_code, reason = "every test file uses some of them")]
 
 use fhec_math::{Modulus, ntt_primes_below};
 

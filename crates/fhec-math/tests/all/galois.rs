@@ -1,8 +1,6 @@
 //! Automorphisms: evaluation form against coefficient form against the definition.
 
-mod common;
-
-use common::{moduli, words};
+use crate::common::{moduli, words};
 use fhec_math::{Automorphism, MathError, Modulus, NttTable, conjugation_element, galois_element};
 
 /// `a(X^g)` coefficient by coefficient.

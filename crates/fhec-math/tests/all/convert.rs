@@ -1,8 +1,6 @@
 //! Base conversion against big integers.
 
-mod common;
-
-use common::{moduli, words};
+use crate::common::{moduli, words};
 use fhec_math::{BaseConverter, MathError, Modulus};
 use num_bigint::{BigInt, BigUint};
 use num_traits::{Signed, ToPrimitive, Zero};

@@ -1,10 +1,8 @@
 //! Buffers and polynomials.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{moduli, words};
+use crate::common::{moduli, words};
 use fhec_math::{AlignedVec, Coeff, Eval, MathError, NttTable, Poly};
 use zeroize::Zeroize;
 

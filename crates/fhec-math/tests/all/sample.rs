@@ -1,8 +1,6 @@
 //! Statistics and reproducibility of samples.
 
-mod common;
-
-use common::moduli;
+use crate::common::moduli;
 use fhec_math::sample::{NOISE_BITS, NOISE_SIGMA};
 use fhec_math::{SecretRng, lift_small, uniform_from_seed};
 
