@@ -1,1 +1,244 @@
-//! Placeholder while the module is being written.
+//! Linear maps on encrypted vectors: double-hoisted baby-step giant-step sums of diagonals.
+//!
+//! Bossuat, Mouchet, Troncoso-Pastoriza, Hubaux, *Efficient Bootstrapping for Approximate Homomorphic
+//! Encryption* (2020/1203), §4.2. With the splits of [`fhec_math::bsgs`],
+//!
+//! ```text
+//! out_o = Σ_g rot_g( Σ_{i,b} d_{g,o,i,b} ⊙ rot_b(in_i) ),
+//! ```
+//!
+//! where `d_{g,o,i,b}` is a diagonal that its source has already rotated by `−g`.
+//!
+//! * Every input is decomposed once. A *baby* `rot_b(in_i)` is an inner product with a key and a permutation and
+//!   stays modulo `Q·P`: it is never divided by `P` ([`Hoisting::Double`]).
+//! * Products with diagonals add up lazily modulo `Q·P`, one reduction a sum.
+//! * A *giant* divides only the second part of its sum by `P`, decomposes it and multiplies with its key; the results add
+//!   up modulo `Q·P`, one sum for each output.
+//! * One division by `P`, or by `P·q_ℓ` where a rescale follows, ends it.
+//!
+//! Where giants outnumber babies two to one it is cheaper to divide the babies ([`Hoisting::Single`]): products
+//! then run over the chain alone, and giants have nothing to divide.
+//!
+//! Sums modulo primes do not depend on their order, so results are identical for every number of threads.
+
+mod apply;
+mod babies;
+mod fold;
+mod giants;
+mod products;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fhec_math::{Scale, galois_element};
+
+use crate::error::{CkksError, Result};
+use crate::params::Context;
+use crate::plaintext::QpPlaintext;
+
+pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, DiagonalIndex};
+pub use fold::rotate_and_sum;
+
+/// Where a linear map takes its diagonals from, one at a time and each once per application, so that a source may
+/// encode on demand.
+pub trait DiagonalSource: Sync {
+    /// All diagonals, sorted.
+    fn diagonals(&self) -> &[DiagonalId];
+
+    /// Diagonal number `index` of [`diagonals`](Self::diagonals), rotated to the right by its giant (see
+    /// [`DiagonalId::source_row`]), encoded at the level of the inputs and at
+    /// [`LinearMap::plaintext_scale`].
+    ///
+    /// # Errors
+    /// Whatever keeps the source from encoding it.
+    fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>>;
+}
+
+/// Whether babies are divided by `P`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hoisting {
+    /// Whatever [`LinearMap::hoisting`] finds cheaper.
+    #[default]
+    Auto,
+    /// Babies stay modulo `Q·P`.
+    Double,
+    /// Babies are divided by `P`.
+    Single,
+}
+
+/// How to apply a map.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearOptions {
+    /// Rescale the results, in one division with that by `P`.
+    pub rescale: bool,
+    /// Whether babies are divided by `P`.
+    pub hoisting: Hoisting,
+    /// Bytes of plaintexts to ask the source for at a time; a sum of products always has all of its own.
+    pub plaintext_window: usize,
+}
+
+impl Default for LinearOptions {
+    fn default() -> Self {
+        Self { rescale: true, hoisting: Hoisting::Auto, plaintext_window: 64 << 20 }
+    }
+}
+
+/// The structure of a linear map: which rotations it needs and in which order it works.
+#[derive(Clone, Debug)]
+pub struct LinearMap {
+    in_blocks: usize,
+    out_blocks: usize,
+    /// `(input block, rotation)`, sorted.
+    babies: Vec<(usize, i64)>,
+    /// Number of the baby of each diagonal.
+    baby_of: Vec<u32>,
+    sums: Vec<Sum>,
+}
+
+/// One giant of one output: a sum of products of babies and diagonals.
+#[derive(Clone, Debug)]
+struct Sum {
+    giant: i64,
+    out_block: usize,
+    /// The diagonals, by number.
+    diagonals: std::ops::Range<usize>,
+}
+
+/// Sums that are worked on together at most: babies are read from cache for all of them.
+const GROUP: usize = 8;
+
+impl LinearMap {
+    /// The map from `in_blocks` to `out_blocks` ciphertexts with these diagonals.
+    ///
+    /// # Errors
+    /// [`CkksError::Parameters`] where the list is not sorted or names a block that does not exist.
+    pub fn new(diagonals: &[DiagonalId], in_blocks: usize, out_blocks: usize) -> Result<Self> {
+        let wrong = |what: String| Err(CkksError::Parameters(format!("linear map: {what}")));
+        if !diagonals.is_sorted() {
+            return wrong("the diagonals are not sorted".into());
+        }
+        if let Some(d) = diagonals.iter().find(|d| d.in_block >= in_blocks || d.out_block >= out_blocks) {
+            let (input, output) = (d.in_block, d.out_block);
+            return wrong(format!("block ({output}, {input}) is not within {out_blocks}×{in_blocks}"));
+        }
+        let set: BTreeSet<(usize, i64)> = diagonals.iter().map(|d| (d.in_block, d.baby)).collect();
+        let babies: Vec<(usize, i64)> = set.into_iter().collect();
+        let number = |d: &DiagonalId| babies.partition_point(|b| *b < (d.in_block, d.baby)) as u32;
+        let baby_of = diagonals.iter().map(number).collect();
+        let mut sums: Vec<Sum> = Vec::new();
+        for (i, d) in diagonals.iter().enumerate() {
+            match sums.last_mut() {
+                Some(sum) if (sum.giant, sum.out_block) == (d.giant, d.out_block) => sum.diagonals.end = i + 1,
+                _ => sums.push(Sum { giant: d.giant, out_block: d.out_block, diagonals: i..i + 1 }),
+            }
+        }
+        Ok(Self { in_blocks, out_blocks, babies, baby_of, sums })
+    }
+
+    /// Number of input ciphertexts.
+    pub fn in_blocks(&self) -> usize {
+        self.in_blocks
+    }
+
+    /// Number of output ciphertexts.
+    pub fn out_blocks(&self) -> usize {
+        self.out_blocks
+    }
+
+    /// Babies that are key switches.
+    pub fn baby_switches(&self) -> usize {
+        self.babies.iter().filter(|b| b.1 != 0).count()
+    }
+
+    /// Giants that are key switches, one for each output that needs it.
+    pub fn giant_switches(&self) -> usize {
+        self.sums.iter().filter(|s| s.giant != 0).count()
+    }
+
+    /// Inner products with keys: babies and giants.
+    pub fn key_switches(&self) -> usize {
+        self.baby_switches() + self.giant_switches()
+    }
+
+    /// All rotations that need a key.
+    pub fn rotations(&self) -> BTreeSet<i64> {
+        let all = self.babies.iter().map(|b| b.1).chain(self.sums.iter().map(|s| s.giant));
+        all.filter(|&r| r != 0).collect()
+    }
+
+    /// Galois elements of [`rotations`](Self::rotations).
+    pub fn galois_elements(&self, context: &Context) -> BTreeSet<u64> {
+        self.rotations().into_iter().map(|r| galois_element(r, context.log_n())).collect()
+    }
+
+    /// The scale at which diagonals that multiply an input of scale `in_scale` are encoded, so that the result has
+    /// exactly `out_scale`: `out_scale · q_level / in_scale`, without `q_level` where nothing is rescaled.
+    pub fn plaintext_scale(
+        context: &Context,
+        level: usize,
+        in_scale: &Scale,
+        out_scale: &Scale,
+        rescale: bool,
+    ) -> Scale {
+        let sum = if rescale { out_scale.mul(&Scale::prime(context.q(level).value())) } else { out_scale.clone() };
+        sum.div(in_scale)
+    }
+
+    /// Which hoisting [`Hoisting::Auto`] stands for at a level.
+    ///
+    /// Dividing a baby transforms `2(α + ℓ + 1)` limbs. It saves every giant `α + ℓ + 1` transforms and every
+    /// product `2α` limb products, a fifteenth of a transform each.
+    pub fn hoisting(&self, context: &Context, level: usize) -> Hoisting {
+        let (special, limbs) = (context.special() as f64, (level + 1) as f64);
+        let division = 2.0 * (special + limbs) * self.baby_switches() as f64;
+        let saved = (special + limbs) * self.giant_switches() as f64 + 2.0 * special / 15.0 * self.baby_of.len() as f64;
+        if division <= saved { Hoisting::Single } else { Hoisting::Double }
+    }
+
+    fn resolve(&self, context: &Context, level: usize, hoisting: Hoisting) -> Hoisting {
+        match hoisting {
+            Hoisting::Auto => self.hoisting(context, level),
+            other => other,
+        }
+    }
+
+    /// Ranges of sums that are worked on together, given the bytes of one plaintext.
+    fn groups(&self, window: usize, plaintext_bytes: usize) -> Vec<std::ops::Range<usize>> {
+        let most = window / plaintext_bytes.max(1);
+        let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
+        let mut held = 0;
+        for (i, sum) in self.sums.iter().enumerate() {
+            match groups.last_mut() {
+                Some(group) if group.len() < GROUP && held + sum.diagonals.len() <= most => {
+                    group.end = i + 1;
+                    held += sum.diagonals.len();
+                }
+                _ => {
+                    groups.push(i..i + 1);
+                    held = sum.diagonals.len();
+                }
+            }
+        }
+        groups
+    }
+
+    /// Peak bytes of scratch memory of one application with `threads` threads, results included; inputs and keys are not, nor
+    /// are the plaintexts that the source hands out.
+    pub fn scratch_bytes(&self, context: &Context, level: usize, threads: usize, hoisting: Hoisting) -> usize {
+        let hoisting = self.resolve(context, level, hoisting);
+        let polynomial = context.n() * 8;
+        let (chain, all) = (level + 1, context.qp_limbs(level));
+        let digits = context.digits_at(level) * all;
+        let sum_limbs = if hoisting == Hoisting::Double { all } else { chain };
+        let babies = 2 * sum_limbs * self.babies.len();
+        // Digits of one input with the coefficients they come from; a division by P holds both parts twice.
+        let decomposing = digits + chain + if hoisting == Hoisting::Double { 0 } else { 2 * (all + chain) };
+        let largest = self.sums.len().min(GROUP);
+        let group = 2 * sum_limbs * largest;
+        let switching = threads.clamp(1, largest.max(1)) * (digits + 2 * chain + 2);
+        let outputs = self.out_blocks * 2 * all;
+        // The final division holds the quotients besides.
+        let ending = outputs + self.out_blocks * 2 * chain + 2 * chain;
+        polynomial * (babies + decomposing).max(babies + outputs + group + switching).max(ending)
+    }
+}

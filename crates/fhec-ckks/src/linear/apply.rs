@@ -1,0 +1,116 @@
+//! Application of a linear map.
+
+use std::sync::Arc;
+
+use fhec_math::Scale;
+use rayon::prelude::*;
+
+use super::giants::Outputs;
+use super::products::sum_products;
+use super::{DiagonalSource, Hoisting, LinearMap, LinearOptions, babies};
+use crate::cipher::Ciphertext;
+use crate::error::{CkksError, Result};
+use crate::evaluator::Evaluator;
+use crate::plaintext::{Plaintext, QpPlaintext};
+
+const OP: &str = "linear map";
+
+impl LinearMap {
+    /// Applies the map to one ciphertext per input block, all of one level.
+    ///
+    /// Every result has exactly `out_scale`, one level below the inputs if it is rescaled. `bias` is empty or has one entry per
+    /// output block, encoded either at the inputs' level and the scale before the rescale or at the level and scale of
+    /// the result. An output without diagonals is an encryption of zero (plus bias) that hides nothing.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelMismatch`] and [`CkksError::ScaleMismatch`] where inputs, diagonals and `out_scale` do not fit together
+    /// (see [`plaintext_scale`](Self::plaintext_scale)), [`CkksError::LevelRange`] for a rescale at level 0,
+    /// [`CkksError::NoGaloisKey`], [`CkksError::KeyLevel`], [`CkksError::ContextMismatch`], [`CkksError::Parameters`] where numbers of
+    /// ciphertexts, biases or diagonals are wrong, and the errors of the source.
+    pub fn apply(
+        &self,
+        evaluator: &Evaluator,
+        inputs: &[&Ciphertext],
+        source: &dyn DiagonalSource,
+        bias: &[Option<Plaintext>],
+        out_scale: &Scale,
+        options: &LinearOptions,
+    ) -> Result<Vec<Ciphertext>> {
+        let context = &**evaluator.context();
+        let level = self.check(evaluator, inputs, source, bias)?;
+        if options.rescale {
+            context.check_level(OP, level, 1)?;
+        }
+        let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, options.rescale);
+        let hoisting = self.resolve(context, level, options.hoisting);
+        let limbs = if hoisting == Hoisting::Double { context.qp_limbs(level) } else { level + 1 };
+        let babies = babies::make(self, evaluator, inputs, level, hoisting)?;
+        let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
+        // The first plaintext tells how large they are.
+        let first = if self.sums.is_empty() { None } else { Some(source.plaintext(0)?) };
+        let bytes = first.as_ref().map_or(1, |p| p.bytes());
+        for group in self.groups(options.plaintext_window, bytes) {
+            let sums = &self.sums[group];
+            let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
+            let plaintexts: Vec<Arc<QpPlaintext>> = range
+                .into_par_iter()
+                .map(|d| {
+                    let plaintext = match &first {
+                        Some(plaintext) if d == 0 => Arc::clone(plaintext),
+                        _ => source.plaintext(d)?,
+                    };
+                    let input = inputs[source.diagonals()[d].in_block];
+                    check_plaintext(evaluator, &plaintext, input, &sum_scale)?;
+                    Ok(plaintext)
+                })
+                .collect::<Result<_>>()?;
+            let results = sum_products(context, level, limbs, self, sums, &babies, &plaintexts);
+            drop(plaintexts);
+            outputs.add(sums, results)?;
+        }
+        drop(babies);
+        outputs.finish(bias, &sum_scale, options.rescale)
+    }
+
+    /// The common level of the inputs.
+    fn check(
+        &self,
+        evaluator: &Evaluator,
+        inputs: &[&Ciphertext],
+        source: &dyn DiagonalSource,
+        bias: &[Option<Plaintext>],
+    ) -> Result<usize> {
+        let counts = [
+            ("inputs", inputs.len(), self.in_blocks),
+            ("diagonals", source.diagonals().len(), self.baby_of.len()),
+            ("biases", bias.len(), if bias.is_empty() { 0 } else { self.out_blocks }),
+        ];
+        if let Some((what, found, expected)) = counts.into_iter().find(|c| c.1 != c.2) {
+            return Err(CkksError::Parameters(format!("{OP}: {found} {what}, expected {expected}")));
+        }
+        let Some(first) = inputs.first() else {
+            return Err(CkksError::Parameters(format!("{OP}: no input")));
+        };
+        for input in inputs {
+            evaluator.context().check_id(OP, input.context_id())?;
+            if input.level() != first.level() {
+                return Err(CkksError::LevelMismatch { op: OP, lhs: first.level(), rhs: input.level() });
+            }
+        }
+        Ok(first.level())
+    }
+}
+
+fn check_plaintext(
+    evaluator: &Evaluator,
+    plaintext: &QpPlaintext,
+    input: &Ciphertext,
+    sum_scale: &Scale,
+) -> Result<()> {
+    evaluator.context().check_id(OP, plaintext.context_id())?;
+    if plaintext.level() != input.level() {
+        return Err(CkksError::LevelMismatch { op: OP, lhs: input.level(), rhs: plaintext.level() });
+    }
+    let product = plaintext.scale().mul(input.scale());
+    if product == *sum_scale { Ok(()) } else { Err(CkksError::scales(OP, &product, sum_scale)) }
+}

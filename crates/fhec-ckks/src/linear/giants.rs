@@ -1,0 +1,216 @@
+//! The giant rotations of a linear map and the sums over them.
+
+use fhec_math::accumulate::dot_into;
+use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
+use rayon::prelude::*;
+
+use super::products::Pair;
+use super::{Hoisting, Sum};
+use crate::cipher::Ciphertext;
+use crate::error::Result;
+use crate::evaluator::Evaluator;
+use crate::keys::SwitchingKey;
+use crate::keyswitch::{Decomposed, decompose, mod_down, mod_down_pair, mod_down_rescale_pair};
+use crate::limbs::{LIGHT, par_chunks};
+use crate::params::Context;
+use crate::plaintext::Plaintext;
+use crate::qp::QpPoly;
+
+/// The sums of all outputs.
+pub(super) struct Outputs<'a> {
+    evaluator: &'a Evaluator,
+    level: usize,
+    hoisting: Hoisting,
+    /// Modulo `Q·P`, `P` times the result; absent while zero.
+    raised: Vec<Option<Pair>>,
+    /// Modulo `Q`; absent while zero.
+    divided: Vec<Option<Pair>>,
+}
+
+/// A sum that a giant rotates.
+struct Switch<'a> {
+    out_block: usize,
+    c0: Poly<Eval>,
+    digits: Decomposed,
+    key: &'a SwitchingKey,
+    automorphism: std::sync::Arc<Automorphism>,
+}
+
+impl<'a> Outputs<'a> {
+    pub(super) fn new(evaluator: &'a Evaluator, level: usize, hoisting: Hoisting, count: usize) -> Self {
+        let none = || (0..count).map(|_| None).collect();
+        Self { evaluator, level, hoisting, raised: none(), divided: none() }
+    }
+
+    fn context(&self) -> &'a Context {
+        self.evaluator.context()
+    }
+
+    /// Rotates finished sums and adds them to their outputs.
+    pub(super) fn add(&mut self, sums: &[Sum], results: Vec<Pair>) -> Result<()> {
+        let mut rotated = Vec::new();
+        for (sum, pair) in sums.iter().zip(results) {
+            let element = galois_element(sum.giant, self.context().log_n());
+            if element == 1 {
+                self.add_unrotated(sum.out_block, pair);
+            } else {
+                let key = self.evaluator.galois_key("linear map", element, self.level)?;
+                let automorphism = Automorphism::try_get(self.context().log_n(), element)?;
+                rotated.push((sum.out_block, pair, key, automorphism));
+            }
+        }
+        // As many at a time as there are threads: every one in work holds its digits.
+        let batch = rayon::current_num_threads().max(1);
+        let mut rest = rotated.into_iter().peekable();
+        while rest.peek().is_some() {
+            let part: Vec<_> = rest.by_ref().take(batch).collect();
+            let switches: Vec<Switch<'_>> = part
+                .into_par_iter()
+                .map(|(out_block, [c0, c1], key, automorphism)| {
+                    let digits = self.digits(c1);
+                    Switch { out_block, c0, digits, key, automorphism }
+                })
+                .collect();
+            self.accumulate(&switches);
+        }
+        Ok(())
+    }
+
+    /// Digits of the second part of a sum, divided by `P` if that is still to be done.
+    fn digits(&self, c1: Poly<Eval>) -> Decomposed {
+        let (context, level) = (self.context(), self.level);
+        let c1 = match self.hoisting {
+            Hoisting::Double => mod_down(context, QpPoly { poly: c1, level }),
+            _ => c1,
+        };
+        decompose(context, &c1, level)
+    }
+
+    fn add_unrotated(&mut self, out_block: usize, pair: Pair) {
+        let (context, level) = (self.context(), self.level);
+        let double = self.hoisting == Hoisting::Double;
+        let place = if double { &mut self.raised } else { &mut self.divided };
+        match &mut place[out_block] {
+            empty @ None => *empty = Some(pair),
+            Some(sum) => {
+                for (sum, part) in sum.iter_mut().zip(&pair) {
+                    par_chunks(sum.data_mut(), context.n(), LIGHT, |i, limb| {
+                        pointwise::add_assign(context.qp_modulus(level, i), limb, part.limb(i));
+                    });
+                }
+            }
+        }
+    }
+
+    /// Multiplies with the keys, permutes and adds, limb by limb.
+    fn accumulate(&mut self, switches: &[Switch<'_>]) {
+        let (context, level) = (self.context(), self.level);
+        let (n, limbs) = (context.n(), context.qp_limbs(level));
+        for switch in switches {
+            self.raised[switch.out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
+        }
+        // For every limb, both parts of every output in turn.
+        let mut tasks: Vec<Vec<[&mut [u64]; 2]>> = (0..limbs).map(|_| Vec::new()).collect();
+        let mut place = vec![None; self.raised.len()];
+        for (block, sum) in self.raised.iter_mut().enumerate() {
+            let Some([c0, c1]) = sum else { continue };
+            place[block] = Some(tasks[0].len());
+            for (task, pair) in tasks.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
+                task.push([pair.0, pair.1]);
+            }
+        }
+        let raised = self.hoisting == Hoisting::Double;
+        tasks.into_par_iter().enumerate().for_each_init(
+            || (vec![0; n], vec![0; n]),
+            |(sum, permuted), (i, mut outs)| {
+                let m = context.qp_modulus(level, i);
+                for switch in switches {
+                    let Some(out) = place[switch.out_block].map(|at| &mut outs[at]) else { continue };
+                    let digits: Vec<&[u64]> = (0..switch.digits.digits()).map(|d| switch.digits.digit(i, d)).collect();
+                    for (part, out) in out.iter_mut().enumerate() {
+                        dot_into(m, &digits, &switch.key.column(level, i, digits.len(), part == 1), sum);
+                        if part == 0 && raised {
+                            pointwise::add_assign(m, sum, switch.c0.limb(i));
+                        } else if part == 0 && i <= level {
+                            pointwise::mul_scalar_add_assign(m, sum, switch.c0.limb(i), context.p_mod_q(i));
+                        }
+                        switch.automorphism.apply_eval(sum, permuted);
+                        pointwise::add_assign(m, out, permuted);
+                    }
+                }
+            },
+        );
+    }
+
+    /// Adds the bias, divides, and returns the ciphertexts. `scale` is that before a rescale.
+    pub(super) fn finish(
+        mut self,
+        bias: &[Option<Plaintext>],
+        scale: &Scale,
+        rescale: bool,
+    ) -> Result<Vec<Ciphertext>> {
+        let raised = std::mem::take(&mut self.raised);
+        let divided = std::mem::take(&mut self.divided);
+        let parts = raised.into_iter().zip(divided).enumerate();
+        parts
+            .map(|(block, (raised, divided))| {
+                let bias = bias.get(block).and_then(Option::as_ref);
+                self.finish_one(raised, divided, bias, scale, rescale)
+            })
+            .collect()
+    }
+
+    fn finish_one(
+        &self,
+        raised: Option<Pair>,
+        divided: Option<Pair>,
+        bias: Option<&Plaintext>,
+        scale: &Scale,
+        rescale: bool,
+    ) -> Result<Ciphertext> {
+        let (context, level) = (self.context(), self.level);
+        // A bias may come at the scale before the rescale or at that after it.
+        let (before, after) = match bias {
+            Some(p) if p.level() == level && p.scale() == scale => (bias, None),
+            _ => (None, bias),
+        };
+        let result = match raised {
+            Some([mut c0, mut c1]) => {
+                let lift = |sum: &mut Poly<Eval>, part: &Poly<Eval>| {
+                    par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
+                        pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(i));
+                    });
+                };
+                if let Some([d0, d1]) = &divided {
+                    lift(&mut c0, d0);
+                    lift(&mut c1, d1);
+                }
+                if let Some(bias) = before {
+                    lift(&mut c0, bias.poly());
+                }
+                let pair = (QpPoly { poly: c0, level }, QpPoly { poly: c1, level });
+                if rescale {
+                    let (c0, c1) = mod_down_rescale_pair(context, pair)?;
+                    let scale = scale.div(&Scale::prime(context.q(level).value()));
+                    Ciphertext::from_parts(context, c0, c1, level - 1, scale)
+                } else {
+                    let (c0, c1) = mod_down_pair(context, pair);
+                    Ciphertext::from_parts(context, c0, c1, level, scale.clone())
+                }
+            }
+            None => {
+                let zero = || std::array::from_fn(|_| Poly::zero(context.n(), level + 1));
+                let [c0, c1] = divided.unwrap_or_else(zero);
+                let mut sum = Ciphertext::from_parts(context, c0, c1, level, scale.clone());
+                if let Some(bias) = before {
+                    sum = self.evaluator.add_plain(&sum, bias)?;
+                }
+                if rescale { self.evaluator.rescale(&sum)? } else { sum }
+            }
+        };
+        match after {
+            Some(bias) => self.evaluator.add_plain(&result, bias),
+            None => Ok(result),
+        }
+    }
+}
