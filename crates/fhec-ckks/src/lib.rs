@@ -20,6 +20,7 @@
 
 pub mod chebyshev;
 pub mod cipher;
+pub mod container;
 pub mod encode;
 pub mod encrypt;
 pub mod error;

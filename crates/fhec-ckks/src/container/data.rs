@@ -1,0 +1,157 @@
+//! Ciphertexts and plaintexts as files.
+
+use std::io::Write;
+
+use super::{Kind, Writer, open};
+use crate::cipher::{Ciphertext, SeededCiphertext};
+use crate::error::Result;
+use crate::params::Context;
+use crate::plaintext::Plaintext;
+
+/// Longest name of a bundle's entry, in bytes.
+const MAX_NAME: usize = 4096;
+
+/// A ciphertext of a bundle, in either form.
+#[derive(Clone, Debug)]
+pub enum BundleForm {
+    /// Both halves.
+    Full(Ciphertext),
+    /// First half and seed.
+    Seeded(SeededCiphertext),
+}
+
+impl BundleForm {
+    /// The ciphertext, its seed expanded.
+    ///
+    /// # Errors
+    /// [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch).
+    pub fn expand(&self, context: &Context) -> Result<Ciphertext> {
+        match self {
+            Self::Full(ciphertext) => Ok(ciphertext.clone()),
+            Self::Seeded(ciphertext) => ciphertext.expand(context),
+        }
+    }
+}
+
+/// One ciphertext of a bundle: number `index` of the ciphertexts of value `name`.
+#[derive(Clone, Debug)]
+pub struct BundleEntry {
+    /// Name of the input or output that this is a part of.
+    pub name: String,
+    /// Which part.
+    pub index: u32,
+    /// The ciphertext.
+    pub form: BundleForm,
+}
+
+/// Writes a bundle of ciphertexts.
+///
+/// # Errors
+/// [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch),
+/// [`ContainerError::Field`](crate::error::ContainerError::Field) for names above 4096 bytes, and
+/// [`ContainerError::Io`](crate::error::ContainerError::Io).
+pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    for entry in entries {
+        let id = match &entry.form {
+            BundleForm::Full(c) => c.id,
+            BundleForm::Seeded(c) => c.id,
+        };
+        context.check_id("write ciphertexts", id)?;
+        if entry.name.len() > MAX_NAME {
+            let problem = format!("a name of {} bytes; at most {MAX_NAME}", entry.name.len());
+            return Err(crate::error::ContainerError::Field { section: "ciphertexts", problem }.into());
+        }
+    }
+    let mut writer = Writer::new(out, context, Kind::Ciphertexts, plan)?;
+    writer.u32(entries.len() as u32)?;
+    for entry in entries {
+        writer.u32(entry.name.len() as u32)?;
+        writer.bytes(entry.name.as_bytes())?;
+        writer.u32(entry.index)?;
+        match &entry.form {
+            BundleForm::Full(c) => {
+                writer.u32(0)?;
+                writer.u32(c.level as u32)?;
+                writer.scale(&c.scale)?;
+                writer.poly(context, c.level, &c.c0)?;
+                writer.poly(context, c.level, &c.c1)?;
+            }
+            BundleForm::Seeded(c) => {
+                writer.u32(1)?;
+                writer.u32(c.level as u32)?;
+                writer.scale(&c.scale)?;
+                writer.bytes(&c.seed)?;
+                writer.poly(context, c.level, &c.c0)?;
+            }
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+/// Reads a bundle of ciphertexts.
+///
+/// # Errors
+/// [`CkksError::Container`](crate::CkksError::Container).
+pub fn read_ciphertexts(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Result<Vec<BundleEntry>> {
+    let mut reader = open(bytes, context, Kind::Ciphertexts, plan)?;
+    let count = reader.u32()?;
+    let id = context.id();
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let len = reader.u32()? as usize;
+        if len > MAX_NAME {
+            return Err(reader.field(format!("a name of {len} bytes; at most {MAX_NAME}")).into());
+        }
+        let name = match std::str::from_utf8(reader.take(len)?) {
+            Ok(name) => name.to_string(),
+            Err(e) => return Err(reader.field(format!("a name is not UTF-8: {e}")).into()),
+        };
+        let index = reader.u32()?;
+        let form = reader.u32()?;
+        let level = reader.level(context)?;
+        let scale = reader.scale(context)?;
+        let form = match form {
+            0 => {
+                let c0 = reader.poly(context, level, false)?;
+                let c1 = reader.poly(context, level, false)?;
+                BundleForm::Full(Ciphertext { c0, c1, level, scale, id })
+            }
+            1 => {
+                let seed = reader.array()?;
+                let c0 = reader.poly(context, level, false)?;
+                BundleForm::Seeded(SeededCiphertext { c0, seed, level, scale, id })
+            }
+            other => return Err(reader.field(format!("unknown form {other} of ciphertext")).into()),
+        };
+        entries.push(BundleEntry { name, index, form });
+    }
+    reader.finish()?;
+    Ok(entries)
+}
+
+/// Writes an encoded vector.
+///
+/// # Errors
+/// [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch) and
+/// [`ContainerError::Io`](crate::error::ContainerError::Io).
+pub fn write_plaintext(plaintext: &Plaintext, context: &Context, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    context.check_id("write plaintext", plaintext.id)?;
+    let mut writer = Writer::new(out, context, Kind::Plaintext, plan)?;
+    writer.u32(plaintext.level as u32)?;
+    writer.scale(&plaintext.scale)?;
+    writer.poly(context, plaintext.level, &plaintext.poly)?;
+    Ok(writer.finish()?)
+}
+
+/// Reads an encoded vector.
+///
+/// # Errors
+/// [`CkksError::Container`](crate::CkksError::Container).
+pub fn read_plaintext(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Result<Plaintext> {
+    let mut reader = open(bytes, context, Kind::Plaintext, plan)?;
+    let level = reader.level(context)?;
+    let scale = reader.scale(context)?;
+    let poly = reader.poly(context, level, false)?;
+    reader.finish()?;
+    Ok(Plaintext { poly, level, scale, id: context.id() })
+}

@@ -1,0 +1,197 @@
+//! Keys as files.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use fhec_math::SecretRng;
+use zeroize::Zeroizing;
+
+use super::{Kind, Reader, Shape, Writer, open};
+use crate::error::{ContainerError, Result};
+use crate::keys::{EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PublicKey, SecretKey, SwitchingKey};
+use crate::params::Context;
+
+/// Writes a secret key: two bits a coefficient. The caller protects the file (mode 0600).
+///
+/// # Errors
+/// [`ContainerError::Io`].
+pub fn write_secret_key(key: &SecretKey, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    let mut writer = Writer::new(out, key.context(), Kind::SecretKey, plan)?;
+    let mut packed = Zeroizing::new(Vec::with_capacity(key.coefficients().len() / 4));
+    packed.extend(
+        key.coefficients()
+            .chunks_exact(4)
+            .map(|four| four.iter().rev().fold(0u8, |byte, &c| byte << 2 | (c + 1) as u8)),
+    );
+    writer.bytes(&packed)?;
+    Ok(writer.finish()?)
+}
+
+/// Reads a secret key.
+///
+/// # Errors
+/// [`CkksError::Container`](crate::CkksError::Container).
+pub fn read_secret_key(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32]) -> Result<SecretKey> {
+    let mut reader = open(bytes, context, Kind::SecretKey, plan)?;
+    let packed = reader.take(context.n() / 4)?;
+    let mut coeffs = Zeroizing::new(Vec::with_capacity(context.n()));
+    let mut bad = 0;
+    for &byte in packed {
+        for shift in [0, 2, 4, 6] {
+            let code = byte >> shift & 3;
+            bad |= code & code >> 1;
+            coeffs.push(code as i8 - 1);
+        }
+    }
+    if bad != 0 {
+        return Err(reader.field("a coefficient is not −1, 0 or 1".into()).into());
+    }
+    reader.finish()?;
+    Ok(SecretKey::from_coefficients(context, coeffs))
+}
+
+/// Writes a public key: seed and one polynomial.
+///
+/// # Errors
+/// [`ContainerError::Io`].
+pub fn write_public_key(key: &PublicKey, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    let context = key.context();
+    let mut writer = Writer::new(out, context, Kind::PublicKey, plan)?;
+    writer.bytes(&key.seed)?;
+    writer.poly(context, context.max_level(), &key.b)?;
+    Ok(writer.finish()?)
+}
+
+/// Reads a public key.
+///
+/// # Errors
+/// [`CkksError::Container`](crate::CkksError::Container).
+pub fn read_public_key(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32]) -> Result<PublicKey> {
+    let mut reader = open(bytes, context, Kind::PublicKey, plan)?;
+    let seed = reader.array()?;
+    let b = reader.poly(context, context.max_level(), false)?;
+    reader.finish()?;
+    Ok(PublicKey::from_parts(context, seed, b))
+}
+
+/// Writes evaluation keys that are in memory.
+///
+/// # Errors
+/// [`ContainerError::Io`].
+pub fn write_evaluation_keys(keys: &EvaluationKeys, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    let context = keys.context();
+    let mut writer = Writer::new(out, context, Kind::EvaluationKeys, plan)?;
+    write_request(&mut writer, &keys.request())?;
+    for key in keys.relin.iter().chain(keys.galois.values()) {
+        write_key(&mut writer, context, key)?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// Makes evaluation keys and writes each at once, so that only one is in memory. The file is the same as that of
+/// [`EvaluationKeys::generate`] and [`write_evaluation_keys`] with the same generator.
+///
+/// `progress` is called with the numbers of keys done and asked for.
+///
+/// # Errors
+/// As [`KeyRequest::check`], and [`ContainerError::Io`].
+pub fn generate_evaluation_keys(
+    secret: &SecretKey,
+    request: &KeyRequest,
+    rng: &mut SecretRng,
+    plan: &[u8; 32],
+    out: impl Write,
+    progress: &dyn Fn(usize, usize),
+) -> Result<()> {
+    let context = secret.context();
+    request.check(context)?;
+    let mut writer = Writer::new(out, context, Kind::EvaluationKeys, plan)?;
+    write_request(&mut writer, request)?;
+    let mut generator = KeyGenerator::new(secret, rng);
+    for (index, (purpose, level)) in order(request).enumerate() {
+        write_key(&mut writer, context, &generator.make(purpose, level)?)?;
+        progress(index + 1, request.count());
+    }
+    Ok(writer.finish()?)
+}
+
+/// The keys of a request in the order of the file.
+fn order(request: &KeyRequest) -> impl Iterator<Item = (KeyPurpose, usize)> {
+    let relin = request.relin_level.map(|level| (KeyPurpose::Relinearise, level));
+    let galois = request.galois.iter().map(|(&element, &level)| (KeyPurpose::Galois(element), level));
+    relin.into_iter().chain(galois)
+}
+
+/// The manifest: relinearisation level plus one or 0; number of Galois keys; element and level of each.
+fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Result<(), ContainerError> {
+    writer.u32(request.relin_level.map_or(0, |level| level as u32 + 1))?;
+    writer.u32(request.galois.len() as u32)?;
+    for (&element, &level) in &request.galois {
+        writer.u64(element)?;
+        writer.u32(level as u32)?;
+    }
+    Ok(())
+}
+
+fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &SwitchingKey) -> Result<(), ContainerError> {
+    writer.bytes(&key.seed)?;
+    for b in &key.b {
+        writer.poly(context, key.level, b)?;
+    }
+    Ok(())
+}
+
+fn read_request(reader: &mut Reader<'_>, context: &Context) -> Result<KeyRequest, ContainerError> {
+    let relin = reader.u32()? as usize;
+    if relin > context.max_level() + 1 {
+        return Err(reader.field(format!("relinearisation level {} exceeds {}", relin - 1, context.max_level())));
+    }
+    let count = reader.u32()?;
+    let mut galois = BTreeMap::new();
+    let mut previous = 0;
+    for _ in 0..count {
+        let element = reader.u64()?;
+        // Ascending, so that a file has one form only and an element cannot come twice.
+        if element.is_multiple_of(2) || element >= 2 << context.log_n() || element <= previous {
+            return Err(reader.field(format!("Galois element {element} after {previous}")));
+        }
+        previous = element;
+        galois.insert(element, reader.level(context)?);
+    }
+    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois })
+}
+
+/// Reads evaluation keys and expands their seeds. Refuses a secret key with a message of its own.
+///
+/// # Errors
+/// [`CkksError::Container`](crate::CkksError::Container).
+pub fn read_evaluation_keys(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32]) -> Result<EvaluationKeys> {
+    let mut reader = open(bytes, context, Kind::EvaluationKeys, plan)?;
+    let request = read_request(&mut reader, context)?;
+    // All of it must be there before the first key is allocated.
+    let expected: u64 = order(&request)
+        .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
+        .sum();
+    if expected != reader.rest.len() as u64 {
+        return Err(reader.length(expected).into());
+    }
+    let mut keys = EvaluationKeys::empty(context);
+    for (purpose, level) in order(&request) {
+        let key = read_key(&mut reader, context, level)?;
+        match purpose {
+            KeyPurpose::Relinearise => keys.relin = Some(key),
+            KeyPurpose::Galois(element) => {
+                keys.galois.insert(element, key);
+            }
+        }
+    }
+    reader.finish()?;
+    Ok(keys)
+}
+
+fn read_key(reader: &mut Reader<'_>, context: &Context, level: usize) -> Result<SwitchingKey, ContainerError> {
+    let seed = reader.array()?;
+    let b = (0..context.digits_at(level)).map(|_| reader.poly(context, level, true)).collect::<Result<_, _>>()?;
+    Ok(SwitchingKey::from_parts(context, seed, level, b))
+}
