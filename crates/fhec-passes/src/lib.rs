@@ -13,3 +13,24 @@ mod fit;
 pub mod fold_batch_norm;
 pub mod refuse;
 mod rewrite;
+
+// Ciphertext graph to ciphertext graph: levels, scales, degrees.
+mod he_rewrite;
+pub mod levels;
+pub mod relinearise;
+pub mod rescale;
+pub mod scales;
+
+// Analyses and choices, and the plan.
+pub mod cost;
+pub mod emit;
+pub mod matrices;
+pub mod noise;
+pub mod parameters;
+mod poly_noise;
+pub mod pricing;
+pub mod report;
+pub mod rotation_keys;
+pub mod sensitivity;
+pub mod shape;
+pub mod stage;

@@ -1,0 +1,304 @@
+//! The cost model: what operations take on one thread, and how many bytes things have.
+//!
+//! Every operation is a sum of a few elementary loops (transforms, products with accumulation, base
+//! conversions, …) whose price per element is a parameter of [`CostTable`]. The built-in table was
+//! fitted to the engine's benchmarks on a machine with AVX-512-IFMA; a table in JSON can replace it.
+
+use crate::shape::{Shape, single_hoisting};
+use fhec_math::bsgs::BsgsWeights;
+use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
+use fhec_plan::linear::LinearGroup;
+use serde::{Deserialize, Serialize};
+
+/// Prices in nanoseconds on one thread, unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CostTable {
+    /// Name of the machine, for reports.
+    pub machine: String,
+    /// One butterfly of a transform; a transform of a limb has `N/2 · log2 N`.
+    pub butterfly: f64,
+    /// One product with accumulation, key or diagonal streamed from memory.
+    pub multiply_accumulate: f64,
+    /// One pointwise operation on an element in cache (product, sum, permutation).
+    pub pointwise: f64,
+    /// One term of a base conversion: one element, one source prime, one target prime.
+    pub convert: f64,
+    /// One butterfly of the complex FFT that encodes; a vector of period n has `n/2 · log2 n`.
+    pub fft_butterfly: f64,
+    /// Rounding one coefficient and reducing it modulo one prime.
+    pub round: f64,
+    /// Filling one entry of a diagonal from the weights.
+    pub fill: f64,
+    /// Bookkeeping of one operation.
+    pub overhead: f64,
+    /// Reading one byte of a key file, check included.
+    pub read_byte: f64,
+    /// Bytes of a process that has loaded nothing yet.
+    pub base_memory: u64,
+}
+
+impl Default for CostTable {
+    fn default() -> Self {
+        CostTable {
+            machine: "x86-64 with AVX-512-IFMA, one thread".into(),
+            butterfly: 0.22,
+            multiply_accumulate: 0.45,
+            pointwise: 0.45,
+            convert: 0.45,
+            fft_butterfly: 1.6,
+            round: 1.2,
+            fill: 1.5,
+            overhead: 3000.0,
+            read_byte: 0.5,
+            base_memory: 24 << 20,
+        }
+    }
+}
+
+/// Prices of operations for one shape, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Prices<'a> {
+    table: &'a CostTable,
+    shape: &'a Shape,
+}
+
+impl CostTable {
+    /// Prices for parameters of `shape`.
+    pub fn prices<'a>(&'a self, shape: &'a Shape) -> Prices<'a> {
+        Prices { table: self, shape }
+    }
+}
+
+impl Prices<'_> {
+    fn n(&self) -> f64 {
+        self.shape.n()
+    }
+
+    /// Limbs of the chain at a level.
+    fn chain(&self, level: usize) -> f64 {
+        (level + 1) as f64
+    }
+
+    fn special(&self) -> f64 {
+        self.shape.special() as f64
+    }
+
+    fn seconds(nanoseconds: f64) -> f64 {
+        nanoseconds * 1e-9
+    }
+
+    /// Transform of `limbs` limbs, in nanoseconds.
+    fn ntt(&self, limbs: f64) -> f64 {
+        limbs * self.n() / 2.0 * f64::from(self.shape.log_n) * self.table.butterfly
+    }
+
+    fn mac(&self, limbs: f64) -> f64 {
+        limbs * self.n() * self.table.multiply_accumulate
+    }
+
+    fn pointwise(&self, limbs: f64) -> f64 {
+        limbs * self.n() * self.table.pointwise
+    }
+
+    fn convert(&self, from: f64, to: f64) -> f64 {
+        from * to * self.n() * self.table.convert
+    }
+
+    /// Raising a polynomial to all digits.
+    fn decompose_ns(&self, level: usize) -> f64 {
+        let (chain, all) = (self.chain(level), self.chain(level) + self.special());
+        let mut sum = self.ntt(chain) + self.table.overhead;
+        for r in self.shape.digit_ranges().filter(|r| r.start <= level) {
+            let own = (r.end.min(level + 1) - r.start) as f64;
+            sum += self.convert(own, all - own) + self.ntt(all - own);
+        }
+        sum
+    }
+
+    /// Inner product of raised digits with a key, both parts.
+    fn inner_product_ns(&self, level: usize) -> f64 {
+        let all = self.chain(level) + self.special();
+        let digits = self.shape.digits_at(level) as f64;
+        self.mac(2.0 * digits * all) + self.pointwise(3.0 * all) + self.table.overhead
+    }
+
+    /// Division of `parts` polynomials by P, and by the last prime too if `rescale`.
+    fn mod_down_ns(&self, level: usize, parts: f64, rescale: bool) -> f64 {
+        let extra = f64::from(u8::from(rescale));
+        let (from, to) = (self.special() + extra, self.chain(level) - extra);
+        parts * (self.ntt(from + to) + self.convert(from, to) + self.pointwise(to)) + self.table.overhead
+    }
+
+    /// A rotation by itself.
+    pub fn rotate(&self, level: usize) -> f64 {
+        Self::seconds(
+            self.decompose_ns(level)
+                + self.inner_product_ns(level)
+                + self.mod_down_ns(level, 2.0, false)
+                + self.pointwise(2.0 * self.chain(level)),
+        )
+    }
+
+    /// Relinearisation.
+    pub fn relinearise(&self, level: usize) -> f64 {
+        self.rotate(level)
+    }
+
+    /// Rescale of `polys` polynomials.
+    pub fn rescale(&self, level: usize, polys: usize) -> f64 {
+        let chain = self.chain(level);
+        let one = self.ntt(chain) + self.convert(1.0, chain - 1.0) + self.pointwise(chain);
+        Self::seconds(polys as f64 * one + self.table.overhead)
+    }
+
+    /// Product of two ciphertexts, without relinearisation.
+    pub fn multiply(&self, level: usize) -> f64 {
+        Self::seconds(self.pointwise(5.0 * self.chain(level)) + self.table.overhead)
+    }
+
+    /// Sums, and products with scalars, of `polys` polynomials.
+    pub fn elementwise(&self, level: usize, polys: usize) -> f64 {
+        Self::seconds(self.pointwise(polys as f64 * self.chain(level)) + self.table.overhead)
+    }
+
+    /// Encoding a vector of the given period with `limbs` limbs, filling it included.
+    fn encode(&self, period: usize, limbs: f64) -> f64 {
+        let n = period as f64;
+        let log = n.log2().max(1.0);
+        // The transform of a vector of period n is that of a ring of degree 2n.
+        let transforms = limbs * n * (log + 1.0) * self.table.butterfly;
+        Self::seconds(
+            n / 2.0 * log * self.table.fft_butterfly
+                + 2.0 * n * limbs * self.table.round
+                + transforms
+                + n * self.table.fill
+                + self.table.overhead,
+        )
+    }
+
+    /// Encoding a vector for a product or sum at a level.
+    pub fn encode_plain(&self, period: usize, level: usize) -> f64 {
+        self.encode(period, self.chain(level))
+    }
+
+    /// Encoding one diagonal of a linear map.
+    pub fn encode_diagonal(&self, period: usize, level: usize) -> f64 {
+        self.encode(period, self.chain(level) + self.special())
+    }
+
+    /// Bytes of one encoded diagonal, compressed to its period.
+    pub fn diagonal_bytes(&self, period: usize, level: usize) -> u64 {
+        let values = (2.0 * period as f64).min(self.n());
+        (values * (self.chain(level) + self.special()) * 8.0) as u64
+    }
+
+    /// Prices of the parts of a linear map at a level, in seconds.
+    pub fn linear_weights(&self, level: usize) -> BsgsWeights {
+        let all = self.chain(level) + self.special();
+        BsgsWeights {
+            decompose: Self::seconds(self.decompose_ns(level)),
+            baby: Self::seconds(self.inner_product_ns(level)),
+            giant: Self::seconds(
+                self.mod_down_ns(level, 1.0, false)
+                    + self.decompose_ns(level)
+                    + self.inner_product_ns(level)
+                    + self.pointwise(2.0 * all),
+            ),
+            product: Self::seconds(self.mac(2.0 * all)),
+        }
+    }
+
+    /// Evaluating one group of terms whose inputs are at `level`, with rescale and folds, diagonals being encoded.
+    pub fn linear(&self, level: usize, group: &LinearGroup, outputs: usize) -> f64 {
+        let w = self.linear_weights(level);
+        let bsgs = &group.bsgs;
+        let mut sum = bsgs.cost(&w);
+        if single_hoisting(self.shape, level, group) {
+            // Babies are divided; products and giants then do without the special primes.
+            let special = self.special();
+            sum += bsgs.baby_switches() as f64 * Self::seconds(self.mod_down_ns(level, 2.0, false));
+            sum -= bsgs.giant_switches() as f64 * Self::seconds(self.mod_down_ns(level, 1.0, false));
+            sum -= bsgs.products() as f64 * Self::seconds(self.mac(2.0 * special));
+        }
+        sum += outputs as f64 * Self::seconds(self.mod_down_ns(level, 2.0, true));
+        sum + (outputs * group.fold.len()) as f64 * self.rotate(level.saturating_sub(1))
+    }
+
+    /// Evaluating a polynomial whose argument is at `level`, for one ciphertext.
+    pub fn polynomial(&self, level: usize, plan: &ChebyshevPlan) -> f64 {
+        plan.operations()
+            .iter()
+            .map(|op| {
+                let at = level - op.depth;
+                match op.kind {
+                    ChebyshevOpKind::Multiply | ChebyshevOpKind::Square => self.multiply(at),
+                    ChebyshevOpKind::ScalarMultiply => self.elementwise(at, 2 * op.polys),
+                    ChebyshevOpKind::ScalarAdd => self.elementwise(at, 1),
+                    ChebyshevOpKind::Add => self.elementwise(at, op.polys),
+                    ChebyshevOpKind::Relinearise => self.relinearise(at),
+                    ChebyshevOpKind::Rescale => self.rescale(at, op.polys),
+                }
+            })
+            .sum()
+    }
+
+    /// Bytes in memory of a switching key that reaches up to `level`.
+    pub fn key_bytes(&self, level: usize) -> u64 {
+        let limbs = (level + 1 + self.shape.special()) as u64;
+        2 * 8 * self.shape.digits_at(level) as u64 * limbs << self.shape.log_n
+    }
+
+    /// Bytes of a ciphertext in memory.
+    pub fn ciphertext_bytes(&self, level: usize) -> u64 {
+        (2 * 8 * (level + 1) as u64) << self.shape.log_n
+    }
+
+    /// Peak bytes of scratch memory of a linear map on one thread, as [`LinearGroup`]s are evaluated: babies and digits,
+    /// then babies, sums and one key switch.
+    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize) -> u64 {
+        let polynomial = 8u64 << self.shape.log_n;
+        let chain = (level + 1) as u64;
+        let all = chain + self.shape.special() as u64;
+        let single = single_hoisting(self.shape, level, group);
+        let sum_limbs = if single { chain } else { all };
+        let digits = self.shape.digits_at(level) as u64 * all;
+        let babies = 2 * sum_limbs * group.bsgs.babies().len() as u64;
+        let decomposing = digits + chain + if single { 2 * (all + chain) } else { 0 };
+        let sums = 2 * sum_limbs * (group.bsgs.giants().len() as u64).min(8);
+        let results = outputs as u64 * 2 * all;
+        let switching = digits + 2 * chain + 2;
+        polynomial * (babies + decomposing).max(babies + results + sums + switching)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(log_n: u32, limbs: usize) -> Shape {
+        Shape { log_n, log2_q: vec![40.0; limbs], log2_p: vec![49.0], digits: vec![1; limbs] }
+    }
+
+    #[test]
+    fn prices_grow_with_level_and_ring() {
+        let table = CostTable::default();
+        let (small, large) = (shape(13, 6), shape(14, 6));
+        let (s, l) = (table.prices(&small), table.prices(&large));
+        for level in 1..6 {
+            assert!(s.rotate(level) > s.rotate(level - 1));
+            assert!(s.rotate(level) > s.rescale(level, 2));
+            assert!(l.rotate(level) > 2.0 * s.rotate(level) * 0.99);
+            assert!(s.key_bytes(level) * 2 == l.key_bytes(level));
+        }
+        let w = s.linear_weights(5);
+        assert!(w.giant > w.decompose && w.decompose > w.baby && w.baby > w.product);
+    }
+
+    #[test]
+    fn tables_survive_json() {
+        let table = CostTable::default();
+        let text = serde_json::to_string(&table).expect("a struct of numbers");
+        assert_eq!(serde_json::from_str::<CostTable>(&text).expect("written above"), table);
+    }
+}

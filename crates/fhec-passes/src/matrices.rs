@@ -1,0 +1,53 @@
+//! What cost and noise need to know of each linear map, found once per graph.
+
+use crate::shape::plan_term;
+use fhec_ir::he::{Graph, LinearTerm};
+use fhec_plan::linear::{LinearGroup, groups};
+use fhec_plan::{Diagonals, Matrix};
+use std::sync::Arc;
+
+/// One linear map's diagonals and row norms.
+#[derive(Clone, Debug)]
+pub struct MatrixInfo {
+    /// The non-empty diagonals.
+    pub diagonals: Diagonals,
+    /// Sum of squared weights of every row, by global output slot (`out_ciphertexts · out_period`).
+    pub row_norm2: Vec<f64>,
+}
+
+impl MatrixInfo {
+    /// Mean over the rows of the sum of squared weights.
+    pub fn mean_row_norm2(&self) -> f64 {
+        self.row_norm2.iter().sum::<f64>() / self.row_norm2.len().max(1) as f64
+    }
+
+    fn of(matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>]) -> Self {
+        let diagonals = Diagonals::of(matrix);
+        let mut values = vec![0.0; matrix.diagonal_period()];
+        let mut row_norm2 = vec![0.0; matrix.out_ciphertexts * matrix.out_period];
+        for (at, key) in diagonals.keys().iter().enumerate() {
+            diagonals.fill(matrix, tensors, at, &mut values);
+            let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
+            for (k, v) in values.iter().enumerate() {
+                rows[k % matrix.out_period] += v * v;
+            }
+        }
+        MatrixInfo { diagonals, row_norm2 }
+    }
+}
+
+/// [`MatrixInfo`] of every matrix of the graph, by [`fhec_plan::MatrixId`].
+pub fn analyse(graph: &Graph) -> Vec<MatrixInfo> {
+    let shared: Vec<Arc<Vec<f64>>> = graph.tensors.iter().map(|t| Arc::new(t.values().to_vec())).collect();
+    let of = |matrix: &Matrix| {
+        let tensors: Vec<_> = matrix.nests.iter().map(|n| n.tensor.map(|t| shared[t.index()].clone())).collect();
+        MatrixInfo::of(matrix, &tensors)
+    };
+    graph.matrices.iter().map(of).collect()
+}
+
+/// How the terms of a linear map are evaluated together; see [`fhec_plan::linear`].
+pub fn groups_of(graph: &Graph, info: &[MatrixInfo], terms: &[LinearTerm]) -> Vec<LinearGroup> {
+    let terms: Vec<_> = terms.iter().enumerate().map(|(i, t)| plan_term(t, i as u32)).collect();
+    groups(&terms, |t| (&graph.matrices[t.matrix.index()], &info[t.matrix.index()].diagonals))
+}

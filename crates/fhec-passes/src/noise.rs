@@ -1,0 +1,274 @@
+//! Predicts the error of every value and of the outputs.
+//!
+//! Errors are modelled as independent contributions of known variance (engine notes §7; 2016/421, 2020/1203):
+//!
+//! | source | variance in the slots, in units of the value |
+//! | --- | --- |
+//! | fresh, secret key | `(σ²N + N/12) / s²` |
+//! | rounding of a rescale or of ModDown | `N(h + 1)/12 / s²`, `h = 2N/3` for a dense ternary secret |
+//! | key switch | `σ²N²/12 · Σ_d D_d² / P² / s²` |
+//! | encoded vector of period n | `min(N, 2n)/12 / s²`, times the mean square of what it multiplies |
+//!
+//! `s` is the scale at that point. How much each disturbs the outputs comes from [`crate::sensitivity`].
+
+use crate::matrices::{MatrixInfo, groups_of};
+use crate::poly_noise::PolyGains;
+use crate::sensitivity::Sensitivity;
+use crate::shape::{Shape, single_hoisting};
+use fhec_ir::he::{Graph, Node, Op, ValueId};
+use fhec_math::chebyshev::ChebyshevPlan;
+use fhec_plan::linear::LinearGroup;
+
+/// Standard deviation of the engine's error distribution (centred binomial of 42 bits).
+const SIGMA: f64 = 3.240_370_349_203_93;
+
+/// Factor on standard deviations, so that predictions err on the safe side where the model is rough.
+const SAFETY: f64 = 1.12;
+
+/// Noise of elementary operations, as variances in the slots at scale 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Elementary {
+    n: f64,
+    /// Rounding of both parts of a ciphertext.
+    pub rounding: f64,
+    /// Rounding of the part that multiplies the secret.
+    pub rounding_c1: f64,
+}
+
+impl Elementary {
+    /// For ring degree 2^log_n.
+    pub fn new(log_n: u32) -> Self {
+        let n = f64::from(1u32 << log_n);
+        let h = 2.0 * n / 3.0;
+        Elementary { n, rounding: n * (h + 1.0) / 12.0, rounding_c1: n * h / 12.0 }
+    }
+
+    /// Fresh encryption under the secret key, encoding included.
+    pub fn fresh(&self) -> f64 {
+        SIGMA * SIGMA * self.n + self.n / 12.0
+    }
+
+    /// Rounding of an encoded vector of the given period.
+    pub fn encoding(&self, period: usize) -> f64 {
+        self.n.min(2.0 * period as f64) / 12.0
+    }
+
+    /// Key switch at a level, without the rounding of its ModDown.
+    pub fn key_switch(&self, shape: &Shape, level: usize) -> f64 {
+        let log2_p: f64 = shape.log2_p.iter().sum();
+        let digit = |r: std::ops::Range<usize>| {
+            let log2: f64 = shape.log2_q[r.start..r.end.min(level + 1)].iter().sum();
+            (2.0 * (log2 - log2_p)).exp2()
+        };
+        let ratio: f64 = shape.digit_ranges().filter(|r| r.start <= level).map(digit).sum();
+        SIGMA * SIGMA * self.n * self.n / 12.0 * ratio
+    }
+}
+
+/// Everything the prediction depends on that stays the same while parameters are searched.
+#[derive(Debug)]
+pub struct Model<'a> {
+    graph: &'a Graph,
+    levels: &'a [usize],
+    matrices: &'a [MatrixInfo],
+    sensitivity: &'a Sensitivity,
+    /// Groups of every linear map's terms (empty for other nodes).
+    groups: Vec<Vec<LinearGroup>>,
+    /// Plans of polynomials, by node.
+    plans: Vec<Option<(ChebyshevPlan, PolyGains)>>,
+}
+
+/// Variances that a node adds to its result.
+#[derive(Clone, Copy, Debug, Default)]
+struct Injection {
+    /// In every slot.
+    slots: f64,
+    /// For every entry of the matrix, times its square.
+    entries: f64,
+}
+
+/// Predicted errors (standard deviations, in units of the values).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prediction {
+    /// Of every value, averaged over its slots.
+    pub values: Vec<f64>,
+    /// Of the worst element of each output.
+    pub outputs: Vec<f64>,
+    /// Precision of the worst output: log2 of its range over its error.
+    pub bits: f64,
+}
+
+impl<'a> Model<'a> {
+    /// A model of a placed graph (levels by value).
+    pub fn new(
+        graph: &'a Graph,
+        levels: &'a [usize],
+        matrices: &'a [MatrixInfo],
+        sensitivity: &'a Sensitivity,
+    ) -> Self {
+        let groups = graph
+            .nodes
+            .iter()
+            .map(|node| match &node.op {
+                Op::LinearMap { terms, .. } => groups_of(graph, matrices, terms),
+                _ => Vec::new(),
+            })
+            .collect();
+        let plan = |(node, arguments): (&Node, &Vec<f64>)| match &node.op {
+            Op::Polynomial { poly, .. } => {
+                let plan = ChebyshevPlan::new(&graph.polynomials[poly.index()].chebyshev).ok()?;
+                let gains = PolyGains::of(&plan, arguments);
+                Some((plan, gains))
+            }
+            _ => None,
+        };
+        let plans = graph.nodes.iter().zip(&sensitivity.arguments).map(plan).collect();
+        Model { graph, levels, matrices, sensitivity, groups, plans }
+    }
+
+    /// Groups of the terms of every linear map, by node.
+    pub fn groups(&self) -> &[Vec<LinearGroup>] {
+        &self.groups
+    }
+
+    /// Evaluation plan of a polynomial's node.
+    pub fn plan(&self, id: ValueId) -> Option<&ChebyshevPlan> {
+        self.plans[id.index()].as_ref().map(|(plan, _)| plan)
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &'a Graph {
+        self.graph
+    }
+
+    /// Level of every value.
+    pub fn levels(&self) -> &'a [usize] {
+        self.levels
+    }
+
+    /// Diagonals of every matrix.
+    pub fn matrices(&self) -> &'a [MatrixInfo] {
+        self.matrices
+    }
+
+    /// Predicts all errors for parameters of `shape` and the given log2 of the scale of every value.
+    pub fn predict(&self, shape: &Shape, scales: &[f64]) -> Prediction {
+        let columns = self.sensitivity.column_output.len();
+        let mut variance = vec![0.0; columns];
+        let mut values = Vec::with_capacity(self.graph.nodes.len());
+        let elementary = Elementary::new(shape.log_n);
+        for id in self.graph.ids() {
+            let injection = self.injection(id, shape, scales, &elementary);
+            let gains = &self.sensitivity.gains[id.index()];
+            for (v, (s, e)) in variance.iter_mut().zip(gains.slots.iter().zip(&gains.entries)) {
+                *v += injection.slots * s + injection.entries * e;
+            }
+            let propagated = self.propagated(self.graph.node(id), &values);
+            let rows = self.mean_row_norm2(self.graph.node(id));
+            values.push(propagated + injection.slots + injection.entries * rows);
+        }
+        let mut outputs = vec![0.0; self.graph.outputs.len()];
+        for (v, &o) in variance.iter().zip(&self.sensitivity.column_output) {
+            outputs[o] = v.sqrt().max(outputs[o]);
+        }
+        outputs.iter_mut().for_each(|o| *o *= SAFETY);
+        let values = values.into_iter().map(|v: f64| v.sqrt() * SAFETY).collect();
+        let bits = outputs
+            .iter()
+            .zip(&self.sensitivity.output_range)
+            .map(|(std, (lo, hi))| ((hi - lo).max(f64::MIN_POSITIVE) / std).log2())
+            .fold(f64::INFINITY, f64::min);
+        Prediction { values, outputs, bits }
+    }
+
+    /// Variance that a node passes on from its operands, averaged over the slots, errors taken as independent.
+    fn propagated(&self, node: &Node, known: &[f64]) -> f64 {
+        let operand = |k: usize| known[node.inputs[k].index()];
+        let mean_square = |k: usize| self.sensitivity.mean_square[node.inputs[k].index()];
+        match &node.op {
+            Op::Input(_) => 0.0,
+            Op::LinearMap { terms, .. } => {
+                let rows = terms.iter().map(|t| self.matrices[t.matrix.index()].mean_row_norm2());
+                rows.zip(&node.inputs).map(|(r, v)| r * known[v.index()]).sum()
+            }
+            Op::Polynomial { poly, .. } => {
+                let slope = crate::sensitivity::derivative(&self.graph.polynomials[poly.index()].chebyshev);
+                operand(0) * slope.iter().map(|c| c * c).sum::<f64>()
+            }
+            Op::Add | Op::Sub => operand(0) + operand(1),
+            Op::Mul if node.inputs[0] == node.inputs[1] => 4.0 * mean_square(0) * operand(0),
+            Op::Mul => mean_square(1) * operand(0) + mean_square(0) * operand(1),
+            Op::MulScalar { value, .. } => value * value * operand(0),
+            _ => operand(0),
+        }
+    }
+
+    fn mean_row_norm2(&self, node: &Node) -> f64 {
+        match &node.op {
+            Op::LinearMap { terms, .. } => terms.iter().map(|t| self.matrices[t.matrix.index()].mean_row_norm2()).sum(),
+            _ => 0.0,
+        }
+    }
+
+    fn injection(&self, id: ValueId, shape: &Shape, scales: &[f64], e: &Elementary) -> Injection {
+        let node = self.graph.node(id);
+        let own = (-2.0 * scales[id.index()]).exp2();
+        let slots = |slots: f64| Injection { slots, entries: 0.0 };
+        let operand_level = node.inputs.first().map_or(0, |v| self.levels[v.index()]);
+        let mean_square = |k: usize| self.sensitivity.mean_square[node.inputs[k].index()];
+        // log2 of the scale of the constant in a product with one.
+        let constant = || scales[id.index()] - scales[node.inputs[0].index()];
+        match &node.op {
+            Op::Input(_) => slots(e.fresh() * own),
+            Op::LinearMap { .. } => self.linear(id, shape, scales, e),
+            Op::Polynomial { .. } => {
+                let Some((plan, gains)) = &self.plans[id.index()] else { return slots(e.rounding * own) };
+                let ends = [scales[node.inputs[0].index()], scales[id.index()]];
+                slots(gains.variance(plan, shape, e, operand_level, ends))
+            }
+            Op::MulScalar { .. } => slots(0.25 * mean_square(0) * (-2.0 * constant()).exp2()),
+            Op::MulVector { vector, .. } => {
+                let period = self.graph.vectors[vector.index()].period;
+                slots(e.encoding(period) * mean_square(0) * (-2.0 * constant()).exp2())
+            }
+            Op::AddVector(vector) => slots(e.encoding(self.graph.vectors[vector.index()].period) * own),
+            Op::Rotate(_) | Op::Relinearise => slots((e.key_switch(shape, operand_level) + e.rounding) * own),
+            Op::Rescale => slots(e.rounding * own),
+            Op::Add | Op::Sub | Op::Mul | Op::Negate | Op::AddScalar(_) | Op::LevelDrop(_) => Injection::default(),
+        }
+    }
+
+    /// A linear map: babies at the scale of the input, diagonals at theirs, giants before the rescale, the rescale, and
+    /// the folds after it.
+    fn linear(&self, id: ValueId, shape: &Shape, scales: &[f64], e: &Elementary) -> Injection {
+        let node = self.graph.node(id);
+        let Op::LinearMap { terms, .. } = &node.op else { return Injection::default() };
+        let level = self.levels[node.inputs[0].index()];
+        let out = scales[id.index()];
+        let at = |log2_scale: f64, variance: f64| variance * (-2.0 * log2_scale).exp2();
+        let switch = e.key_switch(shape, level);
+        let sum_scale = out + shape.log2_q[level];
+        let mut total = Injection::default();
+        for group in &self.groups[id.index()] {
+            let matrix = &self.graph.matrices[terms[group.terms[0]].matrix.index()];
+            let folded = matrix.fold_steps().iter().fold(1.0, |f, _| f * 2.0);
+            let single = single_hoisting(shape, level, group);
+            for &t in &group.terms {
+                let source = node.inputs[t].index();
+                // Babies: all but one of them are key switches.
+                let babies =
+                    if group.bsgs.baby_switches() == 0 { 0.0 } else { switch + if single { e.rounding } else { 0.0 } };
+                total.entries += at(scales[source], babies);
+                let info = &self.matrices[terms[t].matrix.index()];
+                let per_output = info.diagonals.len() as f64 / matrix.out_ciphertexts as f64;
+                let encoded = e.encoding(matrix.diagonal_period()) * self.sensitivity.mean_square[source];
+                total.slots += per_output * folded * at(sum_scale - scales[source], encoded);
+            }
+            let giants = group.bsgs.giant_switches() as f64 / matrix.out_ciphertexts as f64;
+            total.slots += folded * giants * at(sum_scale, switch + e.rounding_c1);
+            let fold_switch = e.key_switch(shape, level.saturating_sub(1)) + e.rounding;
+            total.slots += at(out, folded * e.rounding + (folded - 1.0) * fold_switch);
+        }
+        total
+    }
+}

@@ -1,0 +1,108 @@
+//! Fills the plan's report: what the compiler predicts, in total and for each layer.
+
+use crate::cost::CostTable;
+use crate::emit::layers;
+use crate::noise::Model;
+use crate::parameters::Selected;
+use crate::shape::Shape;
+use fhec_ir::he::{Op, ValueId};
+use fhec_math::security::security_estimate;
+use fhec_plan::{KeyManifest, LayerReport, Report};
+use std::collections::BTreeMap;
+
+/// What the report takes from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Root mean square error of each approximated activation, by the origin's text.
+    pub approximations: BTreeMap<String, f64>,
+    /// What the user must know.
+    pub notes: Vec<String>,
+    /// Memory that an evaluation may use, bytes.
+    pub memory_budget: Option<u64>,
+}
+
+/// The report of a compiled graph.
+pub fn report(
+    model: &Model<'_>,
+    selected: &Selected,
+    keys: &KeyManifest,
+    table: &CostTable,
+    context: &Context,
+) -> Report {
+    let shape = Shape::of(&selected.parameters);
+    let prices = table.prices(&shape);
+    let price = &selected.price;
+    let cache = price.cache(context.memory_budget).unwrap_or(0);
+    let graph = model.graph();
+    let value_bytes =
+        |id: ValueId| graph.node(id).layout.ciphertexts as u64 * prices.ciphertext_bytes(model.levels()[id.index()]);
+    // Half of a fresh ciphertext is a seed.
+    let inputs = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Input(_)));
+    let input_bytes = inputs.map(|id| value_bytes(id) / 2).sum();
+    let output_bytes = graph.outputs.iter().map(|o| value_bytes(o.value)).sum();
+    let seed_bytes = 32 * (keys.galois.len() + usize::from(keys.relin.is_some())) as u64;
+    Report {
+        security_bits: security_estimate(selected.parameters.log_n, selected.parameters.log_qp()).unwrap_or(0.0),
+        seconds: price.seconds(),
+        peak_memory: price.fixed + cache,
+        key_bytes_disk: price.keys / 2 + seed_bytes,
+        key_bytes_memory: price.keys,
+        input_bytes,
+        output_bytes,
+        plaintext_budget: cache,
+        output_bits: selected.prediction.bits,
+        layers: layer_reports(model, selected, context),
+        notes: context.notes.clone(),
+    }
+}
+
+fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> Vec<LayerReport> {
+    let graph = model.graph();
+    let (layers, layer_of) = layers(graph);
+    let mut reports = vec![None::<LayerReport>; layers.len()];
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let level = model.levels()[id.index()];
+        let operand_level = node.inputs.first().map_or(level, |v| model.levels()[v.index()]);
+        let report = reports[layer_of[id.index()].index()]
+            .get_or_insert_with(|| LayerReport { level_in: operand_level as u32, ..LayerReport::default() });
+        report.layout = node.layout.describe();
+        report.level_out = level as u32;
+        report.seconds += selected.price.nodes[id.index()];
+        report.error_std = selected.prediction.values[id.index()];
+        let ciphertexts = node.layout.ciphertexts as u32;
+        match &node.op {
+            Op::LinearMap { .. } => {
+                for group in &model.groups()[id.index()] {
+                    let folds = group.fold.len() as u32 * ciphertexts;
+                    let switches = (group.bsgs.baby_switches() + group.bsgs.giant_switches()) as u32 + folds;
+                    report.rotations += switches;
+                    report.key_switches += switches;
+                    report.plaintext_products += group.bsgs.products() as u32;
+                }
+            }
+            Op::Polynomial { poly, .. } => {
+                let c = &graph.polynomials[poly.index()].chebyshev;
+                report.degree = report.degree.max(c.iter().rposition(|&c| c != 0.0).unwrap_or(0) as u32);
+                let switches = model.plan(id).map_or(0, |p| p.cost().relinearisations);
+                report.key_switches += switches as u32 * ciphertexts;
+            }
+            Op::Mul => report.degree = report.degree.max(2),
+            Op::MulVector { .. } => report.plaintext_products += ciphertexts,
+            Op::Relinearise => report.key_switches += ciphertexts,
+            Op::Rotate(_) => {
+                report.rotations += ciphertexts;
+                report.key_switches += ciphertexts;
+            }
+            _ => {}
+        }
+    }
+    layers
+        .iter()
+        .zip(reports)
+        .map(|(layer, report)| LayerReport {
+            approximation_rms: context.approximations.get(&layer.name).copied().unwrap_or(0.0),
+            ..report.unwrap_or_default()
+        })
+        .collect()
+}

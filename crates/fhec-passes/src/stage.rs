@@ -1,0 +1,101 @@
+//! From a lowered ciphertext graph to a plan, for one ring degree: the back half of the pipeline.
+
+use crate::cost::CostTable;
+use crate::emit::{Extras, emit};
+use crate::levels::{self, Placed};
+use crate::matrices::{self, MatrixInfo};
+use crate::noise::Model;
+use crate::parameters::{Demands, Selected, Unfit, select};
+use crate::report::{self, report};
+use crate::rescale::Adapters;
+use crate::scales::{self, Symbolic};
+use crate::sensitivity::{self, Sensitivity};
+use crate::{relinearise, rescale, rotation_keys};
+use fhec_ir::Tensor;
+use fhec_ir::he::Graph;
+use fhec_ir::he::facts::{FactError, Facts, derive};
+use fhec_ir::nn::InputError;
+use fhec_plan::{KeyManifest, Plan, Preprocess};
+
+/// A graph with levels, and all that selection and emission need to know of it.
+#[derive(Debug)]
+pub struct Stage {
+    placed: Placed,
+    symbolic: Symbolic,
+    matrices: Vec<MatrixInfo>,
+    sensitivity: Sensitivity,
+}
+
+/// A graph with levels and scales, its facts, and its plan.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The plan.
+    pub plan: Plan,
+    /// The graph that it was emitted from.
+    pub graph: Graph,
+    /// Its facts.
+    pub facts: Facts,
+}
+
+impl Stage {
+    /// Analyses a placed graph.
+    ///
+    /// # Errors
+    /// When a sample does not fit the inputs.
+    ///
+    /// # Panics
+    /// When scales cannot be chosen; [`scales::adapters`] sees to it that they can.
+    pub fn new(placed: Placed, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
+        let symbolic = scales::solve(&placed).expect("adapters make every sum solvable");
+        let matrices = matrices::analyse(&placed.graph);
+        let sensitivity = sensitivity::analyse(&placed.graph, &matrices, samples)?;
+        Ok(Stage { placed, symbolic, matrices, sensitivity })
+    }
+
+    fn model(&self) -> Model<'_> {
+        Model::new(&self.placed.graph, &self.placed.levels, &self.matrices, &self.sensitivity)
+    }
+
+    /// The cheapest parameters of ring degree 2^log_n, and the keys needed.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn select(&self, log_n: u32, demands: &Demands, table: &CostTable) -> Result<(Selected, KeyManifest), Unfit> {
+        let model = self.model();
+        let keys = rotation_keys::manifest(&model, log_n);
+        let selected = select(&self.placed, &self.symbolic, &model, &keys, log_n, demands, table)?;
+        Ok((selected, keys))
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// When the scales contradict each other or a value overflows: a bug of this crate, reported all the same.
+    pub fn emit(
+        &self,
+        selected: &Selected,
+        keys: KeyManifest,
+        table: &CostTable,
+        context: &report::Context,
+        preprocess: Vec<Option<Preprocess>>,
+    ) -> Result<Emitted, Box<FactError>> {
+        let (graph, inputs) = self.symbolic.apply(&self.placed, &selected.exponents, &selected.parameters.q);
+        let facts = derive(&graph, &selected.parameters.q, &inputs)?;
+        let report = report(&self.model(), selected, &keys, table, context);
+        let extras = Extras {
+            parameters: selected.parameters.clone(),
+            keys,
+            report,
+            preprocess,
+            output_errors: selected.prediction.outputs.clone(),
+        };
+        let plan = emit(&graph, &facts, extras);
+        Ok(Emitted { plan, graph, facts })
+    }
+}
+
+/// The passes between lowering and selection, without a driver: rescales, relinearisations, levels.
+pub fn place(graph: &Graph) -> Placed {
+    let adapters: Adapters = scales::adapters(graph);
+    levels::run(&relinearise::run(&rescale::run(graph, &adapters)))
+}
