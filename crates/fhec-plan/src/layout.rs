@@ -208,7 +208,7 @@ mod tests {
         // channel 3 sits at offset (1, 1); channel 4 begins the second physical channel
         assert_eq!(layout.position(3 * 6), 7);
         assert_eq!(layout.position(4 * 6), 24);
-        assert_eq!(layout.position(3 * 6 + 1 * 3 + 2), 12 + 4 + 7);
+        assert_eq!(layout.position(3 * 6 + 3 + 2), 12 + 4 + 7);
         let mut seen = layout.positions();
         seen.sort_unstable();
         seen.dedup();

@@ -12,15 +12,24 @@
 //! | [`program`] | the plan itself: parameters, keys, registers, instructions, report |
 //! | [`weights`] | the weight tensors, memory-mapped |
 
+pub mod error;
 pub mod layout;
+pub mod linear;
 pub mod matrix;
+pub mod print;
 pub mod program;
+pub mod structure;
+pub mod verify;
 pub mod weights;
+pub mod wire;
 
+pub use error::{PlanError, Section};
 pub use layout::{Layout, LayoutDim, Offsets};
 pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, Vector};
 pub use program::*;
+pub use verify::{Facts, Insecure, RegisterFacts, Verified, VerifyError};
 pub use weights::{Dtype, TensorInfo, Weights};
+pub use wire::{PlanHead, SharedBytes};
 
 /// Index newtypes: a `MatrixId` can never be taken for a `VectorId`.
 macro_rules! id {

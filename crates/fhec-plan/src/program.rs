@@ -170,7 +170,8 @@ pub struct LinearTerm {
     pub src: Reg,
     /// The matrix.
     pub matrix: MatrixId,
-    /// Baby-step count n1: diagonal `i` is baby `i mod n1` and giant `i − i mod n1`.
+    /// Baby-step count n1, as [`crate::linear::groups`] takes it: diagonals are split into babies and
+    /// giants at multiples of it.
     pub baby: usize,
 }
 
@@ -193,10 +194,11 @@ pub enum Op {
     Input(usize),
     /// `Σ matrix·src + bias`, as double-hoisted baby-step giant-step sums, rescaled once, with
     /// scale exactly `out_scale` afterwards: diagonals are encoded at `out_scale · q_ℓ / scale(src)`.
+    /// Rotate-and-add of the hybrid method and the bias come after the rescale, one level lower.
     LinearMap {
         /// Summands; all sources have one level.
         terms: Vec<LinearTerm>,
-        /// Added before the rescale.
+        /// Added last.
         bias: Option<VectorId>,
         /// Scale of the result.
         out_scale: Scale,

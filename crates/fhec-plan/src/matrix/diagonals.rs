@@ -5,7 +5,8 @@
 //! then a list of *runs*: one combination of the enumerated loops plus a box of the others.
 
 use super::{Matrix, Nest};
-use crate::Weights;
+use crate::structure::{offset_range, reach};
+use crate::{TensorId, Weights};
 use std::collections::BTreeMap;
 
 /// Names one generalised diagonal of a block matrix.
@@ -37,35 +38,86 @@ struct Split {
 }
 
 /// The non-empty diagonals of a matrix, each with the runs that fill it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Diagonals {
     keys: Vec<DiagonalKey>,
     /// `runs[starts[i]..starts[i + 1]]` fill diagonal `i`.
     starts: Vec<usize>,
     runs: Vec<Run>,
-    /// Index ranges of the parallel loops, deduplicated.
+    /// Index ranges of the parallel loops, each kept once a nest.
     bounds: Vec<Vec<(usize, usize)>>,
     splits: Vec<Split>,
 }
 
+impl std::fmt::Debug for Diagonals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (diagonals, runs) = (self.len(), self.runs());
+        f.debug_struct("Diagonals").field("len", &diagonals).field("runs", &runs).finish_non_exhaustive()
+    }
+}
+
 impl Diagonals {
     /// Enumerates the diagonals of `matrix`, sorted by output block, input block and index.
+    ///
+    /// # Panics
+    /// When a row or column lies outside the matrix; use [`Diagonals::checked`] on foreign matrices.
     pub fn of(matrix: &Matrix) -> Self {
+        Self::build(matrix, usize::MAX, |_| None).expect("rows and columns lie inside the matrix")
+    }
+
+    /// [`Diagonals::of`] for a structurally sound matrix that is not trusted further. `tensor_len` gives
+    /// the number of elements of a tensor.
+    ///
+    /// # Errors
+    /// A row, column or weight index that does not exist, an unknown tensor, or more than `max_runs`
+    /// combinations of enumerated loops.
+    pub fn checked(
+        matrix: &Matrix,
+        max_runs: usize,
+        tensor_len: impl Fn(TensorId) -> Option<usize>,
+    ) -> Result<Self, String> {
+        Self::build(matrix, max_runs, |nest| nest.tensor.map(|t| tensor_len(t).unwrap_or(0)))
+    }
+
+    /// `weights` gives the number of weights that a nest may use, `None` for any.
+    fn build(matrix: &Matrix, max_runs: usize, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
         let modulus = matrix.diagonal_bound();
-        let mut bounds_of = BTreeMap::new();
+        let rows = reach(matrix.slots, matrix.out_ciphertexts, matrix.out_period) as i64;
+        let columns = reach(matrix.slots, matrix.in_ciphertexts, matrix.in_period) as i64;
+        let mut bounds: Vec<Vec<(usize, usize)>> = Vec::new();
         let mut found: Vec<(u64, Run)> = Vec::new();
         let mut splits = Vec::new();
         for (number, nest) in matrix.nests.iter().enumerate() {
-            let split = split(matrix, nest);
-            enumerate(nest, &split, |row, col, weight, bounds| {
-                let next = bounds_of.len() as u32;
-                let bounds = *bounds_of.entry(bounds).or_insert(next);
+            let split =
+                split(matrix, nest, max_runs.saturating_sub(found.len())).map_err(|e| format!("nest {number}: {e}"))?;
+            let available = weights(nest).map_or(i64::MAX, |n| n as i64);
+            let mut outside = None;
+            let mut known = BTreeMap::new();
+            enumerate(nest, &split, |row, col, weight, ranges| {
+                let (at, extent) = *known.entry(ranges).or_insert_with_key(|ranges| {
+                    bounds.push(ranges.clone());
+                    (bounds.len() as u32 - 1, Extent::of(nest, &split, ranges))
+                });
+                let inside = |at: i64, (lo, hi): (i64, i64), end: i64| at + lo >= 0 && at + hi < end;
+                let sound = inside(row, extent.step, rows)
+                    && inside(col, extent.step, columns)
+                    && (available == i64::MAX || inside(weight, extent.weight, available));
+                if !sound {
+                    outside = Some((row, col, weight));
+                    return;
+                }
                 let (row, col) = (row as usize, col as usize);
                 let index = (col % matrix.slots + modulus - row % matrix.slots % modulus) % modulus;
                 let block = (row / matrix.slots) * matrix.in_ciphertexts + col / matrix.slots;
                 let key = (block * modulus + index) as u64;
-                found.push((key, Run { nest: number as u32, bounds, row: row as u32, col: col as u32, weight }));
+                found.push((key, Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight }));
             });
+            if let Some((row, col, weight)) = outside {
+                return Err(format!(
+                    "nest {number}: near row {row}, column {col}, weight {weight} it leaves the matrix of \
+                     {rows} x {columns} slots or its {available} weights"
+                ));
+            }
             splits.push(split);
         }
         // Stable, so that sums are taken in nest order whatever the diagonal.
@@ -86,11 +138,8 @@ impl Diagonals {
             }
         }
         starts.push(found.len());
-        let mut bounds = vec![Vec::new(); bounds_of.len()];
-        for (b, i) in bounds_of {
-            bounds[i as usize] = b;
-        }
-        Diagonals { keys, starts, runs: found.into_iter().map(|(_, run)| run).collect(), bounds, splits }
+        let runs = found.into_iter().map(|(_, run)| run).collect();
+        Ok(Diagonals { keys, starts, runs, bounds, splits })
     }
 
     /// The diagonals in order.
@@ -101,6 +150,11 @@ impl Diagonals {
     /// Number of diagonals.
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Number of runs over all diagonals, the measure of the memory held here.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
     }
 
     /// True for the zero matrix.
@@ -114,21 +168,19 @@ impl Diagonals {
         out.fill(0.0);
         let key = self.keys[at];
         let (p, h) = (matrix.in_period, matrix.out_period);
+        // Periods are powers of two that divide the slots, so one mask does for both remainders.
+        let wrap = out.len() as i64 - 1;
         for run in &self.runs[self.starts[at]..self.starts[at + 1]] {
             let number = run.nest as usize;
-            let nest = &matrix.nests[number];
-            let split = &self.splits[number];
-            let values = tensors[number].as_deref();
-            walk(nest, split, &self.bounds[run.bounds as usize], |step, weight_step| {
-                let weight = nest.factor * values.map_or(1.0, |v| v[(run.weight + weight_step) as usize]);
-                let slot = if h <= p {
-                    let col = (i64::from(run.col) + step) as usize % matrix.slots;
-                    (col + p - key.index as usize) % p
-                } else {
-                    (i64::from(run.row) + step) as usize % matrix.slots
-                };
-                out[slot] += weight;
-            });
+            let (nest, split, bounds) =
+                (&matrix.nests[number], &self.splits[number], &self.bounds[run.bounds as usize]);
+            let start = if h <= p { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) };
+            match tensors[number].as_deref() {
+                Some(values) => walk(nest, split, bounds, |step, weight| {
+                    out[((start + step) & wrap) as usize] += nest.factor * values[(run.weight + weight) as usize];
+                }),
+                None => walk(nest, split, bounds, |step, _| out[((start + step) & wrap) as usize] += nest.factor),
+            }
         }
     }
 
@@ -142,33 +194,81 @@ impl Diagonals {
     }
 }
 
-/// Loops whose row and column steps agree, unless they would cross from one ciphertext to the next.
-fn split(matrix: &Matrix, nest: &Nest) -> Split {
-    let mut parallel: Vec<usize> = (0..nest.dims.len())
-        .filter(|&d| {
+/// How far the points of a box of parallel loops lie from its first one.
+#[derive(Clone, Copy)]
+struct Extent {
+    step: (i64, i64),
+    weight: (i64, i64),
+}
+
+impl Extent {
+    fn of(nest: &Nest, split: &Split, bounds: &[(usize, usize)]) -> Self {
+        let mut extent = Extent { step: (0, 0), weight: (0, 0) };
+        for (&d, &(lo, hi)) in split.parallel.iter().zip(bounds) {
             let dim = &nest.dims[d];
-            dim.row == dim.col || (0..dim.extent).all(|i| dim.row.at(i) == dim.col.at(i))
-        })
-        .collect();
-    let crosses = matrix.in_ciphertexts.max(matrix.out_ciphertexts) > 1 && {
-        let reach: i64 =
-            parallel.iter().map(|&d| (0..nest.dims[d].extent).map(|i| nest.dims[d].row.at(i)).max().unwrap_or(0)).sum();
-        let mut crosses = false;
-        let trial = Split { parallel: parallel.clone() };
-        enumerate(nest, &trial, |row, col, _, _| {
-            crosses |= row % matrix.slots as i64 + reach >= matrix.slots as i64
-                || col % matrix.slots as i64 + reach >= matrix.slots as i64;
-        });
-        crosses
+            for (offsets, sum) in [(&dim.row, &mut extent.step), (&dim.weight, &mut extent.weight)] {
+                let (a, b) = offset_range(offsets, lo, hi);
+                sum.0 += a - offsets.at(lo);
+                sum.1 += b - offsets.at(lo);
+            }
+        }
+        extent
+    }
+}
+
+/// Loops whose row and column steps agree, as far as no guard joins two of them and none of their
+/// points crosses from one ciphertext to the next.
+fn split(matrix: &Matrix, nest: &Nest, max_runs: usize) -> Result<Split, String> {
+    let mut split = Split {
+        parallel: (0..nest.dims.len())
+            .filter(|&d| {
+                let dim = &nest.dims[d];
+                dim.row == dim.col || (0..dim.extent).all(|i| dim.row.at(i) == dim.col.at(i))
+            })
+            .collect(),
     };
-    if crosses {
-        parallel.clear();
-    }
     // Bounds of a run are independent ranges; a guard over two parallel loops is none.
-    if nest.guards.iter().any(|g| parallel.iter().filter(|&&d| g.coefficients[d] != 0).count() > 1) {
-        parallel.clear();
+    for guard in &nest.guards {
+        while split.parallel.iter().filter(|&&d| guard.coefficients[d] != 0).count() > 1 {
+            let joined = split.parallel.iter().filter(|&&d| guard.coefficients[d] != 0);
+            let shortest = joined.min_by_key(|&&d| nest.dims[d].extent).copied();
+            split.parallel.retain(|&d| Some(d) != shortest);
+        }
     }
-    Split { parallel }
+    let affordable = |split: &Split| {
+        let outer = (0..nest.dims.len()).filter(|d| !split.parallel.contains(d));
+        let runs = outer.fold(1usize, |n, d| n.saturating_mul(nest.dims[d].extent));
+        if runs <= max_runs {
+            Ok(())
+        } else {
+            Err(format!("{runs} runs to enumerate, at most {max_runs} are justified"))
+        }
+    };
+    affordable(&split)?;
+    if matrix.in_ciphertexts.max(matrix.out_ciphertexts) > 1 {
+        while !split.parallel.is_empty() && crosses(matrix, nest, &split) {
+            let reach = |d: usize| {
+                let (lo, hi) = offset_range(&nest.dims[d].row, 0, nest.dims[d].extent);
+                hi - lo
+            };
+            let furthest = split.parallel.iter().copied().max_by_key(|&d| reach(d));
+            split.parallel.retain(|&d| Some(d) != furthest);
+            affordable(&split)?;
+        }
+    }
+    Ok(split)
+}
+
+/// True when the parallel loops of some run leave the ciphertext in which the run begins.
+fn crosses(matrix: &Matrix, nest: &Nest, split: &Split) -> bool {
+    let slots = matrix.slots as i64;
+    let mut crosses = false;
+    enumerate(nest, split, |row, col, _, bounds| {
+        let (lo, hi) = Extent::of(nest, split, &bounds).step;
+        let leaves = |at: i64| at.rem_euclid(slots) + lo < 0 || at.rem_euclid(slots) + hi >= slots;
+        crosses |= leaves(row) || leaves(col);
+    });
+    crosses
 }
 
 /// Calls `f(row, col, weight, bounds)` for every combination of the enumerated loops that leaves
@@ -234,27 +334,44 @@ fn narrow(bounds: &mut (usize, usize), c: i64, fixed: i64, extent: i64) -> bool 
     bounds.0 < bounds.1
 }
 
-/// Calls `f(step, weight_step)` for every point of a run, relative to its first point.
+/// Calls `f(step, weight_step)` for every point of a run, relative to its first point, in loop order.
 fn walk(nest: &Nest, split: &Split, bounds: &[(usize, usize)], mut f: impl FnMut(i64, i64)) {
-    let mut points = vec![(0i64, 0i64)];
-    for (&d, &(lo, hi)) in split.parallel.iter().zip(bounds) {
-        let dim = &nest.dims[d];
-        let (row0, weight0) = (dim.row.at(lo), dim.weight.at(lo));
-        points = points
-            .iter()
-            .flat_map(|&(s, w)| (lo..hi).map(move |i| (s + dim.row.at(i) - row0, w + dim.weight.at(i) - weight0)))
-            .collect();
-    }
-    for (step, weight) in points {
-        f(step, weight);
+    let Some((&inner, outer)) = split.parallel.split_last() else {
+        return f(0, 0);
+    };
+    let dim = &nest.dims[inner];
+    let (lo, hi) = bounds[outer.len()];
+    let first = (dim.row.at(lo), dim.weight.at(lo));
+    let mut index: Vec<usize> = bounds[..outer.len()].iter().map(|b| b.0).collect();
+    loop {
+        let (mut step, mut weight) = (-first.0, -first.1);
+        for ((&d, &i), b) in outer.iter().zip(&index).zip(bounds) {
+            step += nest.dims[d].row.at(i) - nest.dims[d].row.at(b.0);
+            weight += nest.dims[d].weight.at(i) - nest.dims[d].weight.at(b.0);
+        }
+        for i in lo..hi {
+            f(step + dim.row.at(i), weight + dim.weight.at(i));
+        }
+        let mut d = outer.len();
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            if index[d] < bounds[d].1 {
+                break;
+            }
+            index[d] = bounds[d].0;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Offsets;
     use crate::matrix::{Guard, NestDim};
-    use crate::{Offsets, TensorId};
 
     fn dim(extent: usize, row: i64, col: i64, weight: i64) -> NestDim {
         NestDim { extent, row: Offsets::Stride(row), col: Offsets::Stride(col), weight: Offsets::Stride(weight) }

@@ -1,0 +1,323 @@
+//! The instructions: what each register holds and which keys are used.
+
+use super::tables::Tables;
+use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale};
+use crate::linear::{LinearGroup, groups};
+use crate::{Instruction, KeyManifest, LinearTerm, Op, Plan, Reg, VectorId, structure};
+use fhec_math::chebyshev::ChebyshevOpKind;
+use fhec_math::galois_element;
+use fhec_math::scale::Scale;
+use std::collections::BTreeMap;
+
+/// Most terms of a linear map.
+const MAX_TERMS: usize = 1 << 10;
+
+type Check<T> = Result<T, String>;
+
+struct Checker<'a> {
+    plan: &'a Plan,
+    tables: Tables,
+    registers: BTreeMap<Reg, RegisterFacts>,
+    groups: BTreeMap<usize, Vec<LinearGroup>>,
+    keys: KeyManifest,
+    outputs_seen: Vec<bool>,
+}
+
+/// Derives the facts of all registers.
+pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
+    let mut checker = Checker {
+        plan,
+        tables,
+        registers: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        keys: KeyManifest::default(),
+        outputs_seen: vec![false; plan.outputs.len()],
+    };
+    for (number, instruction) in plan.instructions.iter().enumerate() {
+        checker.step(number, instruction).map_err(|problem| VerifyError::Instruction {
+            number,
+            op: instruction.op.name(),
+            layer: plan.layers.get(instruction.layer.index()).map_or_else(String::new, |l| l.name.clone()),
+            problem,
+        })?;
+    }
+    if let Some(index) = checker.outputs_seen.iter().position(|seen| !seen) {
+        return Err(VerifyError::Entry { what: "output", index, problem: "no instruction writes it".into() });
+    }
+    let Checker { tables, registers, groups, keys, .. } = checker;
+    Ok(Facts { registers, diagonals: tables.diagonals, groups, polynomials: tables.polynomials, keys })
+}
+
+impl Checker<'_> {
+    fn step(&mut self, number: usize, instruction: &Instruction) -> Check<()> {
+        if instruction.layer.index() >= self.plan.layers.len() {
+            return Err(format!("there is no layer {}", instruction.layer));
+        }
+        for src in instruction.op.sources() {
+            match self.registers.get_mut(&src) {
+                Some(facts) => facts.last_read = number,
+                None => return Err(format!("register {src} is read before it is written")),
+            }
+        }
+        if self.registers.contains_key(&instruction.dst) {
+            return Err(format!("register {} is written twice", instruction.dst));
+        }
+        let mut facts = self.derive(number, &instruction.op)?;
+        check_scale(&self.plan.parameters.q, facts.level, &facts.scale)?;
+        facts.written = number;
+        facts.last_read = number;
+        self.registers.insert(instruction.dst, facts);
+        Ok(())
+    }
+
+    fn get(&self, reg: Reg) -> Check<RegisterFacts> {
+        self.registers.get(&reg).cloned().ok_or_else(|| format!("register {reg} is read before it is written"))
+    }
+
+    /// A register that must have been relinearised.
+    fn linear(&self, reg: Reg) -> Check<RegisterFacts> {
+        let facts = self.get(reg)?;
+        if facts.degree == 1 {
+            Ok(facts)
+        } else {
+            Err(format!("register {reg} is a product that was not relinearised"))
+        }
+    }
+
+    /// Two registers of one level and one number of ciphertexts.
+    fn pair(&self, a: Reg, b: Reg) -> Check<(RegisterFacts, RegisterFacts)> {
+        let (x, y) = (self.get(a)?, self.get(b)?);
+        if x.level != y.level {
+            return Err(format!("levels differ, {} and {}", x.level, y.level));
+        }
+        if x.ciphertexts != y.ciphertexts {
+            return Err(format!("numbers of ciphertexts differ, {} and {}", x.ciphertexts, y.ciphertexts));
+        }
+        Ok((x, y))
+    }
+
+    fn derive(&mut self, number: usize, op: &Op) -> Check<RegisterFacts> {
+        match op {
+            Op::Input(index) => self.input(*index),
+            Op::LinearMap { terms, bias, out_scale } => self.linear_map(number, terms, *bias, out_scale),
+            Op::Polynomial { src, poly, out_scale } => {
+                let x = self.linear(*src)?;
+                let plan = self
+                    .tables
+                    .polynomials
+                    .get(poly.index())
+                    .ok_or_else(|| format!("there is no polynomial {poly}"))?;
+                let depth = plan.depth();
+                let level = x.level.checked_sub(depth).ok_or_else(|| {
+                    format!("a polynomial of degree {} needs {depth} levels, {} are left", plan.degree(), x.level)
+                })?;
+                let relin =
+                    plan.operations().iter().filter(|o| o.kind == ChebyshevOpKind::Relinearise).map(|o| o.depth).min();
+                if let Some(highest) = relin {
+                    self.use_relin(x.level - highest);
+                }
+                Ok(RegisterFacts { level, scale: out_scale.clone(), ..x })
+            }
+            Op::Add(a, b) | Op::Sub(a, b) => {
+                let (x, y) = self.pair(*a, *b)?;
+                if x.scale != y.scale {
+                    return Err(format!("scales differ, {} and {}", x.scale, y.scale));
+                }
+                Ok(RegisterFacts { degree: x.degree.max(y.degree), period: x.period.max(y.period), ..x })
+            }
+            Op::Mul(a, b) => {
+                let (x, y) = self.pair(*a, *b)?;
+                self.linear(*a)?;
+                self.linear(*b)?;
+                Ok(RegisterFacts { degree: 2, scale: x.scale.mul(&y.scale), period: x.period.max(y.period), ..x })
+            }
+            Op::Negate(src) => self.get(*src),
+            Op::MulScalar { src, value, scale } => {
+                let x = self.linear(*src)?;
+                self.constant(*value, scale)?;
+                Ok(RegisterFacts { scale: x.scale.mul(scale), ..x })
+            }
+            Op::AddScalar { src, value } => {
+                if !value.is_finite() {
+                    return Err(format!("constant {value}"));
+                }
+                self.linear(*src)
+            }
+            Op::MulVector { src, vector, scale } => {
+                let x = self.linear(*src)?;
+                self.plaintext_scale(scale)?;
+                let period = self.vector_period(*vector, x.ciphertexts)?;
+                Ok(RegisterFacts { scale: x.scale.mul(scale), period: x.period.max(period), ..x })
+            }
+            Op::AddVector { src, vector } => {
+                let x = self.linear(*src)?;
+                let period = self.vector_period(*vector, x.ciphertexts)?;
+                Ok(RegisterFacts { period: x.period.max(period), ..x })
+            }
+            Op::Rotate { src, steps } => {
+                let x = self.linear(*src)?;
+                self.use_rotation(*steps, x.level);
+                Ok(x)
+            }
+            Op::Relinearise(src) => {
+                let x = self.get(*src)?;
+                if x.degree != 2 {
+                    return Err(format!("register {src} is not a product"));
+                }
+                self.use_relin(x.level);
+                Ok(RegisterFacts { degree: 1, ..x })
+            }
+            Op::Rescale(src) => {
+                let x = self.get(*src)?;
+                let level = x.level.checked_sub(1).ok_or("no level is left to rescale")?;
+                let q = self.plan.parameters.q[x.level];
+                Ok(RegisterFacts { level, scale: x.scale.div(&Scale::prime(q)), ..x })
+            }
+            Op::LevelDrop { src, level } => {
+                let x = self.linear(*src)?;
+                if *level > x.level {
+                    return Err(format!("a drop from level {} to {level}", x.level));
+                }
+                Ok(RegisterFacts { level: *level, ..x })
+            }
+            Op::Output { src, output } => self.output(*src, *output),
+        }
+    }
+
+    fn input(&self, index: usize) -> Check<RegisterFacts> {
+        let input = self.plan.inputs.get(index).ok_or_else(|| format!("there is no input {index}"))?;
+        Ok(RegisterFacts {
+            level: input.level,
+            scale: input.scale.clone(),
+            degree: 1,
+            ciphertexts: input.layout.ciphertexts,
+            period: input.layout.period,
+            written: 0,
+            last_read: 0,
+        })
+    }
+
+    fn output(&mut self, src: Reg, index: usize) -> Check<RegisterFacts> {
+        let x = self.linear(src)?;
+        let output = self.plan.outputs.get(index).ok_or_else(|| format!("there is no output {index}"))?;
+        if std::mem::replace(&mut self.outputs_seen[index], true) {
+            return Err(format!("output {index} is written twice"));
+        }
+        if (x.level, x.ciphertexts) != (output.level, output.layout.ciphertexts) {
+            return Err(format!(
+                "{} ciphertexts at level {}, the output says {} at level {}",
+                x.ciphertexts, x.level, output.layout.ciphertexts, output.level
+            ));
+        }
+        if x.scale != output.scale {
+            return Err(format!("scale {}, the output says {}", x.scale, output.scale));
+        }
+        if x.period > output.layout.period {
+            return Err(format!("contents of period {}, the output says {}", x.period, output.layout.period));
+        }
+        Ok(x)
+    }
+
+    fn plaintext_scale(&self, scale: &Scale) -> Check<()> {
+        check_scale(&self.plan.parameters.q, self.plan.parameters.max_level(), scale)
+    }
+
+    /// A scalar constant: finite, and its scale large enough unless it is an integer there.
+    fn constant(&self, value: f64, scale: &Scale) -> Check<()> {
+        if !value.is_finite() {
+            return Err(format!("constant {value}"));
+        }
+        let exact = scale.to_parts().1.is_empty() && scale.log2() >= 0.0 && (value * scale.to_f64()).fract() == 0.0;
+        if exact && scale.log2() < MIN_LOG2_SCALE { Ok(()) } else { self.plaintext_scale(scale) }
+    }
+
+    fn vector_period(&self, vector: VectorId, ciphertexts: usize) -> Check<usize> {
+        let v = self.plan.vectors.get(vector.index()).ok_or_else(|| format!("there is no vector {vector}"))?;
+        if v.ciphertexts != ciphertexts {
+            return Err(format!("vector {vector} covers {} ciphertexts, the operand has {ciphertexts}", v.ciphertexts));
+        }
+        Ok(v.period)
+    }
+
+    fn linear_map(
+        &mut self,
+        number: usize,
+        terms: &[LinearTerm],
+        bias: Option<VectorId>,
+        out_scale: &Scale,
+    ) -> Check<RegisterFacts> {
+        if terms.is_empty() || terms.len() > MAX_TERMS {
+            return Err(format!("{} terms", terms.len()));
+        }
+        let level = self.get(terms[0].src)?.level;
+        if level == 0 {
+            return Err("a linear map rescales once, but no level is left".into());
+        }
+        let first = terms[0].matrix;
+        let q = Scale::prime(self.plan.parameters.q[level]);
+        let mut inputs = 0;
+        for term in terms {
+            let x = self.linear(term.src)?;
+            let m = self
+                .plan
+                .matrices
+                .get(term.matrix.index())
+                .ok_or_else(|| format!("there is no matrix {}", term.matrix))?;
+            if x.level != level {
+                return Err(format!("sources at levels {level} and {}", x.level));
+            }
+            if x.ciphertexts != m.in_ciphertexts || x.period > m.in_period {
+                return Err(format!(
+                    "register {} has {} ciphertexts of period {}, matrix {} expects {} of period {}",
+                    term.src, x.ciphertexts, x.period, term.matrix, m.in_ciphertexts, m.in_period
+                ));
+            }
+            let other = &self.plan.matrices[first.index()];
+            if (m.out_ciphertexts, m.out_period) != (other.out_ciphertexts, other.out_period) {
+                return Err(format!(
+                    "matrices {first} and {} have outputs of {} and {} ciphertexts, periods {} and {}",
+                    term.matrix, other.out_ciphertexts, m.out_ciphertexts, other.out_period, m.out_period
+                ));
+            }
+            if term.baby == 0 || term.baby > m.diagonal_period() {
+                return Err(format!("{} baby steps at period {}", term.baby, m.diagonal_period()));
+            }
+            inputs += m.in_ciphertexts;
+            if inputs * m.diagonal_period() > structure::MAX_LINEAR_SLOTS {
+                return Err(format!("{inputs} input ciphertexts are too many"));
+            }
+            let scale = out_scale.mul(&q).div(&x.scale);
+            self.plaintext_scale(&scale).map_err(|e| format!("diagonals of matrix {}: {e}", term.matrix))?;
+        }
+        let m = &self.plan.matrices[first.index()];
+        let (ciphertexts, mut period) = (m.out_ciphertexts, m.out_period);
+        if let Some(bias) = bias {
+            period = period.max(self.vector_period(bias, ciphertexts)?);
+        }
+        let (plan, diagonals) = (self.plan, &self.tables.diagonals);
+        let list = groups(terms, |t| (&plan.matrices[t.matrix.index()], &*diagonals[t.matrix.index()]));
+        for group in &list {
+            for rotation in group.bsgs.rotations() {
+                self.use_rotation(rotation, level);
+            }
+            for &step in &group.fold {
+                self.use_rotation(step as i64, level - 1);
+            }
+        }
+        self.groups.insert(number, list);
+        let scale = out_scale.clone();
+        Ok(RegisterFacts { level: level - 1, scale, degree: 1, ciphertexts, period, written: 0, last_read: 0 })
+    }
+
+    fn use_rotation(&mut self, steps: i64, level: usize) {
+        let element = galois_element(steps, self.plan.parameters.log_n);
+        if element != 1 {
+            let highest = self.keys.galois.entry(element).or_insert(0);
+            *highest = level.max(*highest);
+        }
+    }
+
+    fn use_relin(&mut self, level: usize) {
+        self.keys.relin = Some(self.keys.relin.map_or(level, |l| l.max(level)));
+    }
+}

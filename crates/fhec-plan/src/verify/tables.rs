@@ -1,0 +1,94 @@
+//! Weights, matrices, vectors and polynomials.
+
+use super::{VerifyError, check_length};
+use crate::structure::{self, check_matrix, check_vector, max_runs};
+use crate::{Diagonals, Matrix, Nest, Plan, TensorId, Vector};
+use fhec_math::chebyshev::ChebyshevPlan;
+use std::sync::Arc;
+
+/// What the tables of a plan were found to hold.
+pub(super) struct Tables {
+    pub(super) diagonals: Vec<Arc<Diagonals>>,
+    pub(super) polynomials: Vec<ChebyshevPlan>,
+}
+
+/// Checks all tables of `plan`.
+pub(super) fn check(plan: &Plan) -> Result<Tables, VerifyError> {
+    check_length(plan)?;
+    for i in 0..plan.weights.tensors().len() {
+        let finite = plan.weights.values(TensorId(i as u32)).iter().all(|v| v.is_finite());
+        if !finite {
+            return Err(entry("weight tensor", i, "a weight is infinite or not a number".into()));
+        }
+    }
+    let mut diagonals = Vec::with_capacity(plan.matrices.len());
+    let mut runs_left = max_runs(plan.weights.tensors().iter().map(|t| t.len).sum());
+    for (i, matrix) in plan.matrices.iter().enumerate() {
+        let found = matrix_diagonals(plan, matrix, runs_left).map_err(|e| entry("matrix", i, e))?;
+        runs_left = runs_left.saturating_sub(found.runs());
+        diagonals.push(Arc::new(found));
+    }
+    for (i, vector) in plan.vectors.iter().enumerate() {
+        check_values(plan, vector).map_err(|e| entry("vector", i, e))?;
+    }
+    let mut polynomials = Vec::with_capacity(plan.polynomials.len());
+    for (i, polynomial) in plan.polynomials.iter().enumerate() {
+        let planned = ChebyshevPlan::new(&polynomial.chebyshev);
+        polynomials.push(planned.map_err(|e| entry("polynomial", i, e.to_string()))?);
+    }
+    Ok(Tables { diagonals, polynomials })
+}
+
+fn entry(what: &'static str, index: usize, problem: String) -> VerifyError {
+    VerifyError::Entry { what, index, problem }
+}
+
+fn check_nest(plan: &Plan, number: usize, nest: &Nest) -> Result<(), String> {
+    if !nest.factor.is_finite() {
+        return Err(format!("nest {number}: factor {}", nest.factor));
+    }
+    match nest.tensor {
+        Some(t) if plan.weights.len_of(t).is_none() => Err(format!("nest {number}: there is no weight tensor {t}")),
+        _ => Ok(()),
+    }
+}
+
+/// All diagonals of a matrix; every row, column and weight index is checked on the way.
+fn matrix_diagonals(plan: &Plan, matrix: &Matrix, max_runs: usize) -> Result<Diagonals, String> {
+    if matrix.slots != plan.parameters.slots() {
+        return Err(format!("{} slots, ciphertexts have {}", matrix.slots, plan.parameters.slots()));
+    }
+    check_matrix(matrix)?;
+    let period = matrix.diagonal_period();
+    let blocks = matrix.in_ciphertexts.max(matrix.out_ciphertexts);
+    if blocks * period > structure::MAX_LINEAR_SLOTS {
+        return Err(format!("{blocks} ciphertexts of period {period} are too many"));
+    }
+    for (number, nest) in matrix.nests.iter().enumerate() {
+        check_nest(plan, number, nest)?;
+    }
+    Diagonals::checked(matrix, max_runs, |t| plan.weights.len_of(t))
+}
+
+/// Every point of a vector lies in its ciphertexts and in its weights.
+fn check_values(plan: &Plan, vector: &Vector) -> Result<(), String> {
+    if vector.slots != plan.parameters.slots() {
+        return Err(format!("{} slots, ciphertexts have {}", vector.slots, plan.parameters.slots()));
+    }
+    check_vector(vector)?;
+    let rows = structure::reach(vector.slots, vector.ciphertexts, vector.period) as i64;
+    for (number, nest) in vector.nests.iter().enumerate() {
+        check_nest(plan, number, nest)?;
+        let weights = nest.tensor.and_then(|t| plan.weights.len_of(t)).map_or(i64::MAX, |n| n as i64);
+        let mut outside = None;
+        nest.for_each(|row, _, weight| {
+            if !(0..rows).contains(&row) || (weights != i64::MAX && !(0..weights).contains(&weight)) {
+                outside = Some((row, weight));
+            }
+        });
+        if let Some((row, weight)) = outside {
+            return Err(format!("nest {number}: slot {row} or weight {weight} does not exist"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! The report section: conversions between plain types and messages.
+
+use super::message as m;
+use crate::{LayerReport, Report};
+
+/// The message of the report section.
+pub(super) fn encode(report: &Report) -> m::Report {
+    let layer = |l: &LayerReport| m::LayerReport {
+        layout: l.layout.clone(),
+        level_in: l.level_in,
+        level_out: l.level_out,
+        degree: l.degree,
+        rotations: l.rotations,
+        key_switches: l.key_switches,
+        plaintext_products: l.plaintext_products,
+        seconds: l.seconds,
+        error_std: l.error_std,
+        approximation_rms: l.approximation_rms,
+    };
+    m::Report {
+        security_bits: report.security_bits,
+        seconds: report.seconds,
+        peak_memory: report.peak_memory,
+        key_bytes_disk: report.key_bytes_disk,
+        key_bytes_memory: report.key_bytes_memory,
+        input_bytes: report.input_bytes,
+        output_bytes: report.output_bytes,
+        plaintext_budget: report.plaintext_budget,
+        output_bits: report.output_bits,
+        layers: report.layers.iter().map(layer).collect(),
+        notes: report.notes.clone(),
+    }
+}
+
+/// The plain type of the report section.
+pub(super) fn decode(report: m::Report) -> Report {
+    let layer = |l: m::LayerReport| LayerReport {
+        layout: l.layout,
+        level_in: l.level_in,
+        level_out: l.level_out,
+        degree: l.degree,
+        rotations: l.rotations,
+        key_switches: l.key_switches,
+        plaintext_products: l.plaintext_products,
+        seconds: l.seconds,
+        error_std: l.error_std,
+        approximation_rms: l.approximation_rms,
+    };
+    Report {
+        security_bits: report.security_bits,
+        seconds: report.seconds,
+        peak_memory: report.peak_memory,
+        key_bytes_disk: report.key_bytes_disk,
+        key_bytes_memory: report.key_bytes_memory,
+        input_bytes: report.input_bytes,
+        output_bytes: report.output_bytes,
+        plaintext_budget: report.plaintext_budget,
+        output_bits: report.output_bits,
+        layers: report.layers.into_iter().map(layer).collect(),
+        notes: report.notes,
+    }
+}

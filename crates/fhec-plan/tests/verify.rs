@@ -1,0 +1,239 @@
+//! The verifier: what it derives from a sound plan, and what it says about broken ones.
+
+mod common;
+
+use common::{sample, stride};
+use fhec_math::galois_element;
+use fhec_math::scale::Scale;
+use fhec_plan::verify::{check_head, derive, verify};
+use fhec_plan::*;
+use std::collections::BTreeMap;
+
+const ALLOW: Insecure = Insecure::AllowForTests;
+
+#[test]
+fn facts_of_a_sound_plan() {
+    let plan = sample();
+    let facts = verify(&plan, ALLOW).unwrap();
+    let of = |r: u32| facts.register(Reg(r)).unwrap();
+    assert_eq!((of(0).level, of(0).period, of(0).written, of(0).last_read), (8, 16, 0, 1));
+    // the linear map: one level, the stated scale, period 8
+    assert_eq!((of(1).level, of(1).scale.clone(), of(1).period), (7, Scale::pow2(30), 8));
+    assert_eq!((of(2).degree, of(2).scale.clone()), (2, Scale::pow2(60)));
+    assert_eq!((of(3).degree, of(3).level), (1, 7));
+    assert_eq!(of(4).scale, Scale::pow2(60).div(&Scale::prime(plan.parameters.q[7])));
+    // a cubic needs two levels
+    assert_eq!(of(15).level + 2, of(14).level);
+    assert_eq!(of(2).last_read, 3);
+    assert_eq!(facts.groups(17).len(), 1, "terms of one shape are one group");
+    assert_eq!(facts.groups(17)[0].terms, vec![0, 1]);
+    assert_eq!(facts.groups(3).len(), 0);
+}
+
+#[test]
+fn keys_are_exactly_those_used() {
+    let plan = sample();
+    let keys = derive(&plan, ALLOW).unwrap().keys().clone();
+    assert_eq!(keys.relin, Some(7));
+    let mut want = BTreeMap::new();
+    let mut add = |steps: i64, level: usize| {
+        let highest = want.entry(galois_element(steps, common::LOG_N)).or_insert(0);
+        *highest = level.max(*highest);
+    };
+    // 8 diagonals at level 8 in babies of four, then the fold from 16 to 8 one level below
+    for step in [1, 2, 3, 4] {
+        add(step, 8);
+    }
+    add(8, 7);
+    add(-3, 6);
+    for step in [1, 2] {
+        add(step, 1);
+    }
+    add(4, 0);
+    assert_eq!(keys.galois, want);
+}
+
+#[test]
+fn both_terms_of_a_group_find_their_diagonals() {
+    let plan = sample();
+    let facts = derive(&plan, ALLOW).unwrap();
+    let group = &facts.groups(17)[0];
+    assert_eq!(group.sources.len(), group.bsgs.terms().len());
+    for (t, s) in group.bsgs.terms().iter().zip(&group.sources) {
+        let key = facts.diagonals(MatrixId(1)).keys()[s.diagonal];
+        assert_eq!(t.in_block, s.term);
+        assert_eq!(i64::from(key.index), (t.giant + t.baby).rem_euclid(4));
+    }
+}
+
+/// Breaks the sample and expects an error that contains all of `words`.
+fn refused(words: &[&str], spoil: impl FnOnce(&mut Plan)) {
+    let mut plan = sample();
+    spoil(&mut plan);
+    let error = verify(&plan, ALLOW).expect_err("the plan is broken").to_string();
+    for word in words {
+        assert!(error.contains(word), "{error:?} does not contain {word:?}");
+    }
+}
+
+fn op(plan: &mut Plan, number: usize) -> &mut Op {
+    &mut plan.instructions[number].op
+}
+
+#[test]
+fn parameters() {
+    refused(&["parameters", "not a prime"], |p| p.parameters.q[3] += 2);
+    refused(&["parameters", "twice"], |p| p.parameters.q[3] = p.parameters.q[2]);
+    refused(&["parameters", "not a prime below 2^50"], |p| p.parameters.p[0] = (1 << 51) + 1);
+    refused(&["digits", "sum to 9"], |p| p.parameters.digits.truncate(3));
+    refused(&["digit 1", "not below"], |p| p.parameters.digits = vec![1, 8]);
+    refused(&["ring degree"], |p| p.parameters.log_n = 3);
+    let plan = sample();
+    let check = |insecure| check_head(&plan.parameters, &plan.inputs, &plan.outputs, insecure);
+    assert_eq!(check(ALLOW), Ok(()));
+    assert!(check(Insecure::Refuse).unwrap_err().to_string().contains("no security level"));
+    // claims security that a ring of degree 64 cannot give
+    refused(&["security", "exceeds"], |p| p.parameters.security = Some(fhec_math::SecurityLevel::Bits128));
+}
+
+#[test]
+fn security_is_checked_against_the_table() {
+    let parameters = |extra: usize| {
+        let q: Vec<u64> = fhec_math::ntt_primes_below(35, 13).take(3 + extra).collect();
+        let p = fhec_math::ntt_primes_below(36, 13).take(2).collect();
+        Parameters { log_n: 13, digits: vec![1; q.len()], q, p, security: Some(fhec_math::SecurityLevel::Bits128) }
+    };
+    assert_eq!(check_head(&parameters(1), &[], &[], Insecure::Refuse), Ok(()));
+    let error = check_head(&parameters(2), &[], &[], Insecure::Refuse).unwrap_err().to_string();
+    assert!(error.contains("214") && error.contains("128"), "{error}");
+}
+
+#[test]
+fn ports() {
+    refused(&["input 0", "range"], |p| p.inputs[0].range = (f64::NAN, 1.0));
+    refused(&["input 0", "factor"], |p| p.inputs[0].factor = 0.0);
+    refused(&["input 0", "bits"], |p| p.inputs[0].range = (-1e80, 1.0));
+    refused(&["input 0", "above the chain"], |p| p.inputs[0].level = 9);
+    refused(&["input 0", "share a slot"], |p| {
+        p.inputs[0].layout.dims = vec![LayoutDim { extent: 10, offsets: stride(0) }];
+    });
+    refused(&["input 0", "outside"], |p| p.inputs[0].layout.dims[0].offsets = stride(2));
+    refused(&["input 0", "does not fit"], |p| p.inputs[0].shape = vec![1, 9]);
+    refused(&["input 0", "no prime of the chain"], |p| p.inputs[0].scale = Scale::prime(1_000_003));
+    refused(&["input 0", "deviation"], |p| p.inputs[0].preprocess.as_mut().unwrap().std = vec![0.0]);
+    refused(&["output 0", "axis 2"], |p| p.outputs[0].postprocess = vec![Postprocess::Softmax { axis: 2 }]);
+    refused(&["output 0", "no instruction"], |p| {
+        p.instructions.pop();
+    });
+}
+
+#[test]
+fn tables() {
+    refused(&["weight tensor 0", "not a number"], |p| {
+        p.weights = Weights::from_tensors([[f64::NAN; 80].as_slice(), &[0.0; 8]]);
+    });
+    refused(&["matrix 0", "leaves the matrix"], |p| p.matrices[0].nests[0].row = 1);
+    refused(&["matrix 0", "leaves the matrix"], |p| p.matrices[0].nests[0].col = -1);
+    refused(&["matrix 0", "80 weights"], |p| p.matrices[0].nests[0].weight = 1);
+    refused(&["matrix 1", "no weight tensor 7"], |p| p.matrices[1].nests[0].tensor = Some(TensorId(7)));
+    refused(&["matrix 0", "factor"], |p| p.matrices[0].nests[0].factor = f64::INFINITY);
+    refused(&["matrix 0", "points"], |p| p.matrices[0].nests[0].dims[0].extent = 1 << 30);
+    refused(&["matrix 0", "period 24"], |p| p.matrices[0].in_period = 24);
+    refused(&["matrix 0", "slots"], |p| p.matrices[0].slots = 64);
+    refused(&["matrix 0", "guard"], |p| {
+        p.matrices[0].nests[0].guards.push(Guard { coefficients: vec![1], constant: 0, extent: 3 });
+    });
+    refused(&["matrix 0", "too far"], |p| p.matrices[0].nests[0].dims[0].row = stride(i64::MAX));
+    refused(&["matrix 0", "table of 3"], |p| p.matrices[0].nests[0].dims[0].row = Offsets::Table(vec![0, 1, 2]));
+    refused(&["vector 0", "slot 8"], |p| p.vectors[0].nests[0].row = 1);
+    refused(&["polynomial 0"], |p| p.polynomials[0].chebyshev[1] = f64::NAN);
+    refused(&["polynomial 0"], |p| p.polynomials[0].chebyshev = vec![1.0]);
+}
+
+#[test]
+fn instructions_name_number_and_layer() {
+    refused(&["instruction 2", "mul", "square", "before it is written"], |p| *op(p, 2) = Op::Mul(Reg(1), Reg(9)));
+    refused(&["instruction 4", "written twice"], |p| p.instructions[4].dst = Reg(3));
+    refused(&["instruction 0", "no layer 9"], |p| p.instructions[0].layer = LayerId(9));
+    refused(&["instruction 7", "levels differ, 6 and 7"], |p| *op(p, 7) = Op::Add(Reg(5), Reg(1)));
+    refused(&["instruction 7", "scales differ"], |p| {
+        p.instructions[6].op = Op::LevelDrop { src: Reg(1), level: 6 };
+    });
+    refused(&["instruction 3", "not a product"], |p| *op(p, 3) = Op::Relinearise(Reg(1)));
+    refused(&["instruction 5", "not relinearised"], |p| {
+        p.instructions[3].op = Op::Negate(Reg(2));
+    });
+    refused(&["instruction 15", "needs 2 levels"], |p| {
+        p.instructions[14].op = Op::LevelDrop { src: Reg(13), level: 1 }
+    });
+    refused(&["instruction 16", "drop"], |p| *op(p, 16) = Op::LevelDrop { src: Reg(15), level: 7 });
+    refused(&["instruction 1", "expects 1 of period 8"], |p| {
+        let Op::LinearMap { terms, .. } = op(p, 1) else { panic!() };
+        terms[0].matrix = MatrixId(1);
+    });
+    refused(&["instruction 1", "baby"], |p| {
+        let Op::LinearMap { terms, .. } = op(p, 1) else { panic!() };
+        terms[0].baby = 0;
+    });
+    refused(&["instruction 1", "scale"], |p| {
+        let Op::LinearMap { out_scale, .. } = op(p, 1) else { panic!() };
+        *out_scale = Scale::pow2(-20);
+    });
+    refused(&["instruction 12", "no vector 3"], |p| {
+        let Op::MulVector { vector, .. } = op(p, 12) else { panic!() };
+        *vector = VectorId(3);
+    });
+    refused(&["instruction 10", "constant"], |p| {
+        let Op::MulScalar { value, .. } = op(p, 10) else { panic!() };
+        *value = f64::NAN;
+    });
+    refused(&["instruction 18", "the output says"], |p| p.outputs[0].scale = Scale::pow2(29));
+    refused(&["instruction 18", "level 0"], |p| p.outputs[0].level = 1);
+    refused(&["instruction 18", "no output 4"], |p| *op(p, 18) = Op::Output { src: Reg(17), output: 4 });
+}
+
+#[test]
+fn keys() {
+    refused(&["key manifest", "relinearisation at level 7", "Some(6)"], |p| p.keys.relin = Some(6));
+    let element = galois_element(-3, common::LOG_N);
+    refused(&["key manifest", &format!("element {element}"), "level 6"], |p| {
+        p.keys.galois.remove(&element);
+    });
+    refused(&["key manifest", "Some(5)"], |p| {
+        p.keys.galois.insert(element, 5);
+    });
+    refused(&["key manifest", "not a Galois element"], |p| {
+        p.keys.galois.insert(4, 1);
+    });
+    refused(&["key manifest", "ends at 8"], |p| {
+        p.keys.galois.insert(element, 11);
+    });
+}
+
+#[test]
+fn a_hostile_nest_cannot_ask_for_much_memory() {
+    // Both are a few bytes of plan; the first has more points than entries justify, the second more runs
+    // than the weights of the plan justify.
+    refused(&["matrix 0", "points"], |p| p.matrices[0].nests[0].dims.push(common::dim(1 << 10, 0, 0, 0)));
+    refused(&["matrix 0", "runs"], |p| {
+        let nest = &mut p.matrices[0].nests[0];
+        nest.dims[0].extent = 7;
+        let last_moves = Offsets::Table((0..100).map(|i| i / 99).collect());
+        nest.dims.push(NestDim { extent: 100, row: last_moves, col: stride(0), weight: stride(0) });
+        p.matrices[0].nests = vec![p.matrices[0].nests[0].clone(); 1000];
+    });
+    let mut plan = sample();
+    plan.matrices[0].nests = vec![plan.matrices[0].nests[0].clone(); 3];
+    assert!(verify(&plan, ALLOW).is_ok());
+}
+
+#[test]
+fn a_listing_shows_levels_and_layers() {
+    let plan = sample();
+    let facts = verify(&plan, ALLOW).unwrap();
+    let text = print::listing(&plan, Some(&facts));
+    let line = text.lines().find(|l| l.contains("r3 = relin")).unwrap();
+    assert!(line.contains("r2") && line.contains("level 7") && line.contains("[square: test]"), "{line}");
+    assert!(text.contains("m0 (8 diagonals, n1 = 4)·r0 + v0"), "{text}");
+    assert_eq!(text.lines().count(), 8 + plan.keys.galois.len() + plan.instructions.len());
+}
