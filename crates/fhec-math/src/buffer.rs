@@ -1,6 +1,8 @@
 //! Word buffers aligned to cache lines.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+mod pool;
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
@@ -15,6 +17,9 @@ const HUGE: usize = 2 << 20;
 
 /// A fixed-length block of words, aligned to 64 bytes. On Linux blocks of 2 MiB and more ask for huge
 /// pages, which saves most TLB misses when key material is streamed.
+///
+/// Blocks of some size are kept for reuse when they are dropped, with what they hold: wipe secrets
+/// ([`Zeroize`]) before.
 pub struct AlignedVec {
     ptr: NonNull<u64>,
     len: usize,
@@ -30,26 +35,54 @@ unsafe impl Sync for AlignedVec {}
 impl AlignedVec {
     /// A buffer of `len` zero words.
     pub fn zeroed(len: usize) -> Self {
+        let (mut buffer, fresh) = Self::allocate(len);
+        if !fresh {
+            buffer.fill(0);
+        }
+        buffer
+    }
+
+    /// A buffer of `len` words of any values, for callers that overwrite all of them. Saves the clearing where a
+    /// block is reused.
+    pub fn scratch(len: usize) -> Self {
+        Self::allocate(len).0
+    }
+
+    /// A buffer, and whether it is new and therefore zero.
+    fn allocate(len: usize) -> (Self, bool) {
         if len == 0 {
             const DANGLING: NonZero<usize> = NonZero::new(ALIGN).unwrap();
-            return Self { ptr: NonNull::without_provenance(DANGLING), len: 0, capacity: 0 };
+            return (Self { ptr: NonNull::without_provenance(DANGLING), len: 0, capacity: 0 }, true);
+        }
+        if len >= pool::MIN_WORDS
+            && let Some(block) = pool::take(len)
+        {
+            return (Self { ptr: block.ptr, len, capacity: block.capacity }, false);
         }
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { alloc_zeroed(layout) }.cast::<u64>();
+        let raw = unsafe { alloc(layout) }.cast::<u64>();
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if layout.size() >= HUGE {
+            // Before the first write, which is what decides on the size of the pages.
             // SAFETY: advice on memory that was just allocated; it never changes the contents. A
             // refusal costs speed only, so the result is ignored.
             unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
-        Self { ptr, len, capacity: len }
+        // SAFETY: `len` words were just allocated.
+        unsafe { raw.write_bytes(0, len) };
+        (Self { ptr, len, capacity: len }, true)
     }
 
     /// Keeps the first `len` words; the memory is not given back. Longer than the buffer: no effect.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    fn free(block: pool::Block) {
+        // SAFETY: allocated in `allocate` with the layout of the same capacity, and owned by nobody else.
+        unsafe { dealloc(block.ptr.as_ptr().cast(), Self::layout(block.capacity)) };
     }
 
     fn layout(words: usize) -> Layout {
@@ -69,9 +102,11 @@ impl Zeroize for AlignedVec {
 
 impl Drop for AlignedVec {
     fn drop(&mut self) {
-        if self.capacity != 0 {
-            // SAFETY: allocated in `zeroed` with the layout of the same capacity.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.capacity)) };
+        let block = pool::Block { ptr: self.ptr, capacity: self.capacity };
+        if self.capacity >= pool::MIN_WORDS {
+            pool::put(block).into_iter().for_each(Self::free);
+        } else if self.capacity != 0 {
+            Self::free(block);
         }
     }
 }
@@ -102,7 +137,7 @@ impl Clone for AlignedVec {
 
 impl From<&[u64]> for AlignedVec {
     fn from(words: &[u64]) -> Self {
-        let mut copy = Self::zeroed(words.len());
+        let mut copy = Self::scratch(words.len());
         copy.copy_from_slice(words);
         copy
     }

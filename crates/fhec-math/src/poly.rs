@@ -53,6 +53,12 @@ impl<F: Form> Poly<F> {
         Self { data: AlignedVec::zeroed(words), n, form: PhantomData }
     }
 
+    /// A polynomial of any residues and words, for callers that overwrite all of them.
+    pub fn scratch(n: usize, limbs: usize) -> Self {
+        let words = n.checked_mul(limbs).expect("polynomial size overflows the address space");
+        Self { data: AlignedVec::scratch(words), n, form: PhantomData }
+    }
+
     /// A polynomial from limb-major words.
     ///
     /// # Errors
