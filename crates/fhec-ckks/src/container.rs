@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         let section = self.section;
         let bytes = self.take(shape.bytes())?;
         let n = context.n();
-        let mut poly = Poly::<Eval>::zero(n, shape.limbs);
+        let mut poly = Poly::<Eval>::scratch(n, shape.limbs);
         poly.par_iter_mut().enumerate().try_for_each(|(i, limb)| {
             let m = context.qp_modulus(level, i);
             unpack(m.bits(), &bytes[shape.offsets[i]..shape.offsets[i + 1]], limb);

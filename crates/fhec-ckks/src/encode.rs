@@ -203,7 +203,7 @@ impl Encoder {
         self.check_fits(coeffs, level)?;
         let n = self.context.n();
         let values = coeffs.coeffs.len();
-        let mut poly = Poly::<Eval>::zero(n, level + 1);
+        let mut poly = Poly::<Eval>::scratch(n, level + 1);
         par_chunks(poly.data_mut(), n, HEAVY, |i, limb| {
             subring_limb(&self.context, level, i, coeffs, &mut limb[..values]);
             spread(limb, values);

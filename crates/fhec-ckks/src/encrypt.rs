@@ -48,8 +48,8 @@ impl Encryptor {
         let (n, level) = (self.context.n(), plaintext.level);
         let v = rng.ternary(n);
         let (e0, e1) = (rng.noise(n), rng.noise(n));
-        let mut c0 = Poly::<Eval>::zero(n, level + 1);
-        let mut c1 = c0.clone();
+        let mut c0 = Poly::<Eval>::scratch(n, level + 1);
+        let mut c1 = Poly::<Eval>::scratch(n, level + 1);
         par_chunks2(c0.data_mut(), c1.data_mut(), n, HEAVY, |i, c0, c1| {
             let (m, table) = (self.context.q(i), self.context.q_table(i));
             let mut mask = Zeroizing::new(vec![0; n]);

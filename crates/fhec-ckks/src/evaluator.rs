@@ -197,7 +197,7 @@ impl Evaluator {
         self.check_levels("mul", a, b)?;
         let mut c0 = a.c0.clone();
         let mut c1 = a.c1.clone();
-        let mut c2 = Poly::zero(self.context.n(), a.level + 1);
+        let mut c2 = Poly::scratch(self.context.n(), a.level + 1);
         let n = self.context.n();
         par_chunks2(c1.data_mut(), c2.data_mut(), n, HEAVY, |i, c1, c2| {
             let m = self.context.q(i);
@@ -218,7 +218,7 @@ impl Evaluator {
         let n = self.context.n();
         let mut c0 = a.c0.clone();
         let mut c1 = a.c1.clone();
-        let mut c2 = Poly::zero(n, a.level + 1);
+        let mut c2 = Poly::scratch(n, a.level + 1);
         par_chunks2(c1.data_mut(), c2.data_mut(), n, HEAVY, |i, c1, c2| {
             let m = self.context.q(i);
             pointwise::mul_into(m, c2, c1, a.c1.limb(i));
@@ -271,6 +271,33 @@ impl Evaluator {
         self.zip(&mut out.c0, &b.c0, pointwise::sub_assign);
         self.zip(&mut out.c1, &b.c1, pointwise::sub_assign);
         Ok(out)
+    }
+
+    /// `−a` for a product.
+    ///
+    /// # Errors
+    /// [`CkksError::ContextMismatch`].
+    pub fn negate_product(&self, a: &Product) -> Result<Product> {
+        self.check("negate_product", a)?;
+        let mut out = a.clone();
+        for part in [&mut out.c0, &mut out.c1, &mut out.c2] {
+            par_chunks(part.data_mut(), self.context.n(), LIGHT, |i, limb| {
+                pointwise::neg_assign(self.context.q(i), limb);
+            });
+        }
+        Ok(out)
+    }
+
+    /// [`drop_to_level`](Self::drop_to_level) of a product; errors as there.
+    pub fn drop_product_to_level(&self, a: &Product, level: usize) -> Result<Product> {
+        let op = "drop_product_to_level";
+        self.check(op, a)?;
+        if level > a.level {
+            return Err(CkksError::LevelRange { op, level, min: 0, max: a.level });
+        }
+        let prefix = |part: &Poly<Eval>| part.prefix(level + 1);
+        let (c0, c1, c2) = (prefix(&a.c0), prefix(&a.c1), prefix(&a.c2));
+        Ok(Product { c0, c1, c2, level, scale: a.scale.clone(), id: a.id })
     }
 
     fn relin_key(&self, op: &'static str, level: usize) -> Result<&SwitchingKey> {
@@ -357,12 +384,12 @@ impl Evaluator {
             return Err(CkksError::LevelRange { op, level, min: 1, max: context.max_level() });
         };
         let n = context.n();
-        let mut last = Poly::<Eval>::zero(n, K);
+        let mut last = Poly::<Eval>::scratch(n, K);
         par_chunks(last.data_mut(), n, HEAVY, |k, limb| {
             limb.copy_from_slice(parts[k].limb(level));
             context.q_table(level).inverse(limb);
         });
-        let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::zero(n, level));
+        let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, level));
         for (k, out) in out.iter_mut().enumerate() {
             let last = last.limb(k);
             par_chunks(out.data_mut(), n, LIGHT, |i, limb| {
@@ -534,8 +561,8 @@ impl Evaluator {
         let n = self.context.n();
         let automorphism = Automorphism::try_get(self.context.log_n(), element)?;
         let (mut k0, k1) = mod_down_pair(&self.context, u);
-        let mut c0 = Poly::zero(n, a.level + 1);
-        let mut c1 = Poly::zero(n, a.level + 1);
+        let mut c0 = Poly::scratch(n, a.level + 1);
+        let mut c1 = Poly::scratch(n, a.level + 1);
         self.zip(&mut k0, &a.c0, pointwise::add_assign);
         par_chunks2(c0.data_mut(), c1.data_mut(), n, LIGHT, |i, c0, c1| {
             automorphism.apply_eval(k0.limb(i), c0);

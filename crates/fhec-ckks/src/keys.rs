@@ -61,7 +61,7 @@ impl SecretKey {
 
 /// Evaluation form, over `q_0 … q_level, p_0 …`, of a polynomial with small coefficients.
 fn small_to_eval(context: &Context, level: usize, coeffs: &[i8]) -> Poly<Eval> {
-    let mut out = Poly::<Eval>::zero(context.n(), context.qp_limbs(level));
+    let mut out = Poly::<Eval>::scratch(context.n(), context.qp_limbs(level));
     par_chunks(out.data_mut(), context.n(), HEAVY, |i, limb| {
         lift_small(context.qp_modulus(level, i), coeffs, limb);
         context.qp_table(level, i).forward(limb);
@@ -113,8 +113,8 @@ pub(crate) fn zero_encryption(
     let context = &secret.context;
     let n = context.n();
     let noise = rng.noise(n);
-    let mut b = Poly::<Eval>::zero(n, level + 1);
-    let mut a = Poly::<Eval>::zero(n, level + 1);
+    let mut b = Poly::<Eval>::scratch(n, level + 1);
+    let mut a = Poly::<Eval>::scratch(n, level + 1);
     par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
         let m = context.q(i);
         uniform_from_seed(seed, LABEL_SINGLE, m, a);
@@ -127,7 +127,7 @@ pub(crate) fn zero_encryption(
 
 /// The uniform half over `q_0 … q_level` that belongs to a seed.
 pub(crate) fn expand_uniform(context: &Context, seed: &[u8; 32], level: usize) -> Poly<Eval> {
-    let mut a = Poly::<Eval>::zero(context.n(), level + 1);
+    let mut a = Poly::<Eval>::scratch(context.n(), level + 1);
     par_chunks(a.data_mut(), context.n(), HEAVY, |i, limb| {
         uniform_from_seed(seed, LABEL_SINGLE, context.q(i), limb);
     });
@@ -171,8 +171,9 @@ impl SwitchingKey {
         let seed = rng.next_seed();
         let digits = context.digits_at(level);
         let noise: Vec<_> = (0..digits).map(|_| rng.noise(n)).collect();
-        let mut b: Vec<_> = (0..digits).map(|_| Poly::zero(n, context.qp_limbs(level))).collect();
-        let mut a = b.clone();
+        let fresh = |_| Poly::<Eval>::scratch(n, context.qp_limbs(level));
+        let mut b: Vec<_> = (0..digits).map(fresh).collect();
+        let mut a: Vec<_> = (0..digits).map(fresh).collect();
         for (d, ((b, a), noise)) in b.iter_mut().zip(&mut a).zip(&noise).enumerate() {
             let range = context.digit_range(d);
             par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
@@ -196,7 +197,7 @@ impl SwitchingKey {
         let a = (0..b.len())
             .into_par_iter()
             .map(|d| {
-                let mut a = Poly::<Eval>::zero(n, context.qp_limbs(level));
+                let mut a = Poly::<Eval>::scratch(n, context.qp_limbs(level));
                 par_chunks(a.data_mut(), n, HEAVY, |i, limb| {
                     uniform_from_seed(&seed, d as u64, context.qp_modulus(level, i), limb);
                 });
@@ -302,7 +303,7 @@ impl<'a> KeyGenerator<'a> {
             KeyPurpose::Galois(element) => {
                 let inverse = inverse_element(element, context.log_n());
                 let automorphism = Automorphism::try_get(context.log_n(), inverse)?;
-                let mut image = Zeroizing::new(Poly::zero(context.n(), s.limbs()));
+                let mut image = Zeroizing::new(Poly::scratch(context.n(), s.limbs()));
                 par_chunks(image.data_mut(), context.n(), HEAVY, |i, limb| {
                     automorphism.apply_eval(s.limb(i), limb);
                 });

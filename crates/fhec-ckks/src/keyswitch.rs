@@ -67,14 +67,14 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
     raised
 }
 
-/// The digits in coefficient form; limbs that belong to their own digit are left zero.
+/// The digits in coefficient form; limbs that belong to their own digit are left unset.
 fn raise(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
     let n = context.n();
     let tables = context.level(level);
     let digits = tables.digits.len();
     let mut coeffs = AlignedVec::from(&c.data()[..(level + 1) * n]);
     par_chunks(&mut coeffs, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
-    let mut data = AlignedVec::zeroed(context.qp_limbs(level) * digits * n);
+    let mut data = AlignedVec::scratch(context.qp_limbs(level) * digits * n);
     let mut conversions: Vec<Conversion<'_>> = tables
         .digits
         .iter()
@@ -133,8 +133,8 @@ pub fn inner_product(
     let level = c.level;
     check_key("inner product", key, level)?;
     let n = context.n();
-    let mut u0 = QpPoly::zero(context, level);
-    let mut u1 = QpPoly::zero(context, level);
+    let mut u0 = QpPoly::scratch(context, level);
+    let mut u1 = QpPoly::scratch(context, level);
     let weight = (HEAVY / c.digits).max(n);
     let task = |scratch: &mut Vec<u64>, i: usize, out0: &mut [u64], out1: &mut [u64]| {
         let digits: Vec<&[u64]> = (0..c.digits).map(|d| c.digit(i, d)).collect();
@@ -195,8 +195,8 @@ pub fn decompose_and_multiply(
     let n = context.n();
     let mut raised = raise(context, c, level);
     let digits = raised.digits;
-    let mut u0 = QpPoly::zero(context, level);
-    let mut u1 = QpPoly::zero(context, level);
+    let mut u0 = QpPoly::scratch(context, level);
+    let mut u1 = QpPoly::scratch(context, level);
     raised
         .data
         .par_chunks_exact_mut(digits * n)
@@ -273,7 +273,7 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
     jobs.into_par_iter()
         .with_min_len((HEAVY / n).max(1))
         .for_each(|(i, limb)| context.qp_table(level, i).inverse(limb));
-    let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::zero(n, limbs));
+    let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, limbs));
     let conversions = parts
         .iter()
         .zip(&mut out)

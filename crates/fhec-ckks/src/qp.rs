@@ -18,6 +18,11 @@ impl QpPoly {
         Self { poly: Poly::zero(context.n(), context.qp_limbs(level)), level }
     }
 
+    /// Any words, for callers that overwrite all of them.
+    pub(crate) fn scratch(context: &Context, level: usize) -> Self {
+        Self { poly: Poly::scratch(context.n(), context.qp_limbs(level)), level }
+    }
+
     /// `P · a`, whose special limbs are zero: the lift of a ciphertext part into the accumulators of
     /// double hoisting, undone by [`mod_down`](crate::keyswitch::mod_down).
     pub fn lift(context: &Context, a: &Poly<Eval>, level: usize) -> Self {
@@ -60,7 +65,7 @@ impl QpPoly {
 
     /// The image under `X → X^g`, an index permutation.
     pub fn permute(&self, context: &Context, automorphism: &Automorphism) -> Self {
-        let mut out = Self::zero(context, self.level);
+        let mut out = Self::scratch(context, self.level);
         par_chunks(out.poly.data_mut(), context.n(), LIGHT, |i, limb| {
             automorphism.apply_eval(self.poly.limb(i), limb);
         });
