@@ -14,6 +14,14 @@ pub mod fold_batch_norm;
 pub mod refuse;
 mod rewrite;
 
+// Tensor graph to ciphertext graph.
+pub mod layouts;
+pub mod lower;
+
+// Ciphertext graph to ciphertext graph: linear maps.
+pub mod common_subexpressions;
+pub mod plan_bsgs;
+
 // Ciphertext graph to ciphertext graph: levels, scales, degrees.
 mod he_rewrite;
 pub mod levels;

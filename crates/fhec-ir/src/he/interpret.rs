@@ -107,9 +107,7 @@ pub fn interpret_slots(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Slots>, I
             Op::MulVector { vector, .. } => {
                 zip(&repeat(graph.vectors[vector.index()].values(&weights), slots), |a, b| a * b)
             }
-            Op::AddVector(vector) => {
-                zip(&repeat(graph.vectors[vector.index()].values(&weights), slots), |a, b| a + b)
-            }
+            Op::AddVector(vector) => zip(&repeat(graph.vectors[vector.index()].values(&weights), slots), |a, b| a + b),
             Op::Rotate(steps) => operand(0)
                 .iter()
                 .map(|c| {

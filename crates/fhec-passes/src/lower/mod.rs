@@ -1,0 +1,66 @@
+//! Tensor graph to ciphertext graph.
+//!
+//! The walk ([`build`]) turns every maximal linear region into one affine map between held values, keeping
+//! reshapes, transpositions, slices, constant factors and offsets symbolic: they end up in the layouts,
+//! factors and biases of linear maps or in what the client multiplies by. Then layouts are chosen
+//! ([`crate::layouts`]), and [`emit`] writes each map as loop nests over the slots.
+
+mod build;
+mod emit;
+pub(crate) mod nests;
+mod ops;
+pub(crate) mod value;
+
+use crate::layouts::LinearCost;
+use crate::layouts::choose::{Choice, choose};
+use crate::layouts::classes::Classes;
+use fhec_ir::{Diagnostics, he, nn};
+use value::Skeleton;
+
+/// A tensor graph after all tensor passes, ready to be packed for any number of slots.
+#[derive(Clone, Debug)]
+pub struct Lowering {
+    skeleton: Skeleton,
+    classes: Classes,
+}
+
+impl Lowering {
+    /// Finds the linear regions of `graph`.
+    ///
+    /// # Errors
+    /// Every operation that an earlier pass should have replaced or that packing does not know.
+    pub fn new(graph: &nn::Graph) -> Result<Self, Diagnostics> {
+        let skeleton = build::build(graph)?;
+        let classes = Classes::of(&skeleton);
+        Ok(Lowering { skeleton, classes })
+    }
+
+    fn choice(&self, slots: usize, cost: &LinearCost) -> Result<Choice, Diagnostics> {
+        choose(&self.skeleton, &self.classes, slots, cost)
+    }
+
+    /// The price of the best layouts for ciphertexts of `slots` slots, in units of `cost`.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub fn price(&self, slots: usize, cost: &LinearCost) -> Result<f64, Diagnostics> {
+        Ok(self.choice(slots, cost)?.cost)
+    }
+
+    /// The ciphertext graph for ciphertexts of `slots` slots (a power of two).
+    ///
+    /// # Errors
+    /// A tensor that cannot be packed into such ciphertexts.
+    pub fn pack(&self, slots: usize, cost: &LinearCost) -> Result<he::Graph, Diagnostics> {
+        let choice = self.choice(slots, cost)?;
+        emit::emit(&self.skeleton, &self.classes, &choice, slots)
+    }
+}
+
+/// Lowers `graph` for ciphertexts of `slots` slots (a power of two).
+///
+/// # Errors
+/// As [`Lowering::new`] and [`Lowering::pack`].
+pub fn lower(graph: &nn::Graph, slots: usize, cost: &LinearCost) -> Result<he::Graph, Diagnostics> {
+    Lowering::new(graph)?.pack(slots, cost)
+}
