@@ -4,6 +4,7 @@
 //! conversions, …) whose price per element is a parameter of [`CostTable`]. The built-in table was
 //! fitted to the engine's benchmarks on a machine with AVX-512-IFMA; a table in JSON can replace it.
 
+use crate::layouts::LinearCost;
 use crate::shape::{Shape, single_hoisting};
 use fhec_math::bsgs::BsgsWeights;
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
@@ -67,6 +68,24 @@ impl CostTable {
     /// Prices for parameters of `shape`.
     pub fn prices<'a>(&'a self, shape: &'a Shape) -> Prices<'a> {
         Prices { table: self, shape }
+    }
+
+    /// Prices at one limb by which layouts are compared, before levels are known: those of a middling level, divided by
+    /// its number of limbs, special ones included.
+    pub fn linear_cost(&self, log_n: u32) -> LinearCost {
+        const LEVEL: usize = 4;
+        let shape = Shape::nominal(log_n, LEVEL + 2);
+        let prices = self.prices(&shape);
+        let share = 1.0 / (LEVEL + 2) as f64;
+        let w = prices.linear_weights(LEVEL);
+        let bsgs = BsgsWeights {
+            decompose: w.decompose * share,
+            baby: w.baby * share,
+            giant: w.giant * share,
+            product: w.product * share,
+        };
+        let product = prices.multiply(LEVEL) + prices.relinearise(LEVEL) + prices.rescale(LEVEL, 2);
+        LinearCost { bsgs, fold: prices.rotate(LEVEL) * share, product: product * share }
     }
 }
 

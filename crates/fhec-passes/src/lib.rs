@@ -31,10 +31,12 @@ pub mod scales;
 
 // Analyses and choices, and the plan.
 pub mod cost;
+pub mod driver;
 pub mod emit;
 pub mod matrices;
 pub mod noise;
 pub mod parameters;
+pub mod pipeline;
 mod poly_noise;
 pub mod pricing;
 pub mod report;
@@ -42,3 +44,5 @@ pub mod rotation_keys;
 pub mod sensitivity;
 pub mod shape;
 pub mod stage;
+
+pub use pipeline::{CompileError, Compiled, Options, compile, compile_watched};

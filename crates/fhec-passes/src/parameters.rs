@@ -11,21 +11,21 @@ use crate::levels::Placed;
 use crate::noise::{Model, Prediction};
 use crate::pricing::{Price, price};
 use crate::scales::{Design, Exponents, Symbolic};
-use crate::shape::Shape;
+use crate::shape::{MAX_LOG2_PRIME, Shape};
 use fhec_ir::he::facts::bound;
 use fhec_math::primes::ntt_primes_near;
 use fhec_math::security::{SecurityLevel, max_log_qp};
 use fhec_plan::{KeyManifest, Parameters};
 use std::collections::BTreeSet;
 
-/// Largest prime, as a log2.
-const MAX_PRIME: f64 = 49.9;
 /// Bits kept free above every value: the model bounds values, noise comes on top.
 const HEADROOM: f64 = 0.2;
 /// P exceeds the largest digit by at least and at most so many bits: more makes key switching noise vanish entirely.
 const P_MARGIN: (f64, f64) = (0.5, 14.0);
 /// Bits left below the security table's limit, for primes that are not powers of two.
 const LIMIT_SLACK: f64 = 0.1;
+/// Primes have at least so many bits more than N: below there are too few that are 1 modulo 2N.
+const PRIME_MARGIN: u32 = 9;
 /// Smallest outer amplitude tried.
 const MIN_AMPLITUDE: f64 = 8.0;
 
@@ -165,35 +165,24 @@ impl Search<'_> {
     }
 
     /// The smallest size of primes for which the outputs can be precise enough.
+    ///
+    /// Not a bisection: larger primes are more precise, until they leave the outputs too little of the modulus.
     fn smallest_prime(&self, count: usize, extra: f64) -> Result<Point, Unfit> {
-        // Below this size there are too few primes that are 1 modulo 2N.
-        let (mut low, mut high) = (self.log_n as i32 + 6, MAX_PRIME as i32);
-        let mut found = Err(Unfit::Security);
-        let mut most = f64::NEG_INFINITY;
-        while low <= high {
-            let middle = low + (high - low) / 2;
-            match self.precise(count, f64::from(middle), extra) {
-                Ok(point) => {
-                    found = Ok(point);
-                    high = middle - 1;
-                }
-                // Too coarse: larger primes help. Too large for the table: smaller ones.
-                Err(Unfit::Precision(bits)) => {
-                    most = most.max(bits);
-                    low = middle + 1;
-                }
-                Err(_) => high = middle - 1,
+        let mut unfit = Unfit::Security;
+        for b in self.log_n + PRIME_MARGIN..=MAX_LOG2_PRIME as u32 {
+            match self.precise(count, f64::from(b), extra) {
+                Ok(point) => return Ok(point),
+                // Larger primes will not fit either.
+                Err(Unfit::Security) => break,
+                Err(why) => unfit = worse(unfit, why),
             }
         }
-        match found {
-            Err(_) if most > f64::NEG_INFINITY => Err(Unfit::Precision(most)),
-            other => other,
-        }
+        Err(unfit)
     }
 
     /// The smallest outer amplitude that is precise enough, for primes of `b` bits.
     fn precise(&self, count: usize, b: f64, extra: f64) -> Result<Point, Unfit> {
-        let (mut low, mut high) = (MIN_AMPLITUDE as i32, MAX_PRIME as i32);
+        let (mut low, mut high) = (MIN_AMPLITUDE as i32, MAX_LOG2_PRIME as i32);
         let mut found = Err(Unfit::Security);
         let mut most: Option<f64> = None;
         while low <= high {
@@ -234,13 +223,13 @@ impl Search<'_> {
                 log2_q[start - len..start].iter().sum::<f64>()
             })
             .fold(0.0, f64::max);
-        let special = ((largest + P_MARGIN.0) / MAX_PRIME).ceil().max(1.0);
+        let special = ((largest + P_MARGIN.0) / MAX_LOG2_PRIME).ceil().max(1.0);
         let room = self.limit - log2_q.iter().sum::<f64>();
-        let log2_p = room.min(special * MAX_PRIME).min(largest + P_MARGIN.1);
+        let log2_p = room.min(special * MAX_LOG2_PRIME).min(largest + P_MARGIN.1);
         if log2_p < largest + P_MARGIN.0 {
             return None;
         }
-        let log2_p = vec![(log2_p / special).max(f64::from(self.log_n) + 6.0); special as usize];
+        let log2_p = vec![(log2_p / special).max(f64::from(self.log_n + PRIME_MARGIN)); special as usize];
         let shape = Shape { log_n: self.log_n, log2_q, log2_p, digits };
         if shape.log2_qp() > self.limit {
             return None;
@@ -251,12 +240,12 @@ impl Search<'_> {
 
     /// The least log2 of q_0 that holds all values of level 0, and with the other primes all values above.
     fn least_q0(&self, scales: &[f64], log2_q: &[f64]) -> Option<f64> {
-        let mut least = f64::from(self.log_n) + 6.0;
+        let mut least = f64::from(self.log_n + PRIME_MARGIN);
         for (i, &level) in self.placed.levels.iter().enumerate() {
             let above: f64 = log2_q[1..=level].iter().sum();
             least = least.max(scales[i] + self.bounds[i] + 1.0 + HEADROOM - above);
         }
-        (least <= MAX_PRIME).then_some(least)
+        (least <= MAX_LOG2_PRIME).then_some(least)
     }
 
     /// Finds primes of the sizes of `point` and predicts with them.
@@ -267,7 +256,11 @@ impl Search<'_> {
         demands: &Demands,
         table: &CostTable,
     ) -> Result<Selected, Unfit> {
-        let parameters = realise(&point.shape, demands.security).ok_or(Unfit::Security)?;
+        let q0 = |log2_q: &[f64]| {
+            let scales = self.symbolic.log2_scales(&point.exponents, log2_q);
+            self.least_q0(&scales, log2_q)
+        };
+        let parameters = realise(&point.shape, demands.security, q0).ok_or(Unfit::Security)?;
         let shape = Shape::of(&parameters);
         let scales = self.symbolic.log2_scales(&point.exponents, &shape.log2_q);
         let prediction = self.model.predict(&shape, &scales);
@@ -305,20 +298,25 @@ pub fn balanced(log2_q: &[f64], count: usize) -> Vec<usize> {
     digits
 }
 
-/// Primes for a shape: `q_0` and the special primes at least as large as asked, the others around their sizes.
-fn realise(shape: &Shape, security: SecurityLevel) -> Option<Parameters> {
+/// Primes for a shape: around their sizes, and then `q_0` at least as large as `least_q0` says for them.
+fn realise(shape: &Shape, security: SecurityLevel, least_q0: impl Fn(&[f64]) -> Option<f64>) -> Option<Parameters> {
     let mut used = BTreeSet::new();
-    let mut take = |log2: f64, at_least: bool| -> Option<u64> {
-        let least = if at_least { log2.exp2().floor() as u64 } else { 0 };
-        let prime = ntt_primes_near(log2, shape.log_n).find(|p| *p >= least && !used.contains(p))?;
+    let mut take = |log2: f64, least: f64| -> Option<u64> {
+        let fits = |p: &u64| (*p as f64).log2() >= least && !used.contains(p);
+        let prime = ntt_primes_near(log2, shape.log_n).find(fits)?;
         used.insert(prime);
         Some(prime)
     };
-    let mut q = vec![take(shape.log2_q[0], true)?];
-    for &log2 in &shape.log2_q[1..] {
-        q.push(take(log2, false)?);
+    let mut q = vec![0];
+    let mut log2_q = shape.log2_q.clone();
+    for log2 in &mut log2_q[1..] {
+        let prime = take(*log2, 0.0)?;
+        *log2 = (prime as f64).log2();
+        q.push(prime);
     }
-    let p = shape.log2_p.iter().map(|&log2| take(log2, false)).collect::<Option<Vec<u64>>>()?;
+    let least = least_q0(&log2_q)?;
+    q[0] = take(least, least)?;
+    let p = shape.log2_p.iter().map(|&log2| take(log2, 0.0)).collect::<Option<Vec<u64>>>()?;
     let parameters = Parameters { log_n: shape.log_n, q, p, digits: shape.digits.clone(), security: Some(security) };
     let within = max_log_qp(security, shape.log_n).is_some_and(|limit| parameters.log_qp() <= f64::from(limit));
     let log2_p: f64 = Shape::of(&parameters).log2_p.iter().sum();
@@ -344,12 +342,12 @@ mod tests {
     #[test]
     fn real_primes_keep_to_the_security_table() {
         let shape = Shape { log_n: 13, log2_q: vec![30.0, 27.0, 27.0, 27.0], log2_p: vec![40.0], digits: vec![1; 4] };
-        let p = realise(&shape, SecurityLevel::Bits128).expect("151 of 214 bits");
+        let p = realise(&shape, SecurityLevel::Bits128, |q| Some(q[0])).expect("151 of 214 bits");
         assert!(p.log_qp() < 152.0 && p.q[0] >= 1 << 30);
         let mut all: Vec<u64> = p.q.iter().chain(&p.p).copied().collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 5);
-        assert!(realise(&shape, SecurityLevel::Bits256).is_none(), "only 114 bits");
+        assert!(realise(&shape, SecurityLevel::Bits256, |q| Some(q[0])).is_none(), "only 114 bits");
     }
 }

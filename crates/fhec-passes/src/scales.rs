@@ -182,18 +182,20 @@ impl Symbolic {
         if ratio.0.is_empty() {
             return true;
         }
+        // An unknown can be solved for where its exponent divides all others: sᵉ = m needs the e-th root of m.
         // Constants adapt first, then the latest producers: what they feed is decided last.
+        let divides = |e: i64| ratio.0.values().all(|other| other % e == 0);
         let pivot = ratio
             .0
             .iter()
             .filter_map(|(&s, &e)| match s {
-                Symbol::Unknown(u) if e.abs() == 1 => Some((self.unknowns[u].kind, std::cmp::Reverse(u), e)),
+                Symbol::Unknown(u) if divides(e) => Some((self.unknowns[u].kind, std::cmp::Reverse(u), e)),
                 _ => None,
             })
             .min();
         let Some((_, std::cmp::Reverse(u), e)) = pivot else { return false };
-        let rest = ratio.mul_pow(&Monomial::of(Symbol::Unknown(u)), -e);
-        self.unknowns[u].solution = Some(Monomial::default().mul_pow(&rest, -e));
+        let rest = ratio.0.iter().filter(|(s, _)| **s != Symbol::Unknown(u)).map(|(&s, &k)| (s, -k / e)).collect();
+        self.unknowns[u].solution = Some(Monomial(rest));
         true
     }
 

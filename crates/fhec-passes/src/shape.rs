@@ -3,6 +3,9 @@
 use fhec_plan::LinearTerm;
 use fhec_plan::linear::LinearGroup;
 
+/// Largest prime of a chain, as a log2: the engine wants all below 2^50.
+pub const MAX_LOG2_PRIME: f64 = 49.9;
+
 /// Sizes of ring, chain, special primes and digits. Primes need not exist yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
@@ -21,6 +24,11 @@ impl Shape {
     pub fn of(p: &fhec_plan::Parameters) -> Self {
         let log2 = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).collect();
         Shape { log_n: p.log_n, log2_q: log2(&p.q), log2_p: log2(&p.p), digits: p.digits.clone() }
+    }
+
+    /// A plausible shape before parameters are selected: one limb a digit, one special prime.
+    pub fn nominal(log_n: u32, top: usize) -> Self {
+        Shape { log_n, log2_q: vec![30.0; top + 1], log2_p: vec![MAX_LOG2_PRIME], digits: vec![1; top + 1] }
     }
 
     /// Ring degree.

@@ -1,0 +1,340 @@
+//! The pipeline: which passes run, in which order, and the choice of the ring degree.
+
+use crate::approximate::{ApproximateOptions, Approximated, approximate};
+use crate::bound::bound_ranges;
+use crate::calibrate::calibrate;
+use crate::canonicalise::canonicalise;
+use crate::common_subexpressions::common_subexpressions;
+use crate::cost::CostTable;
+use crate::driver::{Broken, Driver, PassRun};
+use crate::fold_batch_norm::fold_batch_norm;
+use crate::levels::{self, Placed};
+use crate::lower::Lowering;
+use crate::parameters::{Demands, Selected, Unfit};
+use crate::plan_bsgs::plan_bsgs;
+use crate::refuse::refuse_unsupported;
+use crate::report::Context;
+use crate::sensitivity::MAX_SAMPLES;
+use crate::shape::Shape;
+use crate::stage::{Emitted, Stage};
+use crate::{relinearise, rescale, scales};
+use fhec_ir::he::facts::FactError;
+use fhec_ir::nn::{InputError, Op, Range};
+use fhec_ir::{Diagnostics, Tensor, he, nn};
+use fhec_math::security::SecurityLevel;
+use fhec_plan::{KeyManifest, Plan, Preprocess};
+use std::fmt;
+
+/// Ring degrees tried, as log2, smallest first.
+const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+
+/// What the user asks for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Security level; never undercut.
+    pub security: SecurityLevel,
+    /// Precision of the worst output in bits of its range (standard deviation of the error).
+    pub precision_bits: f64,
+    /// Bytes that one evaluation may use.
+    pub memory_budget: Option<u64>,
+    /// Sample inputs, one tensor per model input each: ranges, distributions and predictions come from them.
+    pub samples: Vec<Vec<Tensor>>,
+    /// Range of the model's inputs where there are no samples.
+    pub input_range: Option<Range>,
+    /// How the client turns pictures into tensors, per input.
+    pub preprocess: Vec<Option<Preprocess>>,
+    /// How good approximated activations have to be.
+    pub approximate: ApproximateOptions,
+    /// Prices of operations.
+    pub cost: CostTable,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            security: SecurityLevel::Bits128,
+            // Leaves 12 bits in the worst logit of many images.
+            precision_bits: 14.0,
+            memory_budget: None,
+            samples: Vec::new(),
+            input_range: None,
+            preprocess: Vec::new(),
+            approximate: ApproximateOptions::default(),
+            cost: CostTable::default(),
+        }
+    }
+}
+
+/// A compiled network.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The plan.
+    pub plan: Plan,
+    /// The ciphertext graph that the plan was emitted from.
+    pub he: he::Graph,
+    /// Its facts.
+    pub facts: he::facts::Facts,
+    /// The tensor graph with polynomials: the network that is evaluated.
+    pub polynomial: nn::Graph,
+}
+
+/// Why a model cannot be compiled.
+#[derive(Clone, Debug)]
+pub enum CompileError {
+    /// Problems of the model, all of them.
+    Model(Diagnostics),
+    /// A sample does not fit the model.
+    Sample(InputError),
+    /// Neither samples nor an input range.
+    NoRange,
+    /// No ring degree has parameters: per log2 of the degree, why.
+    Parameters {
+        /// What was asked for.
+        demands: Demands,
+        /// Reasons.
+        reasons: Vec<(u32, Unfit)>,
+    },
+    /// A pass broke the graph.
+    Broken(Broken),
+    /// The emitted graph contradicts itself.
+    Facts(Box<FactError>),
+}
+
+impl From<Broken> for CompileError {
+    fn from(b: Broken) -> Self {
+        CompileError::Broken(b)
+    }
+}
+
+impl From<Diagnostics> for CompileError {
+    fn from(d: Diagnostics) -> Self {
+        CompileError::Model(d)
+    }
+}
+
+impl From<InputError> for CompileError {
+    fn from(e: InputError) -> Self {
+        CompileError::Sample(e)
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Model(d) => write!(f, "the model cannot be compiled:\n{d}"),
+            CompileError::Sample(e) => write!(f, "calibration data: {e}"),
+            CompileError::NoRange => {
+                f.write_str("the range of the inputs is unknown: give calibration data, or declare the range")
+            }
+            CompileError::Parameters { demands, reasons } => unfit(f, demands, reasons),
+            CompileError::Broken(b) => b.fmt(f),
+            CompileError::Facts(e) => write!(f, "internal error: the compiled graph is inconsistent: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)]) -> fmt::Result {
+    let least_memory = reasons.iter().filter_map(|(_, r)| if let Unfit::Memory(b) = r { Some(*b) } else { None }).min();
+    if let (Some(least), Some(budget)) = (least_memory, demands.memory_budget) {
+        let mib = |b: u64| b.div_ceil(1 << 20);
+        return write!(
+            f,
+            "the memory budget of {} MiB is too small; the smallest that works is {} MiB",
+            mib(budget),
+            mib(least)
+        );
+    }
+    write!(
+        f,
+        "no encryption parameters with {}-bit security reach {} bits of precision:",
+        demands.security.bits(),
+        demands.precision_bits
+    )?;
+    for (log_n, reason) in reasons {
+        match reason {
+            Unfit::Security => write!(f, "\n  ring degree 2^{log_n}: the network is too deep for a secure modulus")?,
+            Unfit::Precision(bits) => write!(f, "\n  ring degree 2^{log_n}: at most {bits:.1} bits")?,
+            Unfit::Memory(bytes) => write!(f, "\n  ring degree 2^{log_n}: needs {bytes} bytes")?,
+        }
+    }
+    Ok(())
+}
+
+/// Compiles a network as it was imported.
+///
+/// # Errors
+/// Everything that keeps it from being compiled; see [`CompileError`].
+pub fn compile(graph: &nn::Graph, options: &Options) -> Result<Compiled, CompileError> {
+    compile_watched(graph, options, &mut |_| {})
+}
+
+/// [`compile`], showing every pass to `watch`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_watched(
+    graph: &nn::Graph,
+    options: &Options,
+    watch: &mut dyn FnMut(PassRun<'_>),
+) -> Result<Compiled, CompileError> {
+    let mut driver = Driver::new(watch);
+    let front = front(graph, options, &mut driver)?;
+    let samples = probe_samples(&front.graph, options);
+    let demands = Demands {
+        security: options.security,
+        precision_bits: options.precision_bits,
+        memory_budget: options.memory_budget,
+    };
+    let mut reasons = Vec::new();
+    let mut best: Option<Choice> = None;
+    let lowering = Lowering::new(&front.graph)?;
+    for log_n in RINGS {
+        driver.for_ring(log_n);
+        let placed = back(&front.graph, &lowering, log_n, options, &mut driver)?;
+        // Below this no chain fits; saves the analysis of hopeless rings.
+        if !deep_enough(&placed, log_n, options.security) {
+            reasons.push((log_n, Unfit::Security));
+            continue;
+        }
+        let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
+        let stage = Stage::new(placed, &samples)?;
+        match stage.select(log_n, &demands, &options.cost) {
+            Ok((selected, keys)) => {
+                let seconds = selected.price.seconds();
+                if best.as_ref().is_none_or(|b| seconds < b.selected.price.seconds()) {
+                    best = Some(Choice { stage, selected, keys });
+                }
+            }
+            Err(why) => reasons.push((log_n, why)),
+        }
+        // A larger ring can only pay where it packs values into fewer ciphertexts.
+        if best.is_some() && !several {
+            break;
+        }
+    }
+    let Some(Choice { stage, selected, keys }) = best else {
+        return Err(CompileError::Parameters { demands, reasons });
+    };
+    let context = Context {
+        approximations: front.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
+        notes: front.notes,
+        memory_budget: options.memory_budget,
+    };
+    let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
+    let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
+    Ok(Compiled { plan, he, facts, polynomial: front.graph })
+}
+
+/// The best ring so far.
+struct Choice {
+    stage: Stage,
+    selected: Selected,
+    keys: KeyManifest,
+}
+
+/// Passes on the tensor graph.
+fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Approximated, CompileError> {
+    // Batch norms vanish into the linear layers before them, so that later passes never see one.
+    let graph = driver.nn("fold-batch-norm", graph, fold_batch_norm)?;
+    // One form for each thing: constants folded, reshapes merged, squares recognised.
+    let graph = driver.nn("canonicalise", &graph, canonicalise)?;
+    // All that cannot be evaluated, at once, before any time is spent.
+    refuse_unsupported(&graph)?;
+    // Every value gets a range: what approximation intervals, scales and q_0 rest on.
+    let mut notes = Vec::new();
+    let graph = match options.input_range {
+        _ if !options.samples.is_empty() => {
+            driver.try_nn("calibrate", &graph, |g| calibrate(g, &options.samples).map_err(CompileError::from))?
+        }
+        Some(range) => {
+            notes.push("ranges come from interval arithmetic, not from data: expect them far too wide".into());
+            driver.nn("bound-ranges", &graph, |g| bound_ranges(g, range))?
+        }
+        None => return Err(CompileError::NoRange),
+    };
+    // Activations become polynomials; from here on the network is what will be evaluated.
+    let mut approximated = None;
+    driver.try_nn("approximate", &graph, |g| {
+        let made = approximate(g, &options.samples, &options.approximate)?;
+        Ok::<_, CompileError>(approximated.insert(made).graph.clone())
+    })?;
+    let mut approximated = approximated.expect("the pass ran");
+    notes.append(&mut approximated.notes);
+    Ok(Approximated { notes, ..approximated })
+}
+
+/// Passes on the ciphertext graph, for one ring.
+fn back(
+    graph: &nn::Graph,
+    lowering: &Lowering,
+    log_n: u32,
+    options: &Options,
+    driver: &mut Driver<'_>,
+) -> Result<Placed, CompileError> {
+    let slots = 1 << (log_n - 1);
+    let cost = options.cost.linear_cost(log_n);
+    // Layouts are chosen and every linear region becomes one map between them.
+    let graph = driver.lower("lower", graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
+    // Equal nodes and equal constants become one; what no output needs goes.
+    let graph = driver.he("common-subexpressions", &graph, common_subexpressions)?;
+    // Products are rescaled once per reduction, relinearised once per sum.
+    let adapters = scales::adapters(&graph);
+    let graph = driver.he("rescale", &graph, |g| rescale::run(g, &adapters))?;
+    let graph = driver.he("relinearise", &graph, relinearise::run)?;
+    // Every value goes to the lowest level its users allow.
+    let mut levels = Vec::new();
+    let graph = driver.he("levels", &graph, |g| {
+        let placed = levels::run(g);
+        levels = placed.levels;
+        placed.graph
+    })?;
+    // Babies and giants of every map, by what they cost at its level.
+    let placed = Placed { graph, levels };
+    let shape = Shape::nominal(log_n, placed.top());
+    let prices = options.cost.prices(&shape);
+    let weights = |id: he::ValueId| {
+        let operand = placed.graph.node(id).inputs[0];
+        prices.linear_weights(placed.levels[operand.index()])
+    };
+    let graph = driver.he("plan-bsgs", &placed.graph, |g| plan_bsgs(g, weights))?;
+    Ok(Placed { graph, levels: placed.levels })
+}
+
+/// Whether a chain of the smallest useful primes fits at all.
+fn deep_enough(placed: &Placed, log_n: u32, security: SecurityLevel) -> bool {
+    let limit = fhec_math::security::max_log_qp(security, log_n).unwrap_or(0);
+    let smallest = log_n + 6;
+    (placed.top() as u32 + 2) * smallest <= limit
+}
+
+/// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or
+/// pseudo-random values in the declared range.
+fn probe_samples(graph: &nn::Graph, options: &Options) -> Vec<Vec<Tensor>> {
+    let n = options.samples.len();
+    if n > 0 {
+        let take = n.min(MAX_SAMPLES);
+        return (0..take).map(|i| options.samples[i * n / take].clone()).collect();
+    }
+    let range = options.input_range.unwrap_or(Range { lo: -1.0, hi: 1.0 });
+    let inputs = graph.inputs();
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        // xorshift64: any fixed sequence will do.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        range.lo + (range.hi - range.lo) * (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut sample = || {
+        let tensor = |v: &nn::ValueId| {
+            let shape = graph.node(*v).shape.clone();
+            debug_assert!(matches!(graph.node(*v).op, Op::Input { .. }));
+            let count = shape.iter().product();
+            Tensor::new(shape, (0..count).map(|_| next()).collect())
+        };
+        inputs.iter().map(tensor).collect::<Vec<_>>()
+    };
+    (0..MAX_SAMPLES / 2).map(|_| sample()).collect()
+}
