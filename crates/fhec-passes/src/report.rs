@@ -7,7 +7,7 @@ use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::security::security_estimate;
-use fhec_plan::{KeyManifest, LayerReport, Report};
+use fhec_plan::{KeyManifest, LayerReport, LayerValue, Reg, Report};
 use std::collections::BTreeMap;
 
 /// What the report takes from elsewhere.
@@ -67,6 +67,8 @@ fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> V
         let report = reports[layer_of[id.index()].index()]
             .get_or_insert_with(|| LayerReport { level_in: operand_level as u32, ..LayerReport::default() });
         report.layout = node.layout.describe();
+        // Registers are numbered as nodes are; see `emit`.
+        report.value = Some(LayerValue { reg: Reg(id.0), layout: node.layout.clone() });
         report.level_out = level as u32;
         report.seconds += selected.price.nodes[id.index()];
         report.error_std = selected.prediction.values[id.index()];

@@ -348,6 +348,15 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+/// Where the result of a layer is, for those who want to look inside a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerValue {
+    /// The register.
+    pub reg: Reg,
+    /// Where the elements of the layer's result are. They may be scaled and shifted, the same for all.
+    pub layout: Layout,
+}
+
 /// Predicted figures of one layer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LayerReport {
@@ -371,4 +380,6 @@ pub struct LayerReport {
     pub error_std: f64,
     /// Error of the activation approximation on calibration data (root mean square), 0 if exact.
     pub approximation_rms: f64,
+    /// Where its result is.
+    pub value: Option<LayerValue>,
 }

@@ -56,7 +56,7 @@ pub(super) fn offsets_in(offsets: Option<m::Offsets>) -> Convert<Offsets> {
     }
 }
 
-fn layout_out(layout: &Layout) -> m::Layout {
+pub(super) fn layout_out(layout: &Layout) -> m::Layout {
     let dim = |d: &LayoutDim| m::LayoutDim { extent: d.extent as u64, offsets: Some(offsets_out(&d.offsets)) };
     m::Layout {
         slots: layout.slots as u64,
@@ -67,7 +67,17 @@ fn layout_out(layout: &Layout) -> m::Layout {
     }
 }
 
-fn layout_in(layout: Option<m::Layout>, shape: &[usize]) -> Convert<Layout> {
+/// The layout of a tensor of the given shape.
+fn layout_of(layout: Option<m::Layout>, shape: &[usize]) -> Convert<Layout> {
+    let layout = layout_in(layout)?;
+    let elements = shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+    if elements != layout.elements() {
+        return Err(format!("shape {shape:?} has {elements} elements, its layout {}", layout.elements()));
+    }
+    Ok(layout)
+}
+
+pub(super) fn layout_in(layout: Option<m::Layout>) -> Convert<Layout> {
     let layout = present(layout, "a layout")?;
     let dim = |d: m::LayoutDim| -> Convert<LayoutDim> {
         Ok(LayoutDim { extent: size(d.extent, "extent")?, offsets: offsets_in(d.offsets)? })
@@ -80,10 +90,6 @@ fn layout_in(layout: Option<m::Layout>, shape: &[usize]) -> Convert<Layout> {
         dims: layout.dims.into_iter().map(dim).collect::<Convert<_>>()?,
     };
     check_layout(&layout)?;
-    let elements = shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
-    if elements != layout.elements() {
-        return Err(format!("shape {shape:?} has {elements} elements, its layout {}", layout.elements()));
-    }
     Ok(layout)
 }
 
@@ -156,7 +162,7 @@ fn input_out(input: &Input) -> m::Input {
 
 fn input_in(input: m::Input) -> Convert<Input> {
     let shape = sizes(&input.shape, "dimension")?;
-    let layout = layout_in(input.layout, &shape).map_err(|e| format!("input {:?}: {e}", input.name))?;
+    let layout = layout_of(input.layout, &shape).map_err(|e| format!("input {:?}: {e}", input.name))?;
     Ok(Input {
         shape,
         layout,
@@ -189,7 +195,7 @@ fn output_out(output: &Output) -> m::Output {
 
 fn output_in(output: m::Output) -> Convert<Output> {
     let shape = sizes(&output.shape, "dimension")?;
-    let layout = layout_in(output.layout, &shape).map_err(|e| format!("output {:?}: {e}", output.name))?;
+    let layout = layout_of(output.layout, &shape).map_err(|e| format!("output {:?}: {e}", output.name))?;
     let post = |p: m::Postprocess| -> Convert<Postprocess> {
         let axis = present(p.softmax_axis, "a known postprocessing step")?;
         Ok(Postprocess::Softmax { axis: size(axis, "axis")? })

@@ -433,4 +433,14 @@ pub(super) struct LayerReport {
     pub error_std: f64,
     #[prost(double, tag = "10")]
     pub approximation_rms: f64,
+    #[prost(message, optional, tag = "11")]
+    pub value: Option<LayerValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LayerValue {
+    #[prost(uint32, tag = "1")]
+    pub register: u32,
+    #[prost(message, optional, tag = "2")]
+    pub layout: Option<Layout>,
 }

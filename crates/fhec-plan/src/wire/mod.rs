@@ -176,7 +176,7 @@ impl Plan {
             polynomials: parts.polynomials,
             weights,
             instructions: parts.instructions,
-            report: report::decode(report_message),
+            report: report::decode(report_message).map_err(|e| PlanError::malformed(Section::Report, e))?,
         };
         canonical(Section::Program, &bytes[program], &program::encode(&plan))?;
         canonical(Section::Report, &bytes[report], &report::encode(&plan.report))?;

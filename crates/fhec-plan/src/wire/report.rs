@@ -1,7 +1,8 @@
 //! The report section: conversions between plain types and messages.
 
+use super::head::{Convert, layout_in, layout_out};
 use super::message as m;
-use crate::{LayerReport, Report};
+use crate::{LayerReport, LayerValue, Reg, Report};
 
 /// The message of the report section.
 pub(super) fn encode(report: &Report) -> m::Report {
@@ -16,6 +17,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
         seconds: l.seconds,
         error_std: l.error_std,
         approximation_rms: l.approximation_rms,
+        value: l.value.as_ref().map(|v| m::LayerValue { register: v.reg.0, layout: Some(layout_out(&v.layout)) }),
     };
     m::Report {
         security_bits: report.security_bits,
@@ -33,20 +35,26 @@ pub(super) fn encode(report: &Report) -> m::Report {
 }
 
 /// The plain type of the report section.
-pub(super) fn decode(report: m::Report) -> Report {
-    let layer = |l: m::LayerReport| LayerReport {
-        layout: l.layout,
-        level_in: l.level_in,
-        level_out: l.level_out,
-        degree: l.degree,
-        rotations: l.rotations,
-        key_switches: l.key_switches,
-        plaintext_products: l.plaintext_products,
-        seconds: l.seconds,
-        error_std: l.error_std,
-        approximation_rms: l.approximation_rms,
+pub(super) fn decode(report: m::Report) -> Convert<Report> {
+    let value = |v: m::LayerValue| -> Convert<LayerValue> {
+        Ok(LayerValue { reg: Reg(v.register), layout: layout_in(v.layout)? })
     };
-    Report {
+    let layer = |l: m::LayerReport| -> Convert<LayerReport> {
+        Ok(LayerReport {
+            layout: l.layout,
+            level_in: l.level_in,
+            level_out: l.level_out,
+            degree: l.degree,
+            rotations: l.rotations,
+            key_switches: l.key_switches,
+            plaintext_products: l.plaintext_products,
+            seconds: l.seconds,
+            error_std: l.error_std,
+            approximation_rms: l.approximation_rms,
+            value: l.value.map(value).transpose()?,
+        })
+    };
+    Ok(Report {
         security_bits: report.security_bits,
         seconds: report.seconds,
         peak_memory: report.peak_memory,
@@ -56,7 +64,7 @@ pub(super) fn decode(report: m::Report) -> Report {
         output_bytes: report.output_bytes,
         plaintext_budget: report.plaintext_budget,
         output_bits: report.output_bits,
-        layers: report.layers.into_iter().map(layer).collect(),
+        layers: report.layers.into_iter().map(layer).collect::<Convert<_>>()?,
         notes: report.notes,
-    }
+    })
 }
