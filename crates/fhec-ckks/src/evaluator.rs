@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use fhec_math::{Automorphism, Eval, Poly, Scale, conjugation_element, galois_element, pointwise};
+use rayon::prelude::*;
 
 use crate::cipher::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
@@ -189,23 +190,35 @@ impl Evaluator {
         Ok(out)
     }
 
+    /// Three polynomials whose limbs `f` fills.
+    fn product<F>(&self, level: usize, f: F) -> [Poly<Eval>; 3]
+    where
+        F: Fn(&fhec_math::Modulus, usize, [&mut [u64]; 3]) + Sync,
+    {
+        let n = self.context.n();
+        let mut out = std::array::from_fn(|_| Poly::scratch(n, level + 1));
+        let [c0, c1, c2] = &mut out;
+        c0.par_iter_mut()
+            .zip(c1.par_iter_mut())
+            .zip(c2.par_iter_mut())
+            .enumerate()
+            .with_min_len((HEAVY / n).max(1))
+            .for_each(|(i, ((c0, c1), c2))| f(self.context.q(i), i, [c0, c1, c2]));
+        out
+    }
+
     /// `a · b`, not relinearised; the scales multiply.
     ///
     /// # Errors
     /// [`CkksError::LevelMismatch`], [`CkksError::ContextMismatch`].
     pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Product> {
         self.check_levels("mul", a, b)?;
-        let mut c0 = a.c0.clone();
-        let mut c1 = a.c1.clone();
-        let mut c2 = Poly::scratch(self.context.n(), a.level + 1);
-        let n = self.context.n();
-        par_chunks2(c1.data_mut(), c2.data_mut(), n, HEAVY, |i, c1, c2| {
-            let m = self.context.q(i);
-            pointwise::mul_into(m, c2, c1, b.c1.limb(i));
-            pointwise::mul_assign(m, c1, b.c0.limb(i));
-            pointwise::mul_add_assign(m, c1, a.c0.limb(i), b.c1.limb(i));
+        let [c0, c1, c2] = self.product(a.level, |m, i, [c0, c1, c2]| {
+            pointwise::mul_into(m, c0, a.c0.limb(i), b.c0.limb(i));
+            pointwise::mul_into(m, c1, a.c0.limb(i), b.c1.limb(i));
+            pointwise::mul_add_assign(m, c1, a.c1.limb(i), b.c0.limb(i));
+            pointwise::mul_into(m, c2, a.c1.limb(i), b.c1.limb(i));
         });
-        self.zip(&mut c0, &b.c0, pointwise::mul_assign);
         Ok(Product { c0, c1, c2, level: a.level, scale: a.scale.mul(&b.scale), id: a.id })
     }
 
@@ -215,17 +228,12 @@ impl Evaluator {
     /// [`CkksError::ContextMismatch`].
     pub fn square(&self, a: &Ciphertext) -> Result<Product> {
         self.check("square", a)?;
-        let n = self.context.n();
-        let mut c0 = a.c0.clone();
-        let mut c1 = a.c1.clone();
-        let mut c2 = Poly::scratch(n, a.level + 1);
-        par_chunks2(c1.data_mut(), c2.data_mut(), n, HEAVY, |i, c1, c2| {
-            let m = self.context.q(i);
-            pointwise::mul_into(m, c2, c1, a.c1.limb(i));
-            pointwise::mul_assign(m, c1, a.c0.limb(i));
+        let [c0, c1, c2] = self.product(a.level, |m, i, [c0, c1, c2]| {
+            pointwise::mul_into(m, c0, a.c0.limb(i), a.c0.limb(i));
+            pointwise::mul_into(m, c1, a.c0.limb(i), a.c1.limb(i));
             double(m, c1);
+            pointwise::mul_into(m, c2, a.c1.limb(i), a.c1.limb(i));
         });
-        self.zip(&mut c0, &a.c0, pointwise::mul_assign);
         Ok(Product { c0, c1, c2, level: a.level, scale: a.scale.square(), id: a.id })
     }
 

@@ -1,1 +1,38 @@
-//! Placeholder while the crate is being laid out.
+//! Runs a verified plan.
+//!
+//! [`run`] walks the instructions and hands each to a [`Backend`]; what a packed tensor is depends on the
+//! backend:
+//!
+//! | backend | a packed tensor is | for |
+//! | --- | --- | --- |
+//! | [`CkksBackend`] | ciphertexts | `fhec run` |
+//! | [`ClearBackend`] | slots of f64 | the meaning of a plan; accuracy over a data set |
+//! | [`NoiseBackend`] | slots of f64 with modelled noise | precision over a data set |
+//! | [`CountBackend`] | nothing | numbers of operations |
+//!
+//! Around the encrypted backend stand [`client`] (keys, encryption, decryption) and [`server`] (evaluation), which
+//! meet only in ciphertexts and evaluation keys. The server's side has no way to take a secret key.
+//!
+//! Work is spread over the ambient rayon pool; results do not depend on the number of threads. To choose
+//! it, run inside [`rayon::ThreadPool::install`].
+
+pub mod backend;
+pub mod ckks;
+pub mod clear;
+pub mod client;
+pub mod context;
+pub mod count;
+pub mod driver;
+pub mod error;
+pub mod noise;
+pub mod server;
+
+pub use backend::{Backend, Step};
+pub use ckks::{CkksBackend, Memory};
+pub use clear::ClearBackend;
+pub use client::{Client, EncryptionKey, postprocess, preprocess};
+pub use count::{CountBackend, Counts};
+pub use driver::{Event, Run, Trace, run};
+pub use error::{OpError, Result, RuntimeError};
+pub use noise::NoiseBackend;
+pub use server::{Server, server_context};

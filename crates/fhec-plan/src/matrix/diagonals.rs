@@ -8,6 +8,7 @@ use super::{Matrix, Nest};
 use crate::structure::{offset_range, reach};
 use crate::{TensorId, Weights};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Names one generalised diagonal of a block matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,7 +165,19 @@ impl Diagonals {
 
     /// Fills diagonal number `at` into `out` (length [`Matrix::diagonal_period`], overwritten).
     /// `tensors[i]` holds the weights of the matrix's nest `i` (see [`Diagonals::tensors`]).
-    pub fn fill(&self, matrix: &Matrix, tensors: &[Option<std::sync::Arc<Vec<f64>>>], at: usize, out: &mut [f64]) {
+    pub fn fill(&self, matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>], at: usize, out: &mut [f64]) {
+        self.fill_rotated(matrix, tensors, at, 0, out);
+    }
+
+    /// [`Diagonals::fill`], rotated: entry `k` of `out` is entry `k + left` of the diagonal.
+    pub fn fill_rotated(
+        &self,
+        matrix: &Matrix,
+        tensors: &[Option<Arc<Vec<f64>>>],
+        at: usize,
+        left: usize,
+        out: &mut [f64],
+    ) {
         out.fill(0.0);
         let key = self.keys[at];
         let (p, h) = (matrix.in_period, matrix.out_period);
@@ -174,7 +187,8 @@ impl Diagonals {
             let number = run.nest as usize;
             let (nest, split, bounds) =
                 (&matrix.nests[number], &self.splits[number], &self.bounds[run.bounds as usize]);
-            let start = if h <= p { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) };
+            let start =
+                if h <= p { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) } - left as i64;
             match tensors[number].as_deref() {
                 Some(values) => walk(nest, split, bounds, |step, weight| {
                     out[((start + step) & wrap) as usize] += nest.factor * values[(run.weight + weight) as usize];
@@ -185,11 +199,10 @@ impl Diagonals {
     }
 
     /// The weight tensors that [`Diagonals::fill`] wants, one per nest, loaded once each.
-    pub fn tensors(matrix: &Matrix, weights: &Weights) -> Vec<Option<std::sync::Arc<Vec<f64>>>> {
+    pub fn tensors(matrix: &Matrix, weights: &Weights) -> Vec<Option<Arc<Vec<f64>>>> {
         let mut loaded = BTreeMap::new();
-        let load = |nest: &Nest| {
-            nest.tensor.map(|t| loaded.entry(t).or_insert_with(|| std::sync::Arc::new(weights.values(t))).clone())
-        };
+        let load =
+            |nest: &Nest| nest.tensor.map(|t| loaded.entry(t).or_insert_with(|| Arc::new(weights.values(t))).clone());
         matrix.nests.iter().map(load).collect()
     }
 }
@@ -383,9 +396,13 @@ mod tests {
         let tensors = Diagonals::tensors(m, weights);
         let n = m.diagonal_period();
         let mut acc = vec![vec![0.0; n]; m.out_ciphertexts];
-        let mut d = vec![0.0; n];
+        let (mut d, mut rotated) = (vec![0.0; n], vec![0.0; n]);
         for (at, key) in diagonals.keys().iter().enumerate() {
             diagonals.fill(m, &tensors, at, &mut d);
+            let left = 5 * at % n;
+            diagonals.fill_rotated(m, &tensors, at, left, &mut rotated);
+            rotated.rotate_right(left);
+            assert_eq!(d, rotated);
             let x = &input[key.in_block as usize];
             for k in 0..n {
                 acc[key.out_block as usize][k] += d[k] * x[(k + key.index as usize) % m.in_period];

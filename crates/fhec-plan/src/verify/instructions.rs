@@ -123,7 +123,10 @@ impl Checker<'_> {
                 if x.scale != y.scale {
                     return Err(format!("scales differ, {} and {}", x.scale, y.scale));
                 }
-                Ok(RegisterFacts { degree: x.degree.max(y.degree), period: x.period.max(y.period), ..x })
+                if x.degree != y.degree {
+                    return Err(format!("degrees differ, {} and {}", x.degree, y.degree));
+                }
+                Ok(RegisterFacts { period: x.period.max(y.period), ..x })
             }
             Op::Mul(a, b) => {
                 let (x, y) = self.pair(*a, *b)?;
@@ -174,7 +177,7 @@ impl Checker<'_> {
                 Ok(RegisterFacts { level, scale: x.scale.div(&Scale::prime(q)), ..x })
             }
             Op::LevelDrop { src, level } => {
-                let x = self.linear(*src)?;
+                let x = self.get(*src)?;
                 if *level > x.level {
                     return Err(format!("a drop from level {} to {level}", x.level));
                 }

@@ -1,0 +1,271 @@
+//! Computes on ciphertexts. Holds evaluation keys and never a secret one.
+
+mod accounting;
+mod plaintexts;
+mod value;
+
+pub use accounting::Memory;
+pub use plaintexts::Tier;
+pub use value::CkksValue;
+
+use crate::backend::{Backend, OpResult, Step};
+use crate::error::{OpError, Result, RuntimeError};
+use fhec_ckks::linear::{LinearOptions, rotate_and_sum};
+use fhec_ckks::{Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, chebyshev};
+use fhec_math::Scale;
+use fhec_plan::{LinearTerm, PolyId, VectorId, Verified};
+use plaintexts::Plaintexts;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The encrypted backend for one plan and one set of evaluation keys. Serves any number of runs.
+#[derive(Debug)]
+pub struct CkksBackend {
+    verified: Arc<Verified>,
+    evaluator: Evaluator,
+    encoder: Encoder,
+    plaintexts: Plaintexts,
+}
+
+impl CkksBackend {
+    /// A backend that runs `verified` with `keys`, keeping at most `plaintext_budget` bytes of encoded weights between
+    /// uses. With a budget of 0 every weight is encoded when it is used and forgotten at once: best for a single
+    /// run, since one run uses each just once.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Keys`] where the keys do not reach what the plan uses, [`RuntimeError::Ckks`] where they
+    /// belong to other parameters.
+    pub fn new(
+        verified: Arc<Verified>,
+        context: &Arc<Context>,
+        keys: Arc<EvaluationKeys>,
+        plaintext_budget: u64,
+    ) -> Result<Self> {
+        check_keys(&verified, &keys)?;
+        let evaluator = Evaluator::new(context, keys)?;
+        let plaintexts = Plaintexts::new(&verified, context, plaintext_budget)?;
+        Ok(CkksBackend { evaluator, encoder: Encoder::new(context), plaintexts, verified })
+    }
+
+    /// The plan.
+    pub fn verified(&self) -> &Arc<Verified> {
+        &self.verified
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        self.evaluator.context()
+    }
+
+    /// Encodes all weights that the budget lets stay, so that no run has to.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Instruction`] for weights that do not fit their scale.
+    pub fn prepare(&self) -> Result<()> {
+        self.plaintexts.prepare(&self.verified, &self.encoder)
+    }
+
+    /// Bytes held now, apart from registers.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            keys: self.evaluator.keys().bytes(),
+            weights: self.verified.plan().weights.bytes().len(),
+            plaintexts: self.plaintexts.bytes(),
+            plaintexts_planned: self.plaintexts.planned_bytes(),
+        }
+    }
+
+    /// How many of the plan's diagonals stay in which form.
+    pub fn tiers(&self) -> [(Tier, usize); 3] {
+        self.plaintexts.tiers()
+    }
+
+    fn each(
+        &self,
+        a: &CkksValue,
+        f: impl Fn(&Ciphertext) -> Result<Ciphertext, CkksError> + Sync + Send,
+    ) -> OpResult<CkksValue> {
+        Ok(CkksValue::Ciphertexts(a.ciphertexts()?.par_iter().map(f).collect::<Result<_, CkksError>>()?))
+    }
+
+    fn each_product(
+        &self,
+        a: &CkksValue,
+        f: impl Fn(&fhec_ckks::Product) -> Result<fhec_ckks::Product, CkksError> + Sync + Send,
+    ) -> OpResult<CkksValue> {
+        Ok(CkksValue::Products(a.products()?.par_iter().map(f).collect::<Result<_, CkksError>>()?))
+    }
+
+    fn add_encoded(&self, step: &Step, a: &[Ciphertext], vector: VectorId) -> OpResult<CkksValue> {
+        let [first, ..] = a else { return Ok(CkksValue::Ciphertexts(vec![])) };
+        let encoded = self.plaintexts.vector(&self.encoder, step, vector, first.level(), first.scale())?;
+        let sums = a.par_iter().zip(&*encoded).map(|(c, p)| self.evaluator.add_plain(c, p));
+        Ok(CkksValue::Ciphertexts(sums.collect::<Result<_, CkksError>>()?))
+    }
+}
+
+/// Every key that the plan uses is there and reaches its level.
+fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
+    let have = keys.request();
+    let need = verified.facts().keys();
+    if need.relin.is_some_and(|level| have.relin_level.is_none_or(|l| l < level)) {
+        return Err(RuntimeError::Keys(format!("relinearisation at level {:?}", need.relin)));
+    }
+    for (element, level) in &need.galois {
+        if have.galois.get(element).is_none_or(|l| l < level) {
+            return Err(RuntimeError::Keys(format!("Galois element {element} at level {level}")));
+        }
+    }
+    Ok(())
+}
+
+impl Backend for CkksBackend {
+    type Value = CkksValue;
+    type Input = Vec<Ciphertext>;
+    type Output = Vec<Ciphertext>;
+
+    fn bytes(&self, value: &CkksValue) -> usize {
+        value.bytes()
+    }
+
+    fn input(&self, step: &Step, _: usize, value: Vec<Ciphertext>) -> OpResult<CkksValue> {
+        let facts = step.result;
+        let wrong = |problem: String| Err(OpError::Input(problem));
+        if value.len() != facts.ciphertexts {
+            return wrong(format!("{} ciphertexts were given, {} expected", value.len(), facts.ciphertexts));
+        }
+        for c in &value {
+            if c.context_id() != self.context().id() {
+                return wrong("a ciphertext belongs to other parameters".into());
+            }
+            if c.level() != facts.level || *c.scale() != facts.scale {
+                return wrong(format!(
+                    "a ciphertext has level {} and scale {}, expected are {} and {}",
+                    c.level(),
+                    c.scale(),
+                    facts.level,
+                    facts.scale
+                ));
+            }
+        }
+        Ok(CkksValue::Ciphertexts(value))
+    }
+
+    fn output(&self, _: &Step, _: usize, value: &CkksValue) -> OpResult<Vec<Ciphertext>> {
+        Ok(value.ciphertexts()?.to_vec())
+    }
+
+    fn linear_map(
+        &self,
+        step: &Step,
+        _: &[LinearTerm],
+        sources: &[&CkksValue],
+        bias: Option<VectorId>,
+        out_scale: &Scale,
+    ) -> OpResult<CkksValue> {
+        let options = LinearOptions::default();
+        let mut sum: Option<Vec<Ciphertext>> = None;
+        for source in self.plaintexts.linear(&self.encoder, step) {
+            let group = source.group();
+            let mut inputs = Vec::new();
+            for &term in &group.terms {
+                inputs.extend(sources[term].ciphertexts()?);
+            }
+            let parts = source.map().apply(&self.evaluator, &inputs, &source, &[], out_scale, &options)?;
+            let folded = parts.into_par_iter().map(|c| rotate_and_sum(&self.evaluator, &c, &group.fold));
+            let folded = folded.collect::<Result<Vec<_>, CkksError>>()?;
+            match &mut sum {
+                None => sum = Some(folded),
+                Some(sum) => {
+                    for (a, b) in sum.iter_mut().zip(&folded) {
+                        self.evaluator.add_assign(a, b)?;
+                    }
+                }
+            }
+        }
+        let sum = sum.unwrap_or_default();
+        match bias {
+            Some(bias) => self.add_encoded(step, &sum, bias),
+            None => Ok(CkksValue::Ciphertexts(sum)),
+        }
+    }
+
+    fn polynomial(&self, step: &Step, a: &CkksValue, poly: PolyId, out_scale: &Scale) -> OpResult<CkksValue> {
+        let plan = step.verified.facts().polynomial(poly);
+        self.each(a, |c| chebyshev::eval(&self.evaluator, c, plan, out_scale))
+    }
+
+    fn add(&self, _: &Step, a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
+        value::zip(a, b, |x, y| self.evaluator.add(x, y), |x, y| self.evaluator.add_product(x, y))
+    }
+
+    fn sub(&self, _: &Step, a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
+        value::zip(a, b, |x, y| self.evaluator.sub(x, y), |x, y| self.evaluator.sub_product(x, y))
+    }
+
+    fn negate(&self, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
+        match a {
+            CkksValue::Ciphertexts(_) => self.each(a, |c| self.evaluator.negate(c)),
+            CkksValue::Products(_) => self.each_product(a, |p| self.evaluator.negate_product(p)),
+        }
+    }
+
+    fn mul(&self, _: &Step, a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
+        let pairs = a.ciphertexts()?.par_iter().zip(b.ciphertexts()?);
+        let products = pairs.map(|(x, y)| self.evaluator.mul(x, y));
+        Ok(CkksValue::Products(products.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn square(&self, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
+        let squares = a.ciphertexts()?.par_iter().map(|c| self.evaluator.square(c));
+        Ok(CkksValue::Products(squares.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn mul_scalar(&self, _: &Step, a: &CkksValue, value: f64, scale: &Scale) -> OpResult<CkksValue> {
+        self.each(a, |c| self.evaluator.mul_scalar(c, value, scale))
+    }
+
+    fn mul_vector(&self, step: &Step, a: &CkksValue, vector: VectorId, scale: &Scale) -> OpResult<CkksValue> {
+        let ciphertexts = a.ciphertexts()?;
+        let [first, ..] = ciphertexts else { return Ok(CkksValue::Ciphertexts(vec![])) };
+        let encoded = self.plaintexts.vector(&self.encoder, step, vector, first.level(), scale)?;
+        let products = ciphertexts.par_iter().zip(&*encoded).map(|(c, p)| self.evaluator.mul_plain(c, p));
+        Ok(CkksValue::Ciphertexts(products.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn add_scalar(&self, _: &Step, a: &CkksValue, value: f64) -> OpResult<CkksValue> {
+        self.each(a, |c| self.evaluator.add_scalar(c, value))
+    }
+
+    fn add_vector(&self, step: &Step, a: &CkksValue, vector: VectorId) -> OpResult<CkksValue> {
+        self.add_encoded(step, a.ciphertexts()?, vector)
+    }
+
+    fn rotate(&self, _: &Step, a: &CkksValue, steps: i64) -> OpResult<CkksValue> {
+        self.each(a, |c| self.evaluator.rotate(c, steps))
+    }
+
+    fn relinearise(&self, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
+        let out = a.products()?.par_iter().map(|p| self.evaluator.relinearise(p));
+        Ok(CkksValue::Ciphertexts(out.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn rescale(&self, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
+        match a {
+            CkksValue::Ciphertexts(_) => self.each(a, |c| self.evaluator.rescale(c)),
+            CkksValue::Products(_) => self.each_product(a, |p| self.evaluator.rescale_product(p)),
+        }
+    }
+
+    fn relinearise_rescale(&self, _: &Step, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
+        let out = a.products()?.par_iter().map(|p| self.evaluator.relinearise_rescale(p));
+        Ok(CkksValue::Ciphertexts(out.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn level_drop(&self, _: &Step, a: &CkksValue, level: usize) -> OpResult<CkksValue> {
+        match a {
+            CkksValue::Ciphertexts(_) => self.each(a, |c| self.evaluator.drop_to_level(c, level)),
+            CkksValue::Products(_) => self.each_product(a, |p| self.evaluator.drop_product_to_level(p, level)),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Encoded weights: made from the loop nests at the level and scale of use, kept as far as a budget allows.
+//!
+//! A diagonal exists in one of three tiers. *Evaluation* keeps it ready to multiply (one word for each distinct
+//! slot pair and limb), *coefficients* keeps the rounded integers (a word for each distinct slot pair, whatever
+//! the number of limbs) and transforms them at each use, *transient* makes everything anew. The tiers are
+//! fixed when the store is made, so they do not depend on the order of use: as many diagonals as possible get
+//! coefficients, since those are the smallest and save filling and FFT; the rest of the budget then lifts diagonals
+//! to evaluation form, in the order of the program.
+
+use crate::backend::{OpResult, Step};
+use crate::error::{OpError, Result, RuntimeError};
+use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap};
+use fhec_ckks::{CkksError, CoeffPlaintext, Context, Encoder, Plaintext, QpPlaintext};
+use fhec_math::Scale;
+use fhec_plan::linear::LinearGroup;
+use fhec_plan::{Diagonals, Instruction, MatrixId, Op, VectorId, Verified};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// How a diagonal is kept between uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Not at all.
+    Transient,
+    /// As rounded coefficients.
+    Coefficients,
+    /// Ready to multiply.
+    Evaluation,
+}
+
+/// Loaded weights of the nests of one matrix.
+type Tensors = Vec<Option<Arc<Vec<f64>>>>;
+
+#[derive(Debug)]
+struct Diagonal {
+    tier: Tier,
+    coefficients: OnceLock<Arc<CoeffPlaintext>>,
+    evaluation: OnceLock<Arc<QpPlaintext>>,
+}
+
+/// Everything about one group of a linear map instruction that does not depend on the data.
+#[derive(Debug)]
+struct Group {
+    map: LinearMap,
+    level: usize,
+    /// Scale of the diagonals of each term of the instruction.
+    scales: BTreeMap<usize, Scale>,
+    diagonals: Vec<Diagonal>,
+}
+
+/// Key of an encoded vector: the instruction that uses it.
+type VectorCell = OnceLock<Arc<Vec<Plaintext>>>;
+
+/// The store of all encoded weights of a plan.
+#[derive(Debug)]
+pub(super) struct Plaintexts {
+    /// By instruction.
+    groups: BTreeMap<usize, Vec<Group>>,
+    /// By instruction; only those that the budget lets stay.
+    vectors: BTreeMap<usize, VectorCell>,
+    tensors: Vec<OnceLock<Tensors>>,
+    bytes: AtomicUsize,
+    planned: usize,
+}
+
+impl Plaintexts {
+    pub(super) fn new(verified: &Verified, context: &Context, budget: u64) -> Result<Self> {
+        let plan = verified.plan();
+        let mut store = Plaintexts {
+            groups: BTreeMap::new(),
+            vectors: BTreeMap::new(),
+            tensors: plan.matrices.iter().map(|_| OnceLock::new()).collect(),
+            bytes: AtomicUsize::new(0),
+            planned: 0,
+        };
+        for (number, instruction) in plan.instructions.iter().enumerate() {
+            let Op::LinearMap { terms, out_scale, .. } = &instruction.op else { continue };
+            let mut groups = Vec::new();
+            for group in verified.facts().groups(number) {
+                let level = verified.register(terms[group.terms[0]].src).level;
+                let in_blocks = group.terms.iter().map(|&t| plan.matrices[terms[t].matrix.index()].in_ciphertexts);
+                let out_blocks = verified.register(instruction.dst).ciphertexts;
+                let scale_of = |&t: &usize| {
+                    let source = &verified.register(terms[t].src).scale;
+                    (t, LinearMap::plaintext_scale(context, level, source, out_scale, true))
+                };
+                let new =
+                    || Diagonal { tier: Tier::Transient, coefficients: OnceLock::new(), evaluation: OnceLock::new() };
+                groups.push(Group {
+                    map: LinearMap::new(group.bsgs.terms(), in_blocks.sum(), out_blocks)?,
+                    level,
+                    scales: group.terms.iter().map(scale_of).collect(),
+                    diagonals: group.sources.iter().map(|_| new()).collect(),
+                });
+            }
+            store.groups.insert(number, groups);
+        }
+        store.assign(verified, context, usize::try_from(budget).unwrap_or(usize::MAX));
+        Ok(store)
+    }
+
+    /// Decides what stays; see the module documentation. Vectors come first: there are few of them.
+    fn assign(&mut self, verified: &Verified, context: &Context, budget: usize) {
+        let plan = verified.plan();
+        let mut left = budget;
+        let mut take = |bytes: usize| {
+            let fits = bytes <= left;
+            if fits {
+                left -= bytes;
+            }
+            fits
+        };
+        for (number, instruction) in plan.instructions.iter().enumerate() {
+            if let Some((vector, level)) = encoded_vector(verified, instruction) {
+                let bytes = plan.vectors[vector.index()].ciphertexts * context.n() * 8 * (level + 1);
+                if take(bytes) {
+                    self.vectors.insert(number, OnceLock::new());
+                }
+            }
+        }
+        let words = |number: usize, group: usize| {
+            let Op::LinearMap { terms, .. } = &plan.instructions[number].op else { return 0 };
+            let first = verified.facts().groups(number)[group].terms[0];
+            2 * plan.matrices[terms[first].matrix.index()].diagonal_period()
+        };
+        for target in [Tier::Coefficients, Tier::Evaluation] {
+            for (&number, groups) in &mut self.groups {
+                for (at, group) in groups.iter_mut().enumerate() {
+                    let coefficients = 8 * words(number, at);
+                    let evaluation = coefficients * context.qp_limbs(group.level);
+                    let more = if target == Tier::Coefficients { coefficients } else { evaluation - coefficients };
+                    for diagonal in &mut group.diagonals {
+                        // Nothing is lifted past a tier that it did not get.
+                        let ready = target == Tier::Coefficients || diagonal.tier == Tier::Coefficients;
+                        if ready && take(more) {
+                            diagonal.tier = target;
+                        }
+                    }
+                }
+            }
+        }
+        self.planned = budget - left;
+    }
+
+    /// Bytes cached now.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that will be cached.
+    pub(super) fn planned_bytes(&self) -> usize {
+        self.planned
+    }
+
+    /// Number of diagonals in each tier.
+    pub(super) fn tiers(&self) -> [(Tier, usize); 3] {
+        [Tier::Transient, Tier::Coefficients, Tier::Evaluation].map(|tier| {
+            let all = self.groups.values().flatten().flat_map(|g| &g.diagonals);
+            (tier, all.filter(|d| d.tier == tier).count())
+        })
+    }
+
+    /// Encodes everything that stays.
+    pub(super) fn prepare(&self, verified: &Verified, encoder: &Encoder) -> Result<()> {
+        for number in 0..verified.plan().instructions.len() {
+            let step = Step::new(verified, number);
+            self.prepare_step(&step, encoder).map_err(|source| RuntimeError::Instruction {
+                number,
+                op: step.instruction.op.name(),
+                layer: verified.plan().layers[step.instruction.layer.index()].name.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn prepare_step(&self, step: &Step, encoder: &Encoder) -> OpResult<()> {
+        for source in self.linear(encoder, step) {
+            (0..source.own.diagonals.len()).into_par_iter().try_for_each(|i| source.warm(i))?;
+        }
+        let Some((vector, level)) = encoded_vector(step.verified, step.instruction) else { return Ok(()) };
+        if self.vectors.contains_key(&step.number) {
+            let scale = match &step.instruction.op {
+                Op::MulVector { scale, .. } => scale,
+                _ => &step.result.scale,
+            };
+            self.vector(encoder, step, vector, level, scale)?;
+        }
+        Ok(())
+    }
+
+    /// The sources of diagonals for the groups of a linear map.
+    pub(super) fn linear<'a>(&'a self, encoder: &'a Encoder, step: &Step<'a>) -> impl Iterator<Item = GroupSource<'a>> {
+        let own = self.groups.get(&step.number).map_or(&[][..], Vec::as_slice);
+        let groups = step.verified.facts().groups(step.number);
+        let (instruction, verified) = (step.instruction, step.verified);
+        own.iter().zip(groups).map(move |(own, group)| GroupSource {
+            store: self,
+            encoder,
+            verified,
+            instruction,
+            group,
+            own,
+        })
+    }
+
+    /// The loaded weights of a matrix.
+    fn tensors(&self, verified: &Verified, matrix: MatrixId) -> &Tensors {
+        let plan = verified.plan();
+        self.tensors[matrix.index()].get_or_init(|| Diagonals::tensors(&plan.matrices[matrix.index()], &plan.weights))
+    }
+
+    /// An encoded vector, one plaintext for each ciphertext.
+    pub(super) fn vector(
+        &self,
+        encoder: &Encoder,
+        step: &Step,
+        vector: VectorId,
+        level: usize,
+        scale: &Scale,
+    ) -> OpResult<Arc<Vec<Plaintext>>> {
+        let cell = self.vectors.get(&step.number);
+        if let Some(found) = cell.and_then(OnceLock::get) {
+            return Ok(Arc::clone(found));
+        }
+        let plan = step.verified.plan();
+        let values = plan.vectors[vector.index()].values(&plan.weights);
+        let encoded = values.par_iter().map(|v| encoder.encode(v, level, scale)).collect::<Result<_, CkksError>>()?;
+        let encoded: Arc<Vec<Plaintext>> = Arc::new(encoded);
+        if let Some(cell) = cell
+            && cell.set(Arc::clone(&encoded)).is_ok()
+        {
+            let bytes: usize = encoded.iter().map(|p| std::mem::size_of_val(p.poly().data())).sum();
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(encoded)
+    }
+}
+
+/// The vector that an instruction encodes, and at which level.
+fn encoded_vector(verified: &Verified, instruction: &Instruction) -> Option<(VectorId, usize)> {
+    match &instruction.op {
+        Op::LinearMap { bias, .. } => bias.map(|b| (b, verified.register(instruction.dst).level)),
+        Op::AddVector { src, vector } | Op::MulVector { src, vector, .. } => {
+            Some((*vector, verified.register(*src).level))
+        }
+        _ => None,
+    }
+}
+
+/// Diagonals of one group of one linear map.
+pub(super) struct GroupSource<'a> {
+    store: &'a Plaintexts,
+    encoder: &'a Encoder,
+    verified: &'a Verified,
+    instruction: &'a Instruction,
+    group: &'a LinearGroup,
+    own: &'a Group,
+}
+
+impl GroupSource<'_> {
+    /// The terms that belong to the group.
+    pub(super) fn group(&self) -> &LinearGroup {
+        self.group
+    }
+
+    /// The map to apply.
+    pub(super) fn map(&self) -> &LinearMap {
+        &self.own.map
+    }
+
+    /// Keeps diagonal `index` in the form of its tier.
+    fn warm(&self, index: usize) -> OpResult<()> {
+        match self.own.diagonals[index].tier {
+            Tier::Transient => Ok(()),
+            Tier::Coefficients => self.coefficients(index).map(drop).map_err(OpError::from),
+            Tier::Evaluation => self.plaintext(index).map(drop).map_err(OpError::from),
+        }
+    }
+
+    /// Rounded coefficients of diagonal `index`.
+    fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {
+        let diagonal = &self.own.diagonals[index];
+        if let Some(found) = diagonal.coefficients.get() {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(self.encode(index)?);
+        if diagonal.tier == Tier::Coefficients && diagonal.coefficients.set(Arc::clone(&made)).is_ok() {
+            self.store.bytes.fetch_add(made.bytes(), Ordering::Relaxed);
+        }
+        Ok(made)
+    }
+
+    fn encode(&self, index: usize) -> Result<CoeffPlaintext, CkksError> {
+        let (id, source) = (self.group.bsgs.terms()[index], self.group.sources[index]);
+        let Op::LinearMap { terms, .. } = &self.instruction.op else {
+            return Err(CkksError::Parameters("diagonals of an instruction that is no linear map".into()));
+        };
+        let number = terms[source.term].matrix;
+        let matrix = &self.verified.plan().matrices[number.index()];
+        let tensors = self.store.tensors(self.verified, number);
+        let mut values = vec![0.0; matrix.diagonal_period()];
+        // The diagonal as the giant step wants it: entry k is entry k + left of the stored one.
+        let left = id.source_row(0, matrix.in_period, matrix.out_period);
+        self.verified.facts().diagonals(number).fill_rotated(matrix, tensors, source.diagonal, left, &mut values);
+        self.encoder.encode_coeffs(&values, &self.own.scales[&source.term])
+    }
+}
+
+impl DiagonalSource for GroupSource<'_> {
+    fn diagonals(&self) -> &[DiagonalId] {
+        self.group.bsgs.terms()
+    }
+
+    fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {
+        let diagonal = &self.own.diagonals[index];
+        if let Some(found) = diagonal.evaluation.get() {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(self.encoder.qp_plaintext(&*self.coefficients(index)?, self.own.level)?);
+        if diagonal.tier == Tier::Evaluation && diagonal.evaluation.set(Arc::clone(&made)).is_ok() {
+            self.store.bytes.fetch_add(made.bytes(), Ordering::Relaxed);
+        }
+        Ok(made)
+    }
+}

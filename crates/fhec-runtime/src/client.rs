@@ -1,0 +1,218 @@
+//! The client's side: keys, encryption of inputs, decryption of outputs. Needs only the head of a plan.
+//!
+//! A decryption contains the encryption noise, and that tells something about the key (2020/1533): the
+//! decrypted values must stay with the key holder, or be rounded to the predicted precision
+//! ([`Output::error_std`](fhec_plan::Output::error_std)) before anybody else sees them.
+
+use crate::clear::{pack, unpack};
+use crate::context::{context, key_request};
+use crate::error::{Result, RuntimeError};
+use fhec_ckks::container::{BundleEntry, BundleForm};
+use fhec_ckks::{
+    Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, PublicKey, SecretKey,
+};
+use fhec_math::SecretRng;
+use fhec_plan::verify::check_head;
+use fhec_plan::{Insecure, PlanHead, Postprocess};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The key to encrypt with.
+#[derive(Clone, Copy, Debug)]
+pub enum EncryptionKey<'a> {
+    /// The secret key: half the size, less noise.
+    Secret(&'a SecretKey),
+    /// The public key.
+    Public(&'a PublicKey),
+}
+
+/// A client of one plan.
+#[derive(Debug)]
+pub struct Client {
+    head: PlanHead,
+    context: Arc<Context>,
+    encoder: Encoder,
+    encryptor: Encryptor,
+}
+
+impl Client {
+    /// A client of the plan with this head. `insecure` is for tests.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Insecure`], [`RuntimeError::Ciphertexts`] for a head that does not pass verification.
+    pub fn new(head: PlanHead, insecure: Option<InsecureToken>) -> Result<Self> {
+        let policy = if insecure.is_some() { Insecure::AllowForTests } else { Insecure::Refuse };
+        if head.parameters.security.is_none() && insecure.is_none() {
+            return Err(RuntimeError::Insecure);
+        }
+        check_head(&head.parameters, &head.inputs, &head.outputs, policy)
+            .map_err(|e| RuntimeError::Ciphertexts { name: head.model.clone(), problem: e.to_string() })?;
+        let context = context(&head.parameters, insecure)?;
+        let (encoder, encryptor) = (Encoder::new(&context), Encryptor::new(&context));
+        Ok(Client { head, context, encoder, encryptor })
+    }
+
+    /// The head of the plan.
+    pub fn head(&self) -> &PlanHead {
+        &self.head
+    }
+
+    /// The engine's context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The evaluation keys that the plan wants.
+    pub fn key_request(&self) -> KeyRequest {
+        key_request(&self.head.keys)
+    }
+
+    /// A fresh secret key.
+    pub fn generate_secret(&self, rng: &mut SecretRng) -> SecretKey {
+        SecretKey::generate(&self.context, rng)
+    }
+
+    /// A public key for `secret`.
+    pub fn generate_public(&self, secret: &SecretKey, rng: &mut SecretRng) -> PublicKey {
+        PublicKey::generate(secret, rng)
+    }
+
+    /// All evaluation keys of the plan. `progress` is called with keys done and to do.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] for a manifest that the parameters cannot satisfy.
+    pub fn generate_evaluation(
+        &self,
+        secret: &SecretKey,
+        rng: &mut SecretRng,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<EvaluationKeys> {
+        Ok(EvaluationKeys::generate(secret, &self.key_request(), rng, progress)?)
+    }
+
+    /// Encrypts input number `index`: a row-major tensor in the units of the model, one ciphertext after the
+    /// other.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::InputSize`], [`RuntimeError::InputValue`], and
+    /// [`RuntimeError::Ckks`] for values that do not fit the scale or a key of other parameters.
+    pub fn encrypt_input(
+        &self,
+        index: usize,
+        values: &[f64],
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        let input = self.head.inputs.get(index).ok_or(RuntimeError::NoPort { what: "input", index })?;
+        let slots = pack(input, values)?;
+        let blocks = slots.values().par_chunks_exact(slots.period());
+        let encoded = blocks.map(|v| self.encoder.encode(v, input.level, &input.scale));
+        let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
+        let encrypt = |(index, plaintext)| -> Result<BundleEntry> {
+            let form = match key {
+                EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, plaintext, rng)?),
+                EncryptionKey::Public(key) => BundleForm::Full(self.encryptor.encrypt_pk(key, plaintext, rng)?),
+            };
+            Ok(BundleEntry { name: input.name.clone(), index, form })
+        };
+        (0..).zip(&encoded).map(encrypt).collect()
+    }
+
+    /// Encrypts all inputs, one tensor each.
+    ///
+    /// # Errors
+    /// [`RuntimeError::InputCount`], and as [`Client::encrypt_input`].
+    pub fn encrypt(&self, values: &[Vec<f64>], key: EncryptionKey, rng: &mut SecretRng) -> Result<Vec<BundleEntry>> {
+        if values.len() != self.head.inputs.len() {
+            return Err(RuntimeError::InputCount { found: values.len(), expected: self.head.inputs.len() });
+        }
+        let mut bundle = Vec::new();
+        for (index, values) in values.iter().enumerate() {
+            bundle.extend(self.encrypt_input(index, values, key, rng)?);
+        }
+        Ok(bundle)
+    }
+
+    /// Decrypts output number `index` to a row-major tensor in the units of the model. Postprocessing is not applied;
+    /// see [`postprocess`].
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Ciphertexts`] where the bundle does not hold the output at the level and
+    /// scale that the plan promises, [`RuntimeError::Ckks`] for ciphertexts of other parameters.
+    pub fn decrypt_output(&self, index: usize, bundle: &[BundleEntry], secret: &SecretKey) -> Result<Vec<f64>> {
+        let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
+        let (layout, level, scale) = (&output.layout, output.level, &output.scale);
+        let ciphertexts = collect(&self.context, bundle, &output.name, layout.ciphertexts, level, scale)?;
+        let decrypt =
+            |c: &Ciphertext| -> Result<Vec<f64>> { Ok(self.encoder.decode(&self.encryptor.decrypt(secret, c)?)?) };
+        let slots = ciphertexts.par_iter().map(decrypt).collect::<Result<Vec<_>>>()?;
+        Ok(unpack(output, &crate::clear::Slots::new(layout.slots, slots.concat())))
+    }
+}
+
+/// The ciphertexts of one input or output out of a bundle, in order, checked against the plan.
+pub(crate) fn collect(
+    context: &Context,
+    bundle: &[BundleEntry],
+    name: &str,
+    count: usize,
+    level: usize,
+    scale: &fhec_math::Scale,
+) -> Result<Vec<Ciphertext>> {
+    let wrong = |problem: String| RuntimeError::Ciphertexts { name: name.into(), problem };
+    let mut found: Vec<Option<Ciphertext>> = (0..count).map(|_| None).collect();
+    for entry in bundle.iter().filter(|e| e.name == name) {
+        let place = found
+            .get_mut(entry.index as usize)
+            .ok_or_else(|| wrong(format!("there is a ciphertext {}, the plan has {count}", entry.index)))?;
+        let ciphertext = entry.form.expand(context)?;
+        if ciphertext.level() != level || ciphertext.scale() != scale {
+            return Err(wrong(format!(
+                "ciphertext {} has level {} and scale {}, the plan says {level} and {scale}",
+                entry.index,
+                ciphertext.level(),
+                ciphertext.scale()
+            )));
+        }
+        if place.replace(ciphertext).is_some() {
+            return Err(wrong(format!("ciphertext {} is there twice", entry.index)));
+        }
+    }
+    let missing = found.iter().position(Option::is_none);
+    match missing {
+        Some(i) => Err(wrong(format!("ciphertext {i} of {count} is missing"))),
+        None => Ok(found.into_iter().flatten().collect()),
+    }
+}
+
+/// Applies what the plan leaves to the client to a row-major tensor of the given shape.
+pub fn postprocess(steps: &[Postprocess], shape: &[usize], values: &mut [f64]) {
+    for Postprocess::Softmax { axis } in steps {
+        let Some(&extent) = shape.get(*axis) else { continue };
+        let inner: usize = shape[axis + 1..].iter().product();
+        let lines = values.len() / extent.max(1);
+        for line in 0..lines {
+            let at = |i: usize| (line / inner * extent + i) * inner + line % inner;
+            let largest = (0..extent).map(|i| values[at(i)]).fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = (0..extent).map(|i| (values[at(i)] - largest).exp()).sum();
+            for i in 0..extent {
+                values[at(i)] = (values[at(i)] - largest).exp() / sum;
+            }
+        }
+    }
+}
+
+/// Turns raw pixels (0 … 255, row-major, the tensor's shape) into the values that the network expects. The channel of
+/// a pixel is its index along the first axis of the shape that has as many entries as there are channels, the batch
+/// axis apart.
+pub fn preprocess(input: &fhec_plan::Input, pixels: &mut [f64]) {
+    let Some(pre) = &input.preprocess else { return };
+    let channels = pre.mean.len().max(pre.std.len());
+    let axis = input.shape.iter().enumerate().skip(1).find(|(_, d)| **d == channels).map(|(i, _)| i);
+    let inner: usize = axis.map_or(1, |a| input.shape[a + 1..].iter().product());
+    for (i, pixel) in pixels.iter_mut().enumerate() {
+        let channel = if axis.is_some() { i / inner % channels } else { 0 };
+        let of = |list: &[f64], default: f64| list.get(channel).or(list.first()).copied().unwrap_or(default);
+        *pixel = (*pixel * pre.scale - of(&pre.mean, 0.0)) / of(&pre.std, 1.0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Why a run, an encryption or a decryption failed.
+
+use fhec_ckks::CkksError;
+
+/// Why an operation of a backend failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The engine refused.
+    #[error(transparent)]
+    Ckks(#[from] CkksError),
+    /// A register holds something else than the operation takes; a verified plan does not do that.
+    #[error("register holds {found}, {expected} expected")]
+    Kind {
+        /// What was expected.
+        expected: &'static str,
+        /// What the register holds.
+        found: &'static str,
+    },
+    /// An input that does not fit the plan.
+    #[error("{0}")]
+    Input(String),
+}
+
+/// Why something failed, with its place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// An instruction failed.
+    #[error("instruction {number} ({op}, layer {layer:?}): {source}")]
+    Instruction {
+        /// Number, counted from 0.
+        number: usize,
+        /// Operation.
+        op: &'static str,
+        /// Layer it belongs to.
+        layer: String,
+        /// Why.
+        source: OpError,
+    },
+    /// The number of inputs differs from the plan's.
+    #[error("{found} inputs were given, the plan has {expected}")]
+    InputCount {
+        /// Given.
+        found: usize,
+        /// Of the plan.
+        expected: usize,
+    },
+    /// An input tensor of the wrong size.
+    #[error("input {name:?} has {found} values, shape {shape:?} needs {expected}")]
+    InputSize {
+        /// Name of the input.
+        name: String,
+        /// Values given.
+        found: usize,
+        /// Values needed.
+        expected: usize,
+        /// Shape in the plan.
+        shape: Vec<usize>,
+    },
+    /// An input value that is infinite or not a number.
+    #[error("input {name:?}: value {index} is not finite")]
+    InputValue {
+        /// Name of the input.
+        name: String,
+        /// Index of the value.
+        index: usize,
+    },
+    /// Ciphertexts that do not fit the input or output they are meant for.
+    #[error("{name:?}: {problem}")]
+    Ciphertexts {
+        /// Name of the input or output.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is no such input or output.
+    #[error("the plan has no {what} {index}")]
+    NoPort {
+        /// "input" or "output".
+        what: &'static str,
+        /// Index asked for.
+        index: usize,
+    },
+    /// The evaluation keys lack something that the plan uses.
+    #[error("the evaluation keys do not fit the plan: {0}")]
+    Keys(String),
+    /// The plan claims no security level.
+    #[error("the plan's parameters protect nothing; they are for tests")]
+    Insecure,
+    /// The engine refused.
+    #[error(transparent)]
+    Ckks(#[from] CkksError),
+}
+
+/// Result with the error of this crate.
+pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
