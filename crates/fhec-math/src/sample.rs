@@ -127,10 +127,11 @@ fn fill_uniform(m: &Modulus, out: &mut [u64], mut fill: impl FnMut(&mut [u8])) {
             let mut raw = [0; 8];
             raw.copy_from_slice(word);
             let value = u64::from_le_bytes(raw) & mask;
-            if value < m.value() && done < out.len() {
-                out[done] = value;
-                done += 1;
-            }
+            let Some(slot) = out.get_mut(done) else { break };
+            // Written in any case and kept if it fits: primes just above a power of two reject every second word,
+            // and no predictor knows which.
+            *slot = value;
+            done += usize::from(value < m.value());
         }
     }
     bytes.zeroize();

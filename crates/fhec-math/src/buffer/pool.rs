@@ -9,8 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Smaller blocks are served well by the allocator.
 pub(super) const MIN_WORDS: usize = 4096;
-/// Bytes kept at most. When this is exceeded, everything kept is freed: sizes that are no longer in use go, those
-/// that are in use come back at once.
+/// Bytes kept at most; the sizes that were not asked for the longest time go first.
 const MAX_BYTES: usize = 256 << 20;
 
 /// A block and the number of words allocated for it.
@@ -19,41 +18,69 @@ pub(super) struct Block {
     pub(super) capacity: usize,
 }
 
+impl Block {
+    fn bytes(&self) -> usize {
+        self.capacity * size_of::<u64>()
+    }
+}
+
 // SAFETY: a block in the pool is owned by the pool; plain memory has no thread.
 unsafe impl Send for Block {}
 
-struct Pool {
-    /// Capacity in words to blocks.
-    blocks: BTreeMap<usize, Vec<Block>>,
-    bytes: usize,
+/// Free blocks of one capacity.
+struct Class {
+    blocks: Vec<Block>,
+    /// Value of the clock when a block was last taken or put.
+    used: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { blocks: BTreeMap::new(), bytes: 0 });
+struct Pool {
+    /// By capacity in words.
+    classes: BTreeMap<usize, Class>,
+    bytes: usize,
+    clock: u64,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { classes: BTreeMap::new(), bytes: 0, clock: 0 });
 
 /// A block of at least `words` words, and not many more, with old contents.
 pub(super) fn take(words: usize) -> Option<Block> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    let (_, list) = pool.blocks.range_mut(words..=words + words / 8).find(|(_, list)| !list.is_empty())?;
-    let block = list.pop()?;
-    pool.bytes -= block.capacity * size_of::<u64>();
+    pool.clock += 1;
+    let clock = pool.clock;
+    let (_, class) = pool.classes.range_mut(words..=words + words / 8).find(|(_, c)| !c.blocks.is_empty())?;
+    class.used = clock;
+    let block = class.blocks.pop()?;
+    pool.bytes -= block.bytes();
     Some(block)
 }
 
 /// Keeps a block; returns the blocks that must be freed instead.
 pub(super) fn put(block: Block) -> Vec<Block> {
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    let bytes = block.capacity * size_of::<u64>();
     let mut freed = Vec::new();
-    if pool.bytes + bytes > MAX_BYTES {
-        freed = std::mem::take(&mut pool.blocks).into_values().flatten().collect();
-        pool.bytes = 0;
-        if bytes > MAX_BYTES {
-            freed.push(block);
-            return freed;
+    if block.bytes() > MAX_BYTES {
+        freed.push(block);
+        return freed;
+    }
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    pool.clock += 1;
+    let clock = pool.clock;
+    pool.bytes += block.bytes();
+    let class = pool.classes.entry(block.capacity).or_insert_with(|| Class { blocks: Vec::new(), used: clock });
+    class.used = clock;
+    class.blocks.push(block);
+    while pool.bytes > MAX_BYTES {
+        let Some((&capacity, class)) = pool.classes.iter_mut().min_by_key(|(_, c)| c.used) else { break };
+        match class.blocks.pop() {
+            Some(oldest) => {
+                pool.bytes -= oldest.bytes();
+                freed.push(oldest);
+            }
+            None => {
+                pool.classes.remove(&capacity);
+            }
         }
     }
-    pool.bytes += bytes;
-    pool.blocks.entry(block.capacity).or_default().push(block);
     freed
 }
 

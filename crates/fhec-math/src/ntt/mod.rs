@@ -1,5 +1,7 @@
 //! The negacyclic number-theoretic transform modulo one prime.
 
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 mod portable;
 mod root;
 
@@ -31,6 +33,8 @@ pub struct NttTable {
 type Cache = BTreeMap<(u64, u32), Weak<NttTable>>;
 
 enum Kernel {
+    #[cfg(target_arch = "x86_64")]
+    Ifma(ifma::IfmaNtt),
     Portable(PortableNtt),
 }
 
@@ -61,18 +65,34 @@ impl NttTable {
         Ok(table)
     }
 
-    /// A fresh table with the kernels asked for, outside the cache; for tests and measurements.
+    /// A fresh table with the kernels asked for, outside the cache; for tests and measurements. The portable
+    /// kernels also stand in where the others do not exist: on other processors, and for degrees below 2^8.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub fn with_kernels(p: u64, log_n: u32, _kernels: Kernels) -> Result<Self, MathError> {
+    pub fn with_kernels(p: u64, log_n: u32, kernels: Kernels) -> Result<Self, MathError> {
         let modulus = Modulus::new(p)?;
         if !LOG_N_RANGE.contains(&log_n) {
             return Err(MathError::BadDegree { log_n });
         }
         let psi = root::primitive_root(&modulus, log_n)?;
-        let kernel = Kernel::Portable(PortableNtt::new(&modulus, log_n, psi)?);
+        let kernel = Self::kernel(&modulus, log_n, psi, kernels)?;
         Ok(Self { modulus, log_n, psi, kernel })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn kernel(m: &Modulus, log_n: u32, psi: u64, kernels: Kernels) -> Result<Kernel, MathError> {
+        let wanted = kernels == Kernels::Avx512Ifma && crate::cpu::detect() == Kernels::Avx512Ifma;
+        if wanted && log_n >= ifma::MIN_LOG_N {
+            // SAFETY: the instructions were just detected.
+            return Ok(Kernel::Ifma(unsafe { ifma::IfmaNtt::new(m, log_n, psi) }));
+        }
+        Ok(Kernel::Portable(PortableNtt::new(m, log_n, psi)?))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn kernel(m: &Modulus, log_n: u32, psi: u64, _kernels: Kernels) -> Result<Kernel, MathError> {
+        Ok(Kernel::Portable(PortableNtt::new(m, log_n, psi)?))
     }
 
     /// The prime.
@@ -102,6 +122,8 @@ impl NttTable {
     pub fn forward(&self, limb: &mut [u64]) {
         self.check(limb);
         match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.forward(limb),
             Kernel::Portable(k) => k.forward(limb),
         }
     }
@@ -113,6 +135,8 @@ impl NttTable {
     pub fn inverse(&self, limb: &mut [u64]) {
         self.check(limb);
         match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.inverse(limb),
             Kernel::Portable(k) => k.inverse(limb),
         }
     }

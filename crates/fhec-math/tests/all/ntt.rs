@@ -1,20 +1,9 @@
 //! The transform against its definition and against schoolbook products.
 
 use fhec_math::cpu::{Kernels, detect};
-use fhec_math::{Modulus, NttTable, ntt_primes_below, ntt_primes_near};
+use fhec_math::{MathError, Modulus, NttTable, ntt_primes_below, ntt_primes_near, pointwise};
 
-/// Deterministic words for test inputs.
-fn words(seed: u64, n: usize, p: u64) -> Vec<u64> {
-    let mut x = seed | 1;
-    (0..n)
-        .map(|_| {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            (u128::from(x) * u128::from(p) >> 64) as u64
-        })
-        .collect()
-}
+use crate::common::words;
 
 fn tables(p: u64, log_n: u32) -> Vec<NttTable> {
     let mut kinds = vec![Kernels::Portable];
@@ -37,19 +26,26 @@ fn schoolbook(m: &Modulus, a: &[u64], b: &[u64]) -> Vec<u64> {
     out
 }
 
+/// Primes on both sides of every width at which the kernels change their reductions.
 fn primes(log_n: u32) -> Vec<u64> {
-    let mut primes: Vec<u64> = [50, 49, 46, 40, 35, 30, 26, 25]
-        .iter()
-        .flat_map(|&bits| ntt_primes_below(bits, log_n).take(2).chain(ntt_primes_near(f64::from(bits), log_n).take(2)))
-        .collect();
+    let mut primes: Vec<u64> = Vec::new();
+    for bits in [50, 49, 48, 47, 46, 45, 44, 40, 36, 35, 34, 30, 27, 25] {
+        primes.extend(ntt_primes_below(bits, log_n).take(1));
+        if bits < 50 {
+            primes.extend(ntt_primes_near(bits, log_n).filter(|p| p >> bits == 1).take(1));
+        }
+        // Fractions of a power of two, where 2^52/p is just below or above a bound.
+        primes.extend(ntt_primes_near(f64::from(bits) - 0.5, log_n).take(1));
+    }
     primes.sort_unstable();
     primes.dedup();
+    primes.retain(|p| p % (2 << log_n) == 1);
     primes
 }
 
 #[test]
 fn values_are_those_of_the_definition() {
-    for log_n in 4..=8 {
+    for log_n in 4..=9 {
         for p in primes(log_n) {
             let n = 1usize << log_n;
             for table in tables(p, log_n) {
@@ -71,7 +67,7 @@ fn values_are_those_of_the_definition() {
 #[test]
 fn products_are_negacyclic() {
     for log_n in 4..=10 {
-        for p in primes(log_n) {
+        for p in primes(log_n).into_iter().step_by(if log_n > 8 { 5 } else { 1 }) {
             let n = 1usize << log_n;
             let edge = vec![p - 1; n];
             for table in tables(p, log_n) {
@@ -80,7 +76,7 @@ fn products_are_negacyclic() {
                     let (mut x, mut y) = (a.clone(), b.clone());
                     table.forward(&mut x);
                     table.forward(&mut y);
-                    fhec_math::pointwise::mul_assign(&m, &mut x, &y);
+                    pointwise::mul_assign(&m, &mut x, &y);
                     table.inverse(&mut x);
                     assert_eq!(x, schoolbook(&m, &a, &b), "p={p} log_n={log_n}");
                 }
@@ -88,3 +84,84 @@ fn products_are_negacyclic() {
         }
     }
 }
+
+/// Inputs that drive lazy values to their bounds.
+fn hard_inputs(p: u64, n: usize) -> Vec<Vec<u64>> {
+    let mut one_hot = vec![0; n];
+    one_hot[n - 1] = p - 1;
+    let alternating = (0..n).map(|i| if i % 2 == 0 { p - 1 } else { 0 }).collect();
+    let halves = (0..n).map(|i| if i < n / 2 { p - 1 } else { 1 }).collect();
+    vec![words(p, n, p), vec![p - 1; n], vec![0; n], one_hot, alternating, halves]
+}
+
+#[test]
+fn kernels_agree_for_every_degree() {
+    for log_n in 8..=17 {
+        let step = if log_n > 11 { 5 } else { 1 };
+        for p in primes(log_n).into_iter().step_by(step) {
+            let tables = tables(p, log_n);
+            for a in hard_inputs(p, 1 << log_n) {
+                let mut expected = a.clone();
+                tables[0].forward(&mut expected);
+                for table in &tables {
+                    let mut x = a.clone();
+                    table.forward(&mut x);
+                    assert!(x == expected, "forward, p={p} log_n={log_n}");
+                    table.inverse(&mut x);
+                    assert!(x == a, "inverse of forward, p={p} log_n={log_n}");
+                    table.inverse(&mut x);
+                    table.forward(&mut x);
+                    assert!(x == a, "forward of inverse, p={p} log_n={log_n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn large_products_at_some_coefficients() {
+    for log_n in 11..=17 {
+        let n = 1usize << log_n;
+        for p in primes(log_n).into_iter().rev().step_by(11) {
+            let table = NttTable::get(p, log_n).unwrap();
+            let m = *table.modulus();
+            let (a, b) = (words(p, n, p), words(p + 2, n, p));
+            let (mut x, mut y) = (a.clone(), b.clone());
+            table.forward(&mut x);
+            table.forward(&mut y);
+            pointwise::mul_assign(&m, &mut x, &y);
+            table.inverse(&mut x);
+            for k in [0, 1, n / 2 - 1, n - 1] {
+                let term = |i: usize| {
+                    let product = m.mul(a[i], b[(k + n - i) % n]);
+                    if i <= k { product } else { m.neg(product) }
+                };
+                let direct = (0..n).map(term).fold(0, |acc, t| m.add(acc, t));
+                assert_eq!(x[k], direct, "p={p} log_n={log_n} k={k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unfit_primes_are_refused() {
+    let p = ntt_primes_below(40, 12).find(|p| p % (4 << 12) != 1).unwrap();
+    assert!(NttTable::get(p, 12).is_ok());
+    assert_eq!(NttTable::get(p, 13).unwrap_err(), MathError::NotNttFriendly { value: p, log_n: 13 });
+    assert_eq!(NttTable::get(p, 3).unwrap_err(), MathError::BadDegree { log_n: 3 });
+    assert_eq!(NttTable::get(p, 18).unwrap_err(), MathError::BadDegree { log_n: 18 });
+    assert!(matches!(NttTable::get(1 << 40, 12), Err(MathError::BadModulus { .. })));
+    // 2^13·k + 1 that is no prime.
+    let composite = (1..).map(|k| (k << 13) + 1).find(|&x| x > 1 << 30 && !fhec_math::is_prime(x)).unwrap();
+    assert!(matches!(NttTable::get(composite, 12), Err(MathError::NotNttFriendly { .. })));
+}
+
+#[test]
+fn roots_of_unity_are_frozen() {
+    // Files hold values in evaluation form: their meaning may never change.
+    for (p, log_n, psi) in FROZEN {
+        assert_eq!(NttTable::get(p, log_n).unwrap().psi(), psi, "p={p} log_n={log_n}");
+    }
+}
+
+const FROZEN: [(u64, u32, u64); 2] = [(65537, 4, 8192), (1_099_510_054_913, 16, 0)];

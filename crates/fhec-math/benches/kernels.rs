@@ -1,0 +1,123 @@
+//! Measurements of the kernels: `cargo bench -p fhec-math`, with a filter such as `-- forward/16`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fhec_math::accumulate::{dot_into, dot_pair_into};
+use fhec_math::cpu::{Kernels, kernels};
+use fhec_math::{
+    AlignedVec, Automorphism, BaseConverter, LazyAccumulator, Modulus, NttTable, galois_element, ntt_primes_below,
+    pointwise, uniform_from_seed,
+};
+
+fn modulus(bits: u32, log_n: u32) -> Modulus {
+    let p = ntt_primes_below(bits, log_n).next().expect("a prime of this size exists");
+    Modulus::new(p).expect("it is fit")
+}
+
+fn limb(m: &Modulus, n: usize, label: u64) -> AlignedVec {
+    let mut out = AlignedVec::zeroed(n);
+    uniform_from_seed(&[1; 32], label, m, &mut out);
+    out
+}
+
+fn transforms(c: &mut Criterion) {
+    for (name, forward) in [("forward", true), ("inverse", false)] {
+        let mut group = c.benchmark_group(name);
+        for log_n in 12..=16 {
+            for bits in [30, 36, 46, 48, 50] {
+                let m = modulus(bits, log_n);
+                let mut x = limb(&m, 1 << log_n, 0);
+                for kind in [kernels(), Kernels::Portable] {
+                    // The other library takes the same time for all primes below 2^50.
+                    if kind == Kernels::Portable && bits != 50 {
+                        continue;
+                    }
+                    let table = NttTable::with_kernels(m.value(), log_n, kind).expect("a table");
+                    group.bench_function(BenchmarkId::new(format!("{log_n}/{kind:?}"), bits), |b| {
+                        b.iter(|| if forward { table.forward(&mut x) } else { table.inverse(&mut x) });
+                    });
+                }
+            }
+        }
+        group.finish();
+    }
+}
+
+fn element_wise(c: &mut Criterion) {
+    for log_n in [13, 16] {
+        let mut group = c.benchmark_group(format!("element-wise/{log_n}"));
+        let m = modulus(50, log_n);
+        let n = 1 << log_n;
+        group.throughput(Throughput::Elements(n as u64));
+        let (mut x, a, b) = (limb(&m, n, 0), limb(&m, n, 1), limb(&m, n, 2));
+        group.bench_function("add", |t| t.iter(|| pointwise::add_assign(&m, &mut x, &a)));
+        group.bench_function("mul", |t| t.iter(|| pointwise::mul_assign(&m, &mut x, &a)));
+        group.bench_function("mul_add", |t| t.iter(|| pointwise::mul_add_assign(&m, &mut x, &a, &b)));
+        group.bench_function("mul_scalar", |t| t.iter(|| pointwise::mul_scalar_assign(&m, &mut x, 12345)));
+        let mut acc = LazyAccumulator::new(n);
+        group.bench_function("mac", |t| {
+            t.iter(|| {
+                acc.clear();
+                for _ in 0..8 {
+                    acc.mac(&a, &b);
+                }
+                acc.reduce_into(&m, &mut x);
+            });
+        });
+        let lists: Vec<Vec<AlignedVec>> =
+            (0..3u64).map(|r| (0..8).map(|k| limb(&m, n, 10 * r + k)).collect()).collect();
+        let refs: Vec<Vec<&[u64]>> = lists.iter().map(|l| l.iter().map(|v| &v[..]).collect()).collect();
+        for terms in [3, 8] {
+            let cut = |r: usize| &refs[r][..terms];
+            group.bench_function(BenchmarkId::new("dot", terms), |t| {
+                t.iter(|| dot_into(&m, cut(0), cut(1), &mut x));
+            });
+            let mut y = x.clone();
+            group.bench_function(BenchmarkId::new("dot_pair", terms), |t| {
+                t.iter(|| dot_pair_into(&m, cut(0), [cut(1), cut(2)], [&mut x, &mut y]));
+            });
+        }
+        let rotation = Automorphism::get(log_n, galois_element(3, log_n));
+        group.bench_function("automorphism", |t| t.iter(|| rotation.apply_eval(&a, &mut x)));
+        group.bench_function("uniform_from_seed", |t| {
+            t.iter(|| uniform_from_seed(black_box(&[3; 32]), 1, &m, &mut x));
+        });
+        group.finish();
+    }
+}
+
+fn base_conversion(c: &mut Criterion) {
+    let mut group = c.benchmark_group("base conversion");
+    for (log_n, from, to) in [(13, 2, 4), (16, 10, 28), (16, 9, 29), (16, 1, 29)] {
+        let n = 1 << log_n;
+        let chain: Vec<Modulus> = ntt_primes_below(50, log_n)
+            .take(from + to)
+            .map(|p| Modulus::new(p).expect("a prime of the chain"))
+            .collect();
+        let converter = BaseConverter::new(&chain[..from], &chain[from..]);
+        let src: Vec<AlignedVec> = chain[..from].iter().map(|m| limb(m, n, 0)).collect();
+        let src: Vec<&[u64]> = src.iter().map(|v| &v[..]).collect();
+        let mut dst = vec![AlignedVec::zeroed(n); to];
+        let mut scratch = Vec::new();
+        group.throughput(Throughput::Elements((n * from * to) as u64));
+        group.bench_function(format!("{log_n}: {from} to {to}"), |b| {
+            b.iter(|| {
+                let mut out: Vec<&mut [u64]> = dst.iter_mut().map(|v| &mut v[..]).collect();
+                converter.convert_with(&src, &mut out, &mut scratch);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600));
+    targets = transforms, element_wise, base_conversion
+}
+criterion_main!(benches);

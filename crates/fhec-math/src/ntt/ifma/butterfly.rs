@@ -1,0 +1,165 @@
+//! Butterflies on registers.
+//!
+//! `LAZY` butterflies keep true values below 2^52, with garbage in the upper 12 bits of a lane; the others keep clean values
+//! below `4p` (forward) or `2p` (inverse).
+
+use std::arch::x86_64::{_mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64};
+
+use crate::simd::{Field, V, add, cut, load, splat, sub, zero};
+
+/// Words of a record of a pass of this many stages: pairs of factor and companion.
+pub(super) const fn record_words(stages: u32) -> usize {
+    2 * ((1 << stages) - 1)
+}
+
+/// Words of a record of the last pass: seven pairs (padded to eight) and seven pairs of vectors.
+pub(super) const LAST_RECORD: usize = 16 + 7 * 16;
+
+/// The factor of a node (from 1) of a record of pairs, in all lanes, with its companion.
+///
+/// # Safety
+/// `record` points to at least `node` pairs of words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) unsafe fn pair(record: *const u64, node: usize) -> (V, V) {
+    // SAFETY: as promised by the caller.
+    unsafe { (splat(*record.add(2 * node - 2)), splat(*record.add(2 * node - 1))) }
+}
+
+/// The factors of a node of the second half of a record of the last pass, with their companions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn pair_of_vectors(record: &[u64; LAST_RECORD], node: usize) -> (V, V) {
+    // The first two rows are the pairs of the first half.
+    let (rows, _) = record.as_chunks::<8>();
+    (load(&rows[2 * node]), load(&rows[2 * node + 1]))
+}
+
+/// `(x, y) → (x + w·y, x − w·y)`. Lazy: `y < 2^52` and the outputs are at most `2p` above `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn forward<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V)) -> (V, V) {
+    if LAZY {
+        // x − t + 2p = 2x + 2p − (x + t).
+        let mirror = add(add(x, x), k.two_p);
+        let sum = k.shoup_add(x, y, w, w_shoup);
+        (sum, sub(mirror, sum))
+    } else {
+        let r = cut(x, k.two_p);
+        let t = k.clean(k.shoup_add(zero(), y, w, w_shoup));
+        (add(r, t), sub(add(r, k.two_p), t))
+    }
+}
+
+/// `(x, y) → (x + y, w·(x − y))`. Lazy: `y ≤ offset`, a multiple of `p`, and `x + offset < 2^52`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn inverse<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V), offset: V) -> (V, V) {
+    let difference = sub(add(x, offset), y);
+    let sum = add(x, y);
+    let t = k.shoup_add(zero(), difference, w, w_shoup);
+    if LAZY { (sum, t) } else { (cut(sum, k.two_p), k.clean(t)) }
+}
+
+/// Transposes a square of 64 words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn transpose([a, b, c, d, e, f, g, h]: [V; 8]) -> [V; 8] {
+    // Pairs within lanes of 128 bits, then a transposition of the lanes of even and of odd rows.
+    let even = lanes(
+        _mm512_unpacklo_epi64(a, b),
+        _mm512_unpacklo_epi64(c, d),
+        _mm512_unpacklo_epi64(e, f),
+        _mm512_unpacklo_epi64(g, h),
+    );
+    let odd = lanes(
+        _mm512_unpackhi_epi64(a, b),
+        _mm512_unpackhi_epi64(c, d),
+        _mm512_unpackhi_epi64(e, f),
+        _mm512_unpackhi_epi64(g, h),
+    );
+    [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3]]
+}
+
+/// Transposes four rows of four 128-bit lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn lanes(a: V, b: V, c: V, d: V) -> [V; 4] {
+    const EVEN: i32 = 0b10_00_10_00;
+    const ODD: i32 = 0b11_01_11_01;
+    let ab_even = _mm512_shuffle_i64x2::<EVEN>(a, b);
+    let ab_odd = _mm512_shuffle_i64x2::<ODD>(a, b);
+    let cd_even = _mm512_shuffle_i64x2::<EVEN>(c, d);
+    let cd_odd = _mm512_shuffle_i64x2::<ODD>(c, d);
+    [
+        _mm512_shuffle_i64x2::<EVEN>(ab_even, cd_even),
+        _mm512_shuffle_i64x2::<EVEN>(ab_odd, cd_odd),
+        _mm512_shuffle_i64x2::<ODD>(ab_even, cd_even),
+        _mm512_shuffle_i64x2::<ODD>(ab_odd, cd_odd),
+    ]
+}
+
+/// The butterflies of a tree over 4, 8 or 16 values starting at index `$i`, forward: first the pairs that are half the size
+/// apart, with the factor of node `$n`, then the halves, with the nodes `2n` and `2n+1`.
+///
+/// Macros, and not functions, because the values must stay in registers.
+macro_rules! forward_tree {
+    (4, $f:ident, $i:expr, $n:expr) => {
+        $f!($i, $i + 2, $n);
+        $f!($i + 1, $i + 3, $n);
+        $f!($i, $i + 1, 2 * $n);
+        $f!($i + 2, $i + 3, 2 * $n + 1);
+    };
+    (8, $f:ident, $i:expr, $n:expr) => {
+        $f!($i, $i + 4, $n);
+        $f!($i + 1, $i + 5, $n);
+        $f!($i + 2, $i + 6, $n);
+        $f!($i + 3, $i + 7, $n);
+        forward_tree!(4, $f, $i, 2 * $n);
+        forward_tree!(4, $f, $i + 4, 2 * $n + 1);
+    };
+    (16, $f:ident, $i:expr, $n:expr) => {
+        $f!($i, $i + 8, $n);
+        $f!($i + 1, $i + 9, $n);
+        $f!($i + 2, $i + 10, $n);
+        $f!($i + 3, $i + 11, $n);
+        $f!($i + 4, $i + 12, $n);
+        $f!($i + 5, $i + 13, $n);
+        $f!($i + 6, $i + 14, $n);
+        $f!($i + 7, $i + 15, $n);
+        forward_tree!(8, $f, $i, 2 * $n);
+        forward_tree!(8, $f, $i + 8, 2 * $n + 1);
+    };
+}
+
+/// As `forward_tree`, backwards. The fourth argument of a butterfly is the number of stages that ran before its own.
+macro_rules! inverse_tree {
+    (4, $f:ident, $i:expr, $n:expr) => {
+        $f!($i, $i + 1, 2 * $n, 0);
+        $f!($i + 2, $i + 3, 2 * $n + 1, 0);
+        $f!($i, $i + 2, $n, 1);
+        $f!($i + 1, $i + 3, $n, 1);
+    };
+    (8, $f:ident, $i:expr, $n:expr) => {
+        inverse_tree!(4, $f, $i, 2 * $n);
+        inverse_tree!(4, $f, $i + 4, 2 * $n + 1);
+        $f!($i, $i + 4, $n, 2);
+        $f!($i + 1, $i + 5, $n, 2);
+        $f!($i + 2, $i + 6, $n, 2);
+        $f!($i + 3, $i + 7, $n, 2);
+    };
+    (16, $f:ident, $i:expr, $n:expr) => {
+        inverse_tree!(8, $f, $i, 2 * $n);
+        inverse_tree!(8, $f, $i + 8, 2 * $n + 1);
+        $f!($i, $i + 8, $n, 3);
+        $f!($i + 1, $i + 9, $n, 3);
+        $f!($i + 2, $i + 10, $n, 3);
+        $f!($i + 3, $i + 11, $n, 3);
+        $f!($i + 4, $i + 12, $n, 3);
+        $f!($i + 5, $i + 13, $n, 3);
+        $f!($i + 6, $i + 14, $n, 3);
+        $f!($i + 7, $i + 15, $n, 3);
+    };
+}
+
+pub(super) use {forward_tree, inverse_tree};

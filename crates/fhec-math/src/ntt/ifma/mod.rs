@@ -1,0 +1,246 @@
+//! The transform with AVX-512-IFMA.
+//!
+//! A depth-first decimation: passes of two to four butterfly stages over blocks that shrink until one fits
+//! the first cache, then one pass of six stages over 64 coefficients held in eight registers, which are
+//! transposed between the third and the fourth stage. Twiddle factors are stored in the order of their use, so that
+//! the largest table is read as one stream. Products are Shoup's with 52 bits (Harvey, *Faster arithmetic for number-theoretic
+//! transforms*, 2014), values in between are bounded by a multiple of `p` below 2^52 ([`Bounds`]).
+
+mod butterfly;
+mod forward;
+mod inverse;
+
+use crate::{AlignedVec, Modulus};
+use butterfly::{LAST_RECORD, record_words};
+
+/// Stages of the last pass.
+const LAST_STAGES: u32 = 6;
+
+/// log2 of the smallest degree: one pass and the last pass.
+pub(super) const MIN_LOG_N: u32 = LAST_STAGES + 2;
+
+/// Tables of both directions. Only made where the instructions are present, which
+/// [`forward`](Self::forward) and [`inverse`](Self::inverse) rely on.
+pub(super) struct IfmaNtt {
+    modulus: Modulus,
+    forward: Direction,
+    inverse: Direction,
+    /// `1/N` and its companion.
+    n_inverse: (u64, u64),
+}
+
+/// The passes of one direction, first the one over the whole limb; the inverse runs them backwards.
+struct Direction {
+    passes: Vec<Pass>,
+    last: LastPass,
+    /// Whether values are kept below 2^52 only, and not below `4p` at each stage.
+    lazy: bool,
+}
+
+/// A pass of `stages` stages.
+struct Pass {
+    stages: u32,
+    /// Forward: reduce before the first stage. Inverse: reduce after the last.
+    shrink: bool,
+    /// Inverse: bound of the values that come in, a multiple of `p`.
+    bound: u64,
+    /// One record for each block: pairs of a twiddle factor and its companion, root of the butterfly tree first.
+    records: AlignedVec,
+}
+
+/// The six stages within 64 coefficients.
+struct LastPass {
+    /// Whether to reduce before each half (forward) or after it (inverse).
+    shrink: [bool; 2],
+    /// Inverse: bounds of the values that come into each half.
+    bounds: [u64; 2],
+    /// One record of [`LAST_RECORD`] words for each 64 coefficients.
+    records: AlignedVec,
+}
+
+impl IfmaNtt {
+    /// # Safety
+    /// The processor has the instructions that [`crate::cpu::detect`] checks.
+    pub(super) unsafe fn new(m: &Modulus, log_n: u32, psi: u64) -> Self {
+        let psi_inverse = m.pow(psi, (2 << log_n) - 1);
+        let n_inverse = m.pow(m.reduce(1 << log_n), m.value() - 2);
+        let split = split_stages(log_n - LAST_STAGES);
+        let roots = powers(m, log_n, psi);
+        let inverse_roots = powers(m, log_n, psi_inverse);
+        let mut inverse = Direction::new(m, log_n, split, &inverse_roots, inverse_bounds(m, split));
+        // The division by N is part of the last stage to run, which is the root of the first record.
+        let root = m.mul(inverse_roots[1], n_inverse);
+        let first = &mut inverse.passes[0].records;
+        first[0] = root;
+        first[1] = m.shoup_52(root);
+        Self {
+            modulus: *m,
+            forward: Direction::new(m, log_n, split, &roots, forward_bounds(m, split)),
+            inverse,
+            n_inverse: (n_inverse, m.shoup_52(n_inverse)),
+        }
+    }
+
+    pub(super) fn forward(&self, limb: &mut [u64]) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { forward::run(self, limb) }
+    }
+
+    pub(super) fn inverse(&self, limb: &mut [u64]) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { inverse::run(self, limb) }
+    }
+}
+
+/// How many stages each pass before the last takes, 2 to 4 each: few passes, as each reads and writes the limb.
+fn split_stages(stages: u32) -> &'static [u32] {
+    match stages {
+        2 => &[2],
+        3 => &[3],
+        4 => &[4],
+        5 => &[3, 2],
+        6 => &[3, 3],
+        7 => &[4, 3],
+        8 => &[4, 4],
+        9 => &[3, 3, 3],
+        10 => &[4, 3, 3],
+        11 => &[4, 4, 3],
+        _ => unreachable!("degrees are checked before tables are made"),
+    }
+}
+
+/// `ψ^brv(i)` for `i < N`: the twiddle factor of node `i`, where the children of node `i` are `2i` and `2i+1`.
+fn powers(m: &Modulus, log_n: u32, psi: u64) -> Vec<u64> {
+    let n = 1usize << log_n;
+    let psi_shoup = m.shoup(psi);
+    let mut out = vec![0; n];
+    let mut power = 1;
+    for i in 0..n {
+        out[i.reverse_bits() >> (usize::BITS - log_n)] = power;
+        power = m.mul_shoup(power, psi, psi_shoup);
+    }
+    out
+}
+
+/// Where a direction reduces. All bounds are multiples of `p`; true values stay below 2^52.
+struct Bounds {
+    lazy: bool,
+    /// For each pass, then for the two halves of the last: whether to shrink, and the bound that comes in.
+    passes: Vec<(bool, u64)>,
+}
+
+/// A forward stage adds at most `2p` to a value. A pass may first shrink the half of its inputs that are not
+/// multiplied in its first stage to `2p`.
+fn forward_bounds(m: &Modulus, split: &[u32]) -> Bounds {
+    let capacity = (1u64 << 52) / m.value();
+    let mut bound = 1;
+    let mut lazy = true;
+    let mut passes = Vec::new();
+    for stages in split.iter().copied().chain([3, 3]) {
+        let growth = 2 * u64::from(stages);
+        let shrink = bound + growth > capacity;
+        passes.push((shrink, bound));
+        bound = if shrink { 2 + growth } else { bound + growth };
+        lazy &= bound <= capacity;
+    }
+    Bounds { lazy, passes }
+}
+
+/// An inverse stage doubles the bound. A pass may shrink its outputs to `2p` for the sake of the next one.
+fn inverse_bounds(m: &Modulus, split: &[u32]) -> Bounds {
+    let capacity = (1u64 << 52) / m.value();
+    let mut bound = 1u64;
+    let mut lazy = true;
+    // In the order in which they run: halves of the last pass, then the others backwards.
+    let mut order: Vec<(bool, u64)> = Vec::new();
+    for stages in [3, 3].into_iter().chain(split.iter().rev().copied()) {
+        if bound << stages > capacity {
+            if let Some(previous) = order.last_mut() {
+                previous.0 = true;
+                bound = 2;
+            }
+        }
+        order.push((false, bound));
+        bound <<= stages;
+        lazy &= bound <= capacity;
+    }
+    order.reverse();
+    Bounds { lazy, passes: order }
+}
+
+impl Direction {
+    fn new(m: &Modulus, log_n: u32, split: &[u32], roots: &[u64], bounds: Bounds) -> Self {
+        let pair = |node: usize| [roots[node], m.shoup_52(roots[node])];
+        let mut level = 0;
+        let mut passes = Vec::new();
+        for (&stages, &(shrink, bound)) in split.iter().zip(&bounds.passes) {
+            let mut records = AlignedVec::zeroed(record_words(stages) << level);
+            for (block, record) in records.chunks_exact_mut(record_words(stages)).enumerate() {
+                let mut pairs = record.chunks_exact_mut(2);
+                for stage in 0..stages {
+                    for b in 0..1usize << stage {
+                        let node = (1 << (level + stage)) + (block << stage) + b;
+                        if let Some(slot) = pairs.next() {
+                            slot.copy_from_slice(&pair(node));
+                        }
+                    }
+                }
+            }
+            passes.push(Pass { stages, shrink, bound, records });
+            level += stages;
+        }
+        let mut records = AlignedVec::zeroed(LAST_RECORD << (log_n - LAST_STAGES));
+        for (block, record) in records.chunks_exact_mut(LAST_RECORD).enumerate() {
+            let (broadcast, vectors) = record.split_at_mut(16);
+            let mut pairs = broadcast.chunks_exact_mut(2);
+            let mut rows = vectors.chunks_exact_mut(8);
+            for stage in 0..3 {
+                for b in 0..1usize << stage {
+                    let node = (1 << (level + stage)) + (block << stage) + b;
+                    if let Some(slot) = pairs.next() {
+                        slot.copy_from_slice(&pair(node));
+                    }
+                    // After the transposition lane g works on the g-th eight coefficients.
+                    let group = |g: usize| (1 << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
+                    for half in 0..2 {
+                        if let Some(row) = rows.next() {
+                            row.iter_mut().enumerate().for_each(|(g, w)| *w = pair(group(g))[half]);
+                        }
+                    }
+                }
+            }
+        }
+        let halves = &bounds.passes[split.len()..];
+        let last = LastPass { shrink: [halves[0].0, halves[1].0], bounds: [halves[0].1, halves[1].1], records };
+        Self { passes, last, lazy: bounds.lazy }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ntt_primes_below;
+
+    #[test]
+    fn bounds_by_size_of_prime() {
+        let modulus = |bits| Modulus::new(ntt_primes_below(bits, 16).next().unwrap()).unwrap();
+        let split = split_stages(10);
+        let count = |b: &Bounds| b.passes.iter().filter(|(shrink, _)| *shrink).count();
+        // Forward values grow to 33p: no reduction up to 46 bits.
+        assert_eq!(count(&forward_bounds(&modulus(46), split)), 0);
+        assert!(forward_bounds(&modulus(46), split).lazy);
+        assert!(forward_bounds(&modulus(48), split).lazy);
+        assert!(!forward_bounds(&modulus(50), split).lazy);
+        // Inverse values grow to 2^16·p.
+        assert_eq!(count(&inverse_bounds(&modulus(36), split)), 0);
+        assert!(inverse_bounds(&modulus(46), split).lazy);
+        assert!(!inverse_bounds(&modulus(50), split).lazy);
+    }
+
+    #[test]
+    fn splits_add_up() {
+        for stages in 2..=11 {
+            assert_eq!(split_stages(stages).iter().sum::<u32>(), stages);
+        }
+    }
+}
