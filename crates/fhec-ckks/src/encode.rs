@@ -25,6 +25,8 @@ use crate::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 
 /// Coefficients are held with this many bits; larger ones share a power of two, which is far finer than `f64`.
 const COEFFICIENT_BITS: f64 = 62.0;
+/// Decoded values are told apart up to half this, as a log2.
+const LOG2_DECODED: f64 = 128.0;
 /// No modulus is larger than this, as a log2.
 const LOG2_LARGEST: f64 = 1000.0;
 /// Rings below this degree (as a log2) are transformed by direct evaluation.
@@ -225,7 +227,7 @@ impl Encoder {
         Ok(QpPlaintext { data, values, n: self.context.n(), level, scale: coeffs.scale.clone(), id: self.context.id() })
     }
 
-    /// Real parts of all slots.
+    /// Real parts of all slots. Values of 2^127 and more are not told from smaller ones.
     ///
     /// # Errors
     /// [`CkksError::ContextMismatch`].
@@ -233,7 +235,7 @@ impl Encoder {
         Ok(self.decode_complex(plaintext)?.iter().map(|z| z.re).collect())
     }
 
-    /// All slots.
+    /// All slots. Values of 2^127 and more are not told from smaller ones.
     ///
     /// # Errors
     /// [`CkksError::ContextMismatch`].
@@ -249,7 +251,10 @@ impl Encoder {
     /// small coefficient are exactly zero, so nothing cancels.
     fn decode_coefficients(&self, plaintext: &Plaintext) -> Vec<f64> {
         let context = &self.context;
-        let (n, limbs) = (context.n(), plaintext.level + 1);
+        // Enough limbs for the coefficients of any sensible message; each more costs as much as all below it.
+        let wanted = plaintext.scale.log2() + LOG2_DECODED;
+        let enough = (0..plaintext.level).find(|&level| context.log_q(level) >= wanted);
+        let (n, limbs) = (context.n(), enough.unwrap_or(plaintext.level) + 1);
         let mut data = plaintext.poly.data()[..limbs * n].to_vec();
         par_chunks(&mut data, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
         let radix = MixedRadix::new(&context.moduli_q()[..limbs], &plaintext.scale);

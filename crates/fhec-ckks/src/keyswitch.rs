@@ -205,8 +205,18 @@ pub fn decompose_and_multiply(
         .enumerate()
         .with_min_len((HEAVY / (digits * n)).max(1))
         .for_each(|(i, ((chunk, out0), out1))| {
-            transform_digits(context, c, level, i, chunk);
-            let list: Vec<&[u64]> = chunk.chunks_exact(n).collect();
+            let table = context.qp_table(level, i);
+            let list: Vec<&[u64]> = chunk
+                .chunks_exact_mut(n)
+                .zip(&context.level(level).digits)
+                .map(|(limb, digit)| {
+                    if digit.range.contains(&i) {
+                        return c.limb(i);
+                    }
+                    table.forward(limb);
+                    &*limb
+                })
+                .collect();
             dot_limb(context, level, i, &list, key, false, lift.c0, out0);
             dot_limb(context, level, i, &list, key, true, lift.c1, out1);
         });
