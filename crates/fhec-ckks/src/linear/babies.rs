@@ -1,6 +1,6 @@
 //! The rotated inputs of a linear map.
 
-use fhec_math::accumulate::dot_into;
+use fhec_math::accumulate::dot_pair_into;
 use fhec_math::{AlignedVec, Automorphism, galois_element, pointwise};
 use rayon::prelude::*;
 
@@ -126,7 +126,7 @@ fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Ste
     Ok(Some(Step { key, automorphism: Automorphism::try_get(log_n, element)? }))
 }
 
-/// Both parts of limb `i` of one baby, `σ(Σ digit·key + P·c0, Σ digit·key)`.
+/// Both parts of limb `i` of one baby, `σ(Σ digit·key + P·c0, Σ digit·key)`, or `P` times the input.
 #[expect(clippy::too_many_arguments, reason = "an inner loop, called in one place")]
 fn baby_limb(
     context: &Context,
@@ -140,26 +140,23 @@ fn baby_limb(
 ) {
     let n = context.n();
     let m = context.qp_modulus(level, i);
-    for (part, out) in slot.chunks_exact_mut(n).enumerate() {
-        let lift = match part {
-            0 => Some(input.c0()),
-            // A rotated second part comes from the digits.
-            _ if step.is_some() => None,
-            _ => Some(input.c1()),
-        };
-        let lift = lift.filter(|_| i <= level);
-        let Some(step) = step else {
-            if let Some(c) = lift {
+    let (out0, out1) = slot.split_at_mut(n);
+    let Some(step) = step else {
+        if i <= level {
+            for (out, c) in [(out0, input.c0()), (out1, input.c1())] {
                 out.copy_from_slice(c.limb(i));
                 pointwise::mul_scalar_assign(m, out, context.p_mod_q(i));
             }
-            continue;
-        };
-        scratch.resize(n, 0);
-        dot_into(m, digits, &step.key.column(level, i, digits.len(), part == 1), scratch);
-        if let Some(c) = lift {
-            pointwise::mul_scalar_add_assign(m, scratch, c.limb(i), context.p_mod_q(i));
         }
-        step.automorphism.apply_eval(scratch, out);
+        return;
+    };
+    scratch.resize(2 * n, 0);
+    let (sum0, sum1) = scratch.split_at_mut(n);
+    let column = |second| step.key.column(level, i, digits.len(), second);
+    dot_pair_into(m, digits, [&column(false), &column(true)], [sum0, sum1]);
+    if i <= level {
+        pointwise::mul_scalar_add_assign(m, sum0, input.c0().limb(i), context.p_mod_q(i));
     }
+    step.automorphism.apply_eval(sum0, out0);
+    step.automorphism.apply_eval(sum1, out1);
 }

@@ -1,6 +1,6 @@
 //! The giant rotations of a linear map and the sums over them.
 
-use fhec_math::accumulate::dot_into;
+use fhec_math::accumulate::dot_pair_into;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
 use rayon::prelude::*;
 
@@ -120,26 +120,25 @@ impl<'a> Outputs<'a> {
             }
         }
         let raised = self.hoisting == Hoisting::Double;
-        tasks.into_par_iter().enumerate().for_each_init(
-            || (vec![0; n], vec![0; n]),
-            |(sum, permuted), (i, mut outs)| {
-                let m = context.qp_modulus(level, i);
-                for switch in switches {
-                    let Some(out) = place[switch.out_block].map(|at| &mut outs[at]) else { continue };
-                    let digits: Vec<&[u64]> = (0..switch.digits.digits()).map(|d| switch.digits.digit(i, d)).collect();
-                    for (part, out) in out.iter_mut().enumerate() {
-                        dot_into(m, &digits, &switch.key.column(level, i, digits.len(), part == 1), sum);
-                        if part == 0 && raised {
-                            pointwise::add_assign(m, sum, switch.c0.limb(i));
-                        } else if part == 0 && i <= level {
-                            pointwise::mul_scalar_add_assign(m, sum, switch.c0.limb(i), context.p_mod_q(i));
-                        }
-                        switch.automorphism.apply_eval(sum, permuted);
-                        pointwise::add_assign(m, out, permuted);
-                    }
+        let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
+        tasks.into_par_iter().enumerate().for_each_init(buffers, |[sum0, sum1, permuted], (i, mut outs)| {
+            let m = context.qp_modulus(level, i);
+            for switch in switches {
+                let Some(out) = place[switch.out_block].map(|at| &mut outs[at]) else { continue };
+                let digits: Vec<&[u64]> = (0..switch.digits.digits()).map(|d| switch.digits.digit(i, d)).collect();
+                let column = |second| switch.key.column(level, i, digits.len(), second);
+                dot_pair_into(m, &digits, [&column(false), &column(true)], [sum0, sum1]);
+                if raised {
+                    pointwise::add_assign(m, sum0, switch.c0.limb(i));
+                } else if i <= level {
+                    pointwise::mul_scalar_add_assign(m, sum0, switch.c0.limb(i), context.p_mod_q(i));
                 }
-            },
-        );
+                for (sum, out) in [&*sum0, &*sum1].into_iter().zip(out) {
+                    switch.automorphism.apply_eval(sum, permuted);
+                    pointwise::add_assign(m, out, permuted);
+                }
+            }
+        });
     }
 
     /// Adds the bias, divides, and returns the ciphertexts. `scale` is that before a rescale.

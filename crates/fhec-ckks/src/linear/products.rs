@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fhec_math::accumulate::dot_into;
+use fhec_math::accumulate::dot_pair_into;
 use fhec_math::{Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
@@ -80,7 +80,7 @@ struct Term<'a> {
 #[derive(Default)]
 struct Scratch {
     expanded: Vec<u64>,
-    sum: Vec<u64>,
+    sums: Vec<u64>,
 }
 
 impl Scratch {
@@ -88,16 +88,25 @@ impl Scratch {
     fn add(&mut self, m: &Modulus, i: usize, start: usize, terms: &[Term<'_>], out0: &mut [u64], out1: &mut [u64]) {
         let len = out0.len();
         self.expanded.resize(terms.len() * len, 0);
-        self.sum.resize(len, 0);
+        self.sums.resize(2 * len, 0);
         for (term, buffer) in terms.iter().zip(self.expanded.chunks_exact_mut(len)) {
-            term.plaintext.expand(i, start, buffer);
+            if term.plaintext.repeat() > 1 {
+                term.plaintext.expand(i, start, buffer);
+            }
         }
-        let diagonals: Vec<&[u64]> = self.expanded.chunks_exact(len).take(terms.len()).collect();
-        for (part, out) in [out0, out1].into_iter().enumerate() {
-            let babies: Vec<&[u64]> =
-                terms.iter().map(|t| &if part == 0 { t.baby0 } else { t.baby1 }[start..start + len]).collect();
-            dot_into(m, &diagonals, &babies, &mut self.sum);
-            pointwise::add_assign(m, out, &self.sum);
-        }
+        let expanded = terms.iter().zip(self.expanded.chunks_exact(len));
+        let diagonals: Vec<&[u64]> = expanded
+            .map(
+                |(term, buffer)| {
+                    if term.plaintext.repeat() > 1 { buffer } else { &term.plaintext.limb(i)[start..start + len] }
+                },
+            )
+            .collect();
+        let baby0: Vec<&[u64]> = terms.iter().map(|t| &t.baby0[start..start + len]).collect();
+        let baby1: Vec<&[u64]> = terms.iter().map(|t| &t.baby1[start..start + len]).collect();
+        let (sum0, sum1) = self.sums.split_at_mut(len);
+        dot_pair_into(m, &diagonals, [&baby0, &baby1], [sum0, sum1]);
+        pointwise::add_assign(m, out0, sum0);
+        pointwise::add_assign(m, out1, sum1);
     }
 }
