@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use crate::cpu::dispatch;
 use crate::ntt::LOG_N_RANGE;
 use crate::{MathError, Modulus};
 
@@ -98,9 +99,28 @@ impl Automorphism {
     /// When a length is not `N`.
     pub fn apply_eval(&self, src: &[u64], dst: &mut [u64]) {
         self.check(src, dst);
-        for (d, &from) in dst.iter_mut().zip(&self.source) {
-            *d = src[from as usize];
-        }
+        permute(&self.source, src, dst);
+    }
+
+    /// Where an aligned block of a limb in evaluation form comes from: the positions `start … start + len` of the
+    /// image are those of the block of the same length that begins here, in another order.
+    ///
+    /// # Panics
+    /// When `len` is not a power of two up to `N` or `start` is not a multiple of it.
+    pub fn source_block(&self, start: usize, len: usize) -> usize {
+        assert!(len.is_power_of_two() && start.is_multiple_of(len), "block is not aligned");
+        self.source[start] as usize & !(len - 1)
+    }
+
+    /// [`apply_eval`](Self::apply_eval) for the block of positions that begins at `start`; `src` is the block at
+    /// [`source_block`](Self::source_block).
+    ///
+    /// # Panics
+    /// As [`source_block`](Self::source_block) with the length of both slices, and when these differ.
+    pub fn apply_eval_block(&self, start: usize, src: &[u64], dst: &mut [u64]) {
+        let len = dst.len();
+        assert!(len.is_power_of_two() && start.is_multiple_of(len) && src.len() == len, "block is not aligned");
+        permute(&self.source[start..start + len], src, dst);
     }
 
     /// Applies the automorphism to one limb in coefficient form: a permutation with signs.
@@ -121,5 +141,19 @@ impl Automorphism {
 
     fn check(&self, src: &[u64], dst: &[u64]) {
         assert!(src.len() == 1 << self.log_n && dst.len() == src.len(), "limb length is not the ring degree");
+    }
+}
+
+/// `dst[i] = src[source[i] mod len]` for a power of two `len`.
+fn permute(source: &[u32], src: &[u64], dst: &mut [u64]) {
+    dispatch!(galois::permute(source, src, dst));
+}
+
+mod portable {
+    pub(super) fn permute(source: &[u32], src: &[u64], dst: &mut [u64]) {
+        let mask = src.len() - 1;
+        for (d, &from) in dst.iter_mut().zip(source) {
+            *d = src[from as usize & mask];
+        }
     }
 }

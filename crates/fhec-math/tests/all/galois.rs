@@ -100,3 +100,24 @@ fn bad_elements_are_refused() {
     }
     assert_eq!(Automorphism::try_get(40, 1).unwrap_err(), MathError::BadDegree { log_n: 40 });
 }
+
+#[test]
+fn aligned_blocks_come_from_aligned_blocks() {
+    for log_n in [4u32, 7, 10] {
+        let n = 1 << log_n;
+        let a: Vec<u64> = (0..n as u64).map(|i| i * i + 1).collect();
+        for g in elements(log_n) {
+            let map = Automorphism::get(log_n, g);
+            let mut whole = vec![0; n];
+            map.apply_eval(&a, &mut whole);
+            for len in (0..=log_n).map(|e| 1 << e) {
+                for start in (0..n).step_by(len) {
+                    let from = map.source_block(start, len);
+                    let mut block = vec![0; len];
+                    map.apply_eval_block(start, &a[from..from + len], &mut block);
+                    assert_eq!(block, whole[start..start + len], "g={g} start={start} len={len}");
+                }
+            }
+        }
+    }
+}
