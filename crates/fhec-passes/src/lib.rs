@@ -11,6 +11,7 @@ pub mod calibrate;
 pub mod canonicalise;
 mod fit;
 pub mod fold_batch_norm;
+pub mod merge_linear;
 pub mod refuse;
 mod rewrite;
 

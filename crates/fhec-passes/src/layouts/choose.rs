@@ -83,10 +83,12 @@ struct Search<'a> {
     classes: &'a Classes,
     cost: &'a LinearCost,
     left: Vec<usize>,
-    /// Candidates of every class on the present grids.
-    candidates: Vec<Vec<Layout>>,
-    /// Price of map `id` for the candidates of its source classes and its own.
-    memo: RefCell<BTreeMap<(usize, Vec<usize>), f64>>,
+    /// All layouts that are candidates of some class, each once.
+    layouts: &'a [Layout],
+    /// Candidates of every class on the present grids, as numbers of layouts.
+    candidates: Vec<Vec<usize>>,
+    /// Price of map `id` for the layouts of its sources and its own.
+    memo: &'a RefCell<BTreeMap<(usize, Vec<usize>), f64>>,
     maps: Vec<PackedId>,
 }
 
@@ -102,18 +104,18 @@ impl<'a> Search<'a> {
     fn map_cost(&self, id: PackedId, pick: &[usize]) -> f64 {
         let affine = self.affine(id);
         let own = self.classes.class(id);
-        let mut key: Vec<usize> = affine.terms.iter().map(|t| pick[self.classes.class(t.source)]).collect();
-        key.push(pick[own]);
+        let number = |class: usize| self.candidates[class][pick[class]];
+        let mut key: Vec<usize> = affine.terms.iter().map(|t| number(self.classes.class(t.source))).collect();
+        key.push(number(own));
         if let Some(&known) = self.memo.borrow().get(&(id.0, key.clone())) {
             return known;
         }
-        let output = &self.candidates[own][pick[own]];
+        let output = &self.layouts[number(own)];
         let total: f64 = affine
             .terms
             .iter()
             .map(|term| {
-                let class = self.classes.class(term.source);
-                let input = &self.candidates[class][pick[class]];
+                let input = &self.layouts[number(self.classes.class(term.source))];
                 matrix(term, input, output).map_or(f64::INFINITY, |m| matrix_cost(&m, self.cost))
             })
             .sum();
@@ -124,7 +126,7 @@ impl<'a> Search<'a> {
 
     /// Price of the elementwise operations of a class.
     fn class_cost(&self, class: usize, pick: &[usize]) -> f64 {
-        let ciphertexts = self.candidates[class][pick[class]].ciphertexts as f64;
+        let ciphertexts = self.layouts[self.candidates[class][pick[class]]].ciphertexts as f64;
         let ids = self.skeleton.ids().filter(|id| self.classes.class(*id) == class);
         ids.map(|id| ciphertexts * nonlinear(&self.skeleton.get(id).make, self.cost) * (self.left[id.0] + 3) as f64)
             .sum()
@@ -195,26 +197,36 @@ pub(crate) fn choose(
     let left = levels_left(skeleton);
     let most = options.iter().map(Vec::len).max().unwrap_or(1).max(1);
     let mut best: Option<Choice> = None;
+    let mut layouts: Vec<Layout> = Vec::new();
+    let memo = RefCell::default();
     // Trunks rarely number more than one, so they share the number of the grid.
     for number in 0..most {
         let grid = |trunk: usize| options[trunk].get(number.min(options[trunk].len().saturating_sub(1))).copied();
-        let listed: Vec<Vec<Layout>> = classes
-            .classes
-            .iter()
-            .map(|class| candidates(class, class.frame.as_ref().and_then(|f| grid(f.trunk)), slots))
-            .collect();
+        let mut listed: Vec<Vec<usize>> = Vec::new();
+        for class in &classes.classes {
+            let layouts_of = candidates(class, class.frame.as_ref().and_then(|f| grid(f.trunk)), slots);
+            let number = |layout| {
+                layouts.iter().position(|l| *l == layout).unwrap_or_else(|| {
+                    layouts.push(layout);
+                    layouts.len() - 1
+                })
+            };
+            listed.push(layouts_of.into_iter().map(number).collect());
+        }
         let search = Search {
             skeleton,
             classes,
             cost,
             left: left.clone(),
+            layouts: &layouts,
             candidates: listed,
-            memo: RefCell::default(),
+            memo: &memo,
             maps: maps.clone(),
         };
         let (pick, total) = search.descend();
         if best.as_ref().is_none_or(|b| total < b.cost) {
-            let layouts = pick.iter().enumerate().map(|(c, &p)| search.candidates[c][p].clone()).collect();
+            let chosen = pick.iter().enumerate().map(|(c, &p)| search.candidates[c][p]);
+            let layouts = chosen.map(|l| layouts[l].clone()).collect();
             best = Some(Choice { layouts, cost: total });
         }
     }

@@ -126,7 +126,8 @@ impl Classes {
             }
         }
         // Images that windows only reach through sums, concatenations or reductions.
-        for class in &mut self.classes {
+        let windows = self.classes.iter().any(|c| c.frame.is_some());
+        for class in self.classes.iter_mut().filter(|_| windows) {
             if let (None, [1, c, h, w]) = (&class.frame, class.shape.as_slice())
                 && h * w > 1
             {
@@ -231,14 +232,16 @@ pub(crate) fn candidates(class: &Class, grid: Option<Grid>, slots: usize) -> Vec
     out
 }
 
-/// The layout with every period from its span up to the slots.
+/// The layout with the periods worth trying: its span, twice that, and none.
 fn periods(layout: Layout) -> Vec<Layout> {
     if layout.ciphertexts > 1 {
         return vec![layout];
     }
-    let first = layout.span();
-    let periods = std::iter::successors(Some(first), |p| Some(p * 2)).take_while(|&p| p <= layout.slots);
-    periods.map(|period| Layout { period, ..layout.clone() }).collect()
+    let span = layout.span();
+    let mut periods = vec![span, 2 * span, layout.slots];
+    periods.retain(|&p| p <= layout.slots);
+    periods.dedup();
+    periods.into_iter().map(|period| Layout { period, ..layout.clone() }).collect()
 }
 
 fn same_slots(a: &Layout, b: &Layout) -> bool {

@@ -4,7 +4,7 @@
 //! loops, so for one ciphertext the set of sums is found loop by loop, each time with the distinct
 //! steps only: a convolution takes microseconds whatever its number of channels.
 
-use fhec_math::bsgs::{BsgsWeights, DiagonalIndex, centred};
+use fhec_math::bsgs::{BsgsWeights, DiagonalIndex};
 use fhec_plan::{Diagonals, Matrix, Nest};
 use std::collections::BTreeMap;
 
@@ -82,38 +82,34 @@ fn sums(matrix: &Matrix, nest: &Nest) -> BTreeMap<(usize, usize), Vec<u32>> {
     kept.map(|((r, c), list)| ((r as usize, c as usize), list)).collect()
 }
 
-/// A quick upper bound of the price of the best BSGS plan: giants at multiples of powers of two and thrice
-/// powers of two only.
+/// A quick upper bound of the price of the best BSGS plan: giants at multiples of powers of two only.
 pub fn estimate(modulus: usize, diagonals: &[DiagonalIndex], weights: &BsgsWeights) -> f64 {
     let blocks = |f: fn(&DiagonalIndex) -> usize| diagonals.iter().map(f).max().map_or(0, |m| m + 1);
     let (inputs, outputs) = (blocks(|d| d.in_block), blocks(|d| d.out_block));
     let mut babies = vec![0u32; inputs * modulus];
     let mut giants = vec![0u32; outputs * modulus];
-    let mut round = 0;
     let mut best = f64::INFINITY;
-    let powers = (0..=modulus.trailing_zeros()).flat_map(|e| [1i64 << e, 3 << e]);
-    for n1 in powers.filter(|&n| n <= modulus as i64) {
-        for offset in [0, n1 / 2] {
-            round += 1;
-            let (mut baby_count, mut giant_count) = (0usize, 0usize);
-            for d in diagonals {
-                let i = centred(d.index, modulus);
-                let baby = (i + offset).rem_euclid(n1) - offset;
-                let at = |r: i64| (r & (modulus as i64 - 1)) as usize;
-                let (b, g) = (at(baby), at(i - baby));
-                if b != 0 && std::mem::replace(&mut babies[d.in_block * modulus + b], round) != round {
-                    baby_count += 1;
-                }
-                if g != 0 && std::mem::replace(&mut giants[d.out_block * modulus + g], round) != round {
-                    giant_count += 1;
-                }
+    for e in 0..=modulus.trailing_zeros() {
+        let n1 = 1i64 << e;
+        let round = e + 1;
+        let (mut baby_count, mut giant_count) = (0usize, 0usize);
+        for d in diagonals {
+            // Babies lie around zero, giants at multiples of n1, which divides the modulus.
+            let baby = (d.index + n1 / 2) & (n1 - 1);
+            let b = baby as usize;
+            let g = ((d.index + n1 / 2 - baby) & (modulus as i64 - 1)) as usize;
+            if baby != n1 / 2 && std::mem::replace(&mut babies[d.in_block * modulus + b], round) != round {
+                baby_count += 1;
             }
-            let decomposed = if baby_count > 0 { inputs } else { 0 };
-            let cost = weights.decompose * decomposed as f64
-                + weights.baby * baby_count as f64
-                + weights.giant * giant_count as f64;
-            best = best.min(cost);
+            if g != 0 && std::mem::replace(&mut giants[d.out_block * modulus + g], round) != round {
+                giant_count += 1;
+            }
         }
+        let decomposed = if baby_count > 0 { inputs } else { 0 };
+        let cost = weights.decompose * decomposed as f64
+            + weights.baby * baby_count as f64
+            + weights.giant * giant_count as f64;
+        best = best.min(cost);
     }
     best + weights.product * diagonals.len() as f64
 }

@@ -15,6 +15,7 @@ use crate::layouts::LinearCost;
 use crate::layouts::choose::{Choice, choose};
 use crate::layouts::classes::Classes;
 use fhec_ir::{Diagnostics, he, nn};
+use fhec_plan::{Layout, Nest};
 use value::Skeleton;
 
 /// A tensor graph after all tensor passes, ready to be packed for any number of slots.
@@ -54,6 +55,38 @@ impl Lowering {
     pub fn pack(&self, slots: usize, cost: &LinearCost) -> Result<he::Graph, Diagnostics> {
         let choice = self.choice(slots, cost)?;
         emit::emit(&self.skeleton, &self.classes, &choice, slots)
+    }
+}
+
+impl Lowering {
+    /// The single map of a graph `input → map → output` as entries (output element, input element, weight) and
+    /// the constant of every output element; `None` for other graphs or more than `limit` entries.
+    pub(crate) fn dense_entries(&self, limit: usize) -> Option<(Vec<(u32, u32, f64)>, Vec<f64>)> {
+        let [input, map] = self.skeleton.packed.as_slice() else { return None };
+        let value::Make::Map(affine) = &map.make else { return None };
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        let slots = elements(&input.shape).max(elements(&map.shape)).next_power_of_two();
+        let from = Layout::dense(elements(&input.shape), slots, slots);
+        let to = Layout::dense(elements(&map.shape), slots, slots);
+        let value = |nest: &Nest, at: i64| {
+            nest.factor * nest.tensor.map_or(1.0, |t| self.skeleton.tensors[t.index()].values()[at as usize])
+        };
+        let mut entries = Vec::new();
+        for term in &affine.terms {
+            let nests = nests::nests(term, &from, &to)?;
+            if nests.iter().map(Nest::points).sum::<usize>() > limit {
+                return None;
+            }
+            for nest in &nests {
+                nest.for_each(|row, col, at| entries.push((row as u32, col as u32, value(nest, at))));
+            }
+        }
+        let mut constant = vec![0.0; elements(&map.shape)];
+        for bias in &affine.biases {
+            let nest = nests::bias_nests(bias, &vec![], &to);
+            nest.for_each(|row, _, at| constant[row as usize] += value(&nest, at));
+        }
+        Some((entries, constant))
     }
 }
 

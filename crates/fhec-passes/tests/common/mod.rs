@@ -158,12 +158,33 @@ impl Net {
     }
 }
 
+/// Both tensor graphs mean the same.
+#[allow(dead_code, reason = "each test file uses some of the helpers")]
+pub(crate) fn same_meaning(a: &Graph, b: &Graph) {
+    for seed in 0..3 {
+        let x = tensor(&a.nodes[0].shape, 200 + seed);
+        let run = |g: &Graph| {
+            let interpreter = Interpreter::new(g).unwrap_or_else(|e| panic!("{e}\n{g}"));
+            interpreter.run(std::slice::from_ref(&x)).expect("runs")
+        };
+        for (x, y) in run(a).iter().zip(run(b)) {
+            assert_eq!(x.shape(), y.shape());
+            let size = x.values().iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+            for (p, q) in x.values().iter().zip(y.values()) {
+                assert!((p - q).abs() < 1e-11 * size, "{p} became {q} of {size}\n{a}\n{b}");
+            }
+        }
+    }
+}
+
 /// Lowers for `slots` and compares; returns the planned graph.
+#[allow(dead_code, reason = "each test file uses some of the helpers")]
 pub(crate) fn check(net: Net, slots: usize) -> he::Graph {
     check_all(net, &[slots])
 }
 
 /// Lowers for every slot count and compares; returns the graph of the last.
+#[allow(dead_code, reason = "each test file uses some of the helpers")]
 pub(crate) fn check_all(net: Net, slots: &[usize]) -> he::Graph {
     let graph = net.finish();
     let lowering = Lowering::new(&graph).unwrap_or_else(|e| panic!("{e}"));

@@ -1,0 +1,68 @@
+//! Composition of a dense layer with the linear operation before it, as one dense layer.
+
+use crate::lower::Lowering;
+use fhec_ir::nn::{Graph, Node, Op, Output, Range, ValueId};
+use fhec_ir::{Origin, Tensor};
+
+/// A linear operation as its non-zero entries over row-major elements, and its constant part.
+pub(super) struct Entries {
+    /// (output element, input element, weight); repeats add up.
+    pub(super) entries: Vec<(u32, u32, f64)>,
+    /// Per output element.
+    pub(super) constant: Vec<f64>,
+    /// Elements of the input.
+    pub(super) inputs: usize,
+}
+
+/// The entries of node `v`; `None` when it is not a linear map of one value or has more than `limit`.
+pub(super) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries> {
+    let node = graph.node(v);
+    let linear = matches!(
+        node.op,
+        Op::Conv(_) | Op::Dense { .. } | Op::AveragePool(_) | Op::ReduceMean { .. } | Op::ReduceSum { .. }
+    );
+    let &[source] = node.inputs.as_slice() else { return None };
+    if !linear {
+        return None;
+    }
+    // The operation alone, between values of magnitude 1, so that no factor is moved anywhere.
+    let unit = Some(Range { lo: -1.0, hi: 1.0 });
+    let shape = graph.node(source).shape.clone();
+    let mut alone = Graph { constants: graph.constants.clone(), ..Graph::default() };
+    let x = alone.push(Op::Input { name: String::new() }, vec![], shape.clone(), Origin::default());
+    alone.nodes.push(Node { inputs: vec![x], range: unit, ..node.clone() });
+    alone.nodes[0].range = unit;
+    alone.outputs.push(Output { name: String::new(), value: ValueId(1) });
+    let inputs = shape.iter().product();
+    let (entries, constant) = Lowering::new(&alone).ok()?.dense_entries(limit)?;
+    Some(Entries { entries, constant, inputs })
+}
+
+/// `weight · map`, with the bias that the map's constant adds.
+pub(super) fn compose(weight: &Tensor, map: &Entries) -> (Tensor, Vec<f64>) {
+    let (rows, inner) = (weight.shape()[0], weight.shape()[1]);
+    // Transposed, so that every entry of the map adds one row to another.
+    let mut columns = vec![0.0; inner * rows];
+    for o in 0..rows {
+        for i in 0..inner {
+            columns[i * rows + o] = weight.values()[o * inner + i];
+        }
+    }
+    let mut composed = vec![0.0; map.inputs * rows];
+    for &(through, from, by) in &map.entries {
+        let (source, target) = (through as usize * rows, from as usize * rows);
+        for o in 0..rows {
+            composed[target + o] += by * columns[source + o];
+        }
+    }
+    let mut values = vec![0.0; rows * map.inputs];
+    for i in 0..map.inputs {
+        for o in 0..rows {
+            values[o * map.inputs + i] = composed[i * rows + o];
+        }
+    }
+    let bias = (0..rows)
+        .map(|o| map.constant.iter().enumerate().map(|(i, c)| c * weight.values()[o * inner + i]).sum())
+        .collect();
+    (Tensor::new(vec![rows, map.inputs], values), bias)
+}
