@@ -181,7 +181,14 @@ impl Field {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(crate) fn shrink(&self, x: V) -> V {
-        lo(x, hi(zero(), x, self.barrett_word), self.neg_p)
+        self.shrink_above(x, zero())
+    }
+
+    /// As [`shrink`](Self::shrink), minus `start·p` with `start` modulo 2^52.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(crate) fn shrink_above(&self, x: V, start: V) -> V {
+        lo(x, hi(start, x, self.barrett_word), self.neg_p)
     }
 
     /// The residue of `x < 2^52`, with garbage or without.

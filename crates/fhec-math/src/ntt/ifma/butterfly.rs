@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::{_mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64};
 
-use crate::simd::{Field, V, add, cut, load, splat, sub, zero};
+use crate::simd::{Field, V, add, cut, lo, load, splat, sub, zero};
 
 /// Words of a record of a pass of this many stages: pairs of factor and companion.
 pub(super) const fn record_words(stages: u32) -> usize {
@@ -35,19 +35,31 @@ pub(super) fn pair_of_vectors(record: &[u64; LAST_RECORD], node: usize) -> (V, V
     (load(&rows[2 * node]), load(&rows[2 * node + 1]))
 }
 
-/// `(x, y) → (x + w·y, x − w·y)`. Lazy: `y < 2^52` and the outputs are at most `2p` above `x`.
+/// `(x, y) → (x + w·y, x − w·y)`. Lazy: `2p ≤ x`, `y < 2^52`, and the outputs differ from `x` by at most `2p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn forward<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V)) -> (V, V) {
     if LAZY {
-        // x − t + 2p = 2x + 2p − (x + t).
-        let mirror = add(add(x, x), k.two_p);
         let sum = k.shoup_add(x, y, w, w_shoup);
-        (sum, sub(mirror, sum))
+        // x − t, without a register of its own for t.
+        (sum, sub(add(x, x), sum))
     } else {
         let r = cut(x, k.two_p);
         let t = k.clean(k.shoup_add(zero(), y, w, w_shoup));
         (add(r, t), sub(add(r, k.two_p), t))
+    }
+}
+
+/// The preparation of the values that a lazy forward pass of `STAGES` stages does not multiply in its first stage:
+/// `2p` for each stage, on top of the value or of something below `2p` congruent to it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn lift<const STAGES: u64, const SHRINK: bool>(k: &Field, x: V) -> V {
+    if SHRINK {
+        // The quotient is made smaller by as much: its low 52 bits are those of q − 2·STAGES.
+        k.shrink_above(x, splat((1 << 52) - 2 * STAGES))
+    } else {
+        add(x, lo(zero(), k.two_p, splat(STAGES)))
     }
 }
 
@@ -99,7 +111,7 @@ fn lanes(a: V, b: V, c: V, d: V) -> [V; 4] {
     ]
 }
 
-/// The butterflies of a tree over 4, 8 or 16 values starting at index `$i`, forward: first the pairs that are half the size
+/// The butterflies of a tree over 4 or 8 values starting at index `$i`, forward: first the pairs that are half the size
 /// apart, with the factor of node `$n`, then the halves, with the nodes `2n` and `2n+1`.
 ///
 /// Macros, and not functions, because the values must stay in registers.
@@ -118,18 +130,6 @@ macro_rules! forward_tree {
         forward_tree!(4, $f, $i, 2 * $n);
         forward_tree!(4, $f, $i + 4, 2 * $n + 1);
     };
-    (16, $f:ident, $i:expr, $n:expr) => {
-        $f!($i, $i + 8, $n);
-        $f!($i + 1, $i + 9, $n);
-        $f!($i + 2, $i + 10, $n);
-        $f!($i + 3, $i + 11, $n);
-        $f!($i + 4, $i + 12, $n);
-        $f!($i + 5, $i + 13, $n);
-        $f!($i + 6, $i + 14, $n);
-        $f!($i + 7, $i + 15, $n);
-        forward_tree!(8, $f, $i, 2 * $n);
-        forward_tree!(8, $f, $i + 8, 2 * $n + 1);
-    };
 }
 
 /// As `forward_tree`, backwards. The fourth argument of a butterfly is the number of stages that ran before its own.
@@ -147,18 +147,6 @@ macro_rules! inverse_tree {
         $f!($i + 1, $i + 5, $n, 2);
         $f!($i + 2, $i + 6, $n, 2);
         $f!($i + 3, $i + 7, $n, 2);
-    };
-    (16, $f:ident, $i:expr, $n:expr) => {
-        inverse_tree!(8, $f, $i, 2 * $n);
-        inverse_tree!(8, $f, $i + 8, 2 * $n + 1);
-        $f!($i, $i + 8, $n, 3);
-        $f!($i + 1, $i + 9, $n, 3);
-        $f!($i + 2, $i + 10, $n, 3);
-        $f!($i + 3, $i + 11, $n, 3);
-        $f!($i + 4, $i + 12, $n, 3);
-        $f!($i + 5, $i + 13, $n, 3);
-        $f!($i + 6, $i + 14, $n, 3);
-        $f!($i + 7, $i + 15, $n, 3);
     };
 }
 

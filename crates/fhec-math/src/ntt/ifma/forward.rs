@@ -1,6 +1,6 @@
 //! Coefficients to values.
 
-use super::butterfly::{LAST_RECORD, forward, forward_tree, pair, pair_of_vectors, record_words, transpose};
+use super::butterfly::{LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, record_words, transpose};
 use super::{Direction, IfmaNtt};
 use crate::simd::{Field, cut, load, store, zero};
 
@@ -20,12 +20,9 @@ fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64
         (2, true, false) => pass_4::<true, false>(k, limb, record),
         (2, true, true) => pass_4::<true, true>(k, limb, record),
         (2, false, _) => pass_4::<false, false>(k, limb, record),
-        (3, true, false) => pass_8::<true, false>(k, limb, record),
-        (3, true, true) => pass_8::<true, true>(k, limb, record),
-        (3, false, _) => pass_8::<false, false>(k, limb, record),
-        (_, true, false) => pass_16::<true, false>(k, limb, record),
-        (_, true, true) => pass_16::<true, true>(k, limb, record),
-        (_, false, _) => pass_16::<false, false>(k, limb, record),
+        (_, true, false) => pass_8::<true, false>(k, limb, record),
+        (_, true, true) => pass_8::<true, true>(k, limb, record),
+        (_, false, _) => pass_8::<false, false>(k, limb, record),
     }
     let parts = 1 << pass.stages;
     let size = limb.len() / parts;
@@ -61,8 +58,8 @@ macro_rules! pass {
                 for i in 0..$radix {
                     // SAFETY: i·stride + j + 8 ≤ $radix·stride, the length of the limb.
                     v[i] = load(unsafe { &*data.add(i * stride + j).cast() });
-                    if SHRINK && i < $radix / 2 {
-                        v[i] = k.shrink(v[i]);
+                    if LAZY && i < $radix / 2 {
+                        v[i] = lift::<{ ($radix as u64).ilog2() as u64 }, SHRINK>(k, v[i]);
                     }
                 }
                 macro_rules! butterfly {
@@ -84,7 +81,6 @@ macro_rules! pass {
 
 pass!(pass_4, 4);
 pass!(pass_8, 8);
-pass!(pass_16, 16);
 
 /// The last six stages, and the reduction to canonical residues.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -98,8 +94,8 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
         let mut v = [zero(); 8];
         for i in 0..8 {
             v[i] = load(&rows[i]);
-            if SHRINK_0 && i < 4 {
-                v[i] = k.shrink(v[i]);
+            if LAZY && i < 4 {
+                v[i] = lift::<3, SHRINK_0>(k, v[i]);
             }
         }
         macro_rules! across {
@@ -111,9 +107,9 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
         }
         forward_tree!(8, across, 0, 1);
         v = transpose(v);
-        if SHRINK_1 {
+        if LAZY {
             for x in &mut v[..4] {
-                *x = k.shrink(*x);
+                *x = lift::<3, SHRINK_1>(k, *x);
             }
         }
         macro_rules! within {

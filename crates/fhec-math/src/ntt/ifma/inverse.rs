@@ -52,23 +52,21 @@ fn ascend(k: &Field, d: &Direction, n_inverse: (V, V), depth: usize, block: usiz
     }
     match pass.stages {
         2 => choose!(pass_4, k, d, pass, n_inverse, depth, block, limb),
-        3 => choose!(pass_8, k, d, pass, n_inverse, depth, block, limb),
-        _ => choose!(pass_16, k, d, pass, n_inverse, depth, block, limb),
+        _ => choose!(pass_8, k, d, pass, n_inverse, depth, block, limb),
     }
 }
 
 /// Offsets that keep differences positive in each stage of a pass whose inputs are at most `bound` times `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn offsets<const LAZY: bool>(k: &Field, bound: u64) -> [V; 4] {
+fn offsets<const LAZY: bool>(k: &Field, bound: u64) -> [V; 3] {
     if LAZY {
         // The product is below 2^52 for every stage that the pass has.
         let first = lo(zero(), splat(bound), k.p);
         let second = add(first, first);
-        let third = add(second, second);
-        [first, second, third, add(third, third)]
+        [first, second, add(second, second)]
     } else {
-        [k.two_p; 4]
+        [k.two_p; 3]
     }
 }
 
@@ -120,7 +118,6 @@ macro_rules! pass {
 
 pass!(pass_4, 4);
 pass!(pass_8, 8);
-pass!(pass_16, 16);
 
 /// Undoes the last six stages.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
