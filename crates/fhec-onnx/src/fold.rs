@@ -29,6 +29,9 @@ pub(crate) fn elementwise(node: &Node<'_, '_>) -> Option<Result<Constant, Proble
         })
         .collect();
     let constants = constants?;
+    if node.opset < 7 && matches!(node.attributes.int("axis"), Ok(Some(_))) {
+        return Some(Err(Problem::new("broadcasting of a constant to another along an axis").of("axis")));
+    }
     let budget = node.builder.budget;
     if let (Some(f), [x]) = (unary(operator), constants.as_slice()) {
         return Some(budget.take(x.tensor.shape()).map(|()| Constant { dtype: x.dtype, tensor: x.tensor.map(f) }));

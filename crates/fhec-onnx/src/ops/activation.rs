@@ -83,9 +83,14 @@ pub(super) fn clip(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
 }
 
 pub(super) fn prelu(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
-    let slope = node.required(1, "the slope")?.tensor;
+    let mut slope = node.required(1, "the slope")?.tensor;
     let x = node.data(0)?;
     let shape = node.shape(x);
+    if node.opset < 7 && slope.len() > 1 && slope.shape().len() == 1 && shape.len() > 2 {
+        // Before version 7 one slope per channel stands at axis 1.
+        let per_channel = [&[slope.len()], vec![1; shape.len() - 2].as_slice()].concat();
+        slope = slope.reshaped(per_channel);
+    }
     if broadcast_shape(&shape, slope.shape()).as_deref() != Some(&shape) {
         refuse!("slope of shape {:?} for {shape:?}", slope.shape());
     }

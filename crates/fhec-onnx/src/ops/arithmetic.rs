@@ -1,6 +1,6 @@
 //! Elementwise arithmetic. Constants on both sides never come here: they are folded.
 
-use crate::builder::{Node, Value, one};
+use crate::builder::{Node, Value, axis, one};
 use crate::error::{Problem, refuse};
 use crate::tensor::Constant;
 use fhec_ir::Tensor;
@@ -17,13 +17,38 @@ enum Pair {
     Left(Tensor, ValueId),
 }
 
-fn pair(node: &Node<'_, '_>) -> Result<Pair, Problem> {
+fn pair(node: &mut Node<'_, '_>) -> Result<Pair, Problem> {
+    if node.opset < 7 {
+        align(node)?;
+    }
     match (node.input(0), node.input(1)) {
         (Some(Value::Data(a)), Some(Value::Data(b))) => Ok(Pair::Both(*a, *b)),
         (Some(Value::Data(a)), Some(Value::Constant(b))) => Ok(Pair::Right(*a, b.tensor.clone())),
         (Some(Value::Constant(a)), Some(Value::Data(b))) => Ok(Pair::Left(a.tensor.clone(), *b)),
         _ => refuse!("two operands are needed"),
     }
+}
+
+/// Before version 7 the second operand may stand at an axis of the first, with `broadcast=1`: later
+/// axes of extent 1 give it the place that numpy's rules look at.
+fn align(node: &mut Node<'_, '_>) -> Result<(), Problem> {
+    node.attributes.ignore(&["broadcast"]);
+    let Some(at) = node.attributes.int("axis")? else { return Ok(()) };
+    let shape = |node: &Node<'_, '_>, i| match node.input(i) {
+        Some(Value::Data(x)) => node.shape(*x),
+        Some(Value::Constant(c)) => c.tensor.shape().to_vec(),
+        _ => vec![],
+    };
+    let (rank, mut aligned) = (shape(node, 0).len(), shape(node, 1));
+    let behind = (axis(at, rank)? + aligned.len()).max(rank) - aligned.len() - axis(at, rank)?;
+    aligned.extend(vec![1; behind]);
+    let value = match node.input(1).cloned() {
+        Some(Value::Data(x)) => Value::Data(node.builder.reshape(x, &aligned)?),
+        Some(Value::Constant(c)) => Value::Constant(Constant { tensor: c.tensor.reshaped(aligned), ..c }),
+        _ => refuse!("two operands are needed"),
+    };
+    node.inputs[1] = Some(value);
+    Ok(())
 }
 
 pub(super) fn add(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {

@@ -8,6 +8,10 @@ use fhec_ir::tensor::broadcast_shape;
 
 /// `alpha · A' · B' + beta · C`, where A or B is constant.
 pub(super) fn gemm(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
+    if node.opset < 7 {
+        // C broadcasts anyway.
+        node.attributes.ignore(&["broadcast"]);
+    }
     let alpha = node.attributes.float_or("alpha", 1.0)?;
     let beta = node.attributes.float_or("beta", 1.0)?;
     let trans_a = node.attributes.flag("transA", false)?;
@@ -90,7 +94,7 @@ pub(super) fn matmul(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
                     let rank = ones.len() + shape.len().min(2);
                     one(with_leading_ones(node, y, rank)?)
                 }
-                other => Err(batched(other)),
+                _ => one(batched(node, x, &b.tensor)?),
             }
         }
         (Some(Value::Constant(a)), _) => {
@@ -115,7 +119,8 @@ pub(super) fn matmul(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
                     let rank = ones.len() + shape.len().min(2);
                     one(with_leading_ones(node, y, rank)?)
                 }
-                other => Err(batched(other)),
+                other => Err(Problem::new(format!("the constant is a stack of matrices {other:?} on the left"))
+                    .help("split the operand and multiply each part by its own matrix")),
             }
         }
         _ => Err(both_encrypted()),
@@ -143,9 +148,33 @@ fn rank_2(shape: &[usize]) -> Result<(), Problem> {
     if shape.len() == 2 { Ok(()) } else { refuse!("a matrix was expected, not {shape:?}") }
 }
 
-fn batched(shape: &[usize]) -> Problem {
-    Problem::new(format!("the constant is a stack of matrices {shape:?}"))
-        .help("split the operand and multiply each part by its own matrix")
+/// A stack of constant matrices on the right: each part of the operand times its own matrix.
+fn batched(node: &mut Node<'_, '_>, x: ValueId, stack: &Tensor) -> Result<ValueId, Problem> {
+    const MAX_PARTS: usize = 256;
+    let shape = node.shape(x);
+    let (&[ref x_lead @ .., rows, inner], &[ref lead @ .., depth, out]) = (shape.as_slice(), stack.shape()) else {
+        refuse!("operand {shape:?} times a constant of shape {:?}", stack.shape());
+    };
+    let Some(full) = broadcast_shape(x_lead, lead) else {
+        refuse!("{shape:?} and {:?} do not broadcast", stack.shape());
+    };
+    let parts: usize = full.iter().product();
+    if depth != inner || parts > MAX_PARTS {
+        refuse!("operand {shape:?} times a constant of shape {:?}", stack.shape());
+    }
+    let x = node.builder.broadcast(x, &[&full, &[rows, inner][..]].concat())?;
+    let x = node.builder.reshape(x, &[parts, rows, inner])?;
+    let Some(stack) = stack.broadcast(&[&full, &[depth, out][..]].concat()) else {
+        refuse!("the constant does not broadcast to {full:?}");
+    };
+    let mut products = Vec::with_capacity(parts);
+    for (i, matrix) in stack.values().chunks((depth * out).max(1)).enumerate() {
+        let part = node.builder.narrow(x, 0, i, 1)?;
+        let weight = Tensor::new(vec![depth, out], matrix.to_vec()).transposed(&[1, 0]);
+        products.push(dense(node, part, weight, None)?);
+    }
+    let y = node.builder.push(Op::Concat { axis: 0 }, products)?;
+    node.builder.reshape(y, &[&full, &[rows, out][..]].concat())
 }
 
 fn both_encrypted() -> Problem {

@@ -156,6 +156,9 @@ pub(super) fn expand(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
 /// The identity at inference; its mask is all true.
 pub(super) fn dropout(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
     node.attributes.ignore(&["ratio", "seed"]);
+    if node.opset < 7 {
+        node.attributes.ignore(&["is_test"]);
+    }
     let training = node.scalar(2, "training_mode")?.is_some_and(|v| v != 0.0);
     let ratio = node.scalar(1, "the ratio")?.unwrap_or(0.5);
     if training && ratio != 0.0 {
@@ -185,6 +188,9 @@ pub(super) fn cast_like(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> 
         // Values computed from the input are floating-point numbers.
         _ => DataType::F32,
     };
+    if let Some(Value::Constant(c)) = node.input(0) {
+        return Ok(vec![Value::Constant(Constant { dtype: to, ..c.clone() })]);
+    }
     as_float(node, to)
 }
 

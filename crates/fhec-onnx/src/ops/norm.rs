@@ -7,6 +7,9 @@ use fhec_ir::nn::Op;
 pub(super) fn batch_normalization(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
     let epsilon = node.attributes.float_or("epsilon", 1e-5)?;
     node.attributes.ignore(&["momentum"]);
+    if node.opset < 7 {
+        node.attributes.ignore(&["is_test"]);
+    }
     if node.opset < 9 && !node.attributes.flag("spatial", true)? {
         return Err(Problem::new("statistics per element and not per channel")
             .of("spatial")
