@@ -1,0 +1,93 @@
+//! The command line.
+
+use crate::commands::check::Check;
+use crate::commands::compile::Compile;
+use crate::commands::completions::Completions;
+use crate::commands::decrypt::Decrypt;
+use crate::commands::demo::Demo;
+use crate::commands::encrypt::Encrypt;
+use crate::commands::explain::Explain;
+use crate::commands::keygen::Keygen;
+use crate::commands::run::Run;
+use crate::commands::simulate::Simulate;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Compiles neural networks to programs on encrypted data, and runs them.
+///
+/// The model owner compiles a network to a plan. The client makes keys for the plan, encrypts inputs and
+/// decrypts outputs. The server runs the plan on encrypted inputs and never holds a secret.
+#[derive(Parser)]
+#[command(
+    name = "fhec",
+    version,
+    max_term_width = 110,
+    after_help = "The whole road:
+  fhec compile mnist.onnx -o mnist.plan --calibrate images.npy    model owner
+  fhec keygen  mnist.plan -o keys                                 client
+  fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
+  fhec run     mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct     server
+  fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3
+
+Or all of it on a bundled network:
+  fhec demo
+
+Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile an ONNX model to a plan
+    Compile(Box<Compile>),
+    /// List everything in an ONNX model that cannot be compiled
+    Check(Check),
+    /// Show what a plan does and what it will cost
+    Explain(Explain),
+    /// Make the keys for a plan
+    Keygen(Keygen),
+    /// Encrypt an input
+    Encrypt(Encrypt),
+    /// Run a plan on encrypted inputs
+    Run(Run),
+    /// Decrypt an output
+    Decrypt(Decrypt),
+    /// Run a plan unencrypted over a data set: accuracy, and the error of every layer
+    Simulate(Simulate),
+    /// Classify handwritten digits under encryption with a bundled network
+    Demo(Demo),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<()> {
+        match &self.command {
+            Command::Compile(c) => c.run(),
+            Command::Check(c) => c.run(),
+            Command::Explain(c) => c.run(),
+            Command::Keygen(c) => c.run(),
+            Command::Encrypt(c) => c.run(),
+            Command::Run(c) => c.run(),
+            Command::Decrypt(c) => c.run(),
+            Command::Simulate(c) => c.run(),
+            Command::Demo(c) => c.run(),
+            Command::Completions(c) => c.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

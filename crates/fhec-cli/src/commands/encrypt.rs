@@ -1,0 +1,72 @@
+//! `fhec encrypt`: an input to ciphertexts.
+
+use crate::data::load_inputs;
+use crate::files::{self, Access, status};
+use crate::{format, keys, plan_file};
+use anyhow::Result;
+use clap::Args;
+use fhec_runtime::EncryptionKey;
+use std::path::PathBuf;
+
+/// Arguments of `fhec encrypt`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
+  fhec encrypt mnist.plan --public-key keys/public.key --input x.npy -o x.ct
+  fhec encrypt mnist.plan --secret-key keys/secret.key --input t10k-images-idx3-ubyte.gz --index 7 -o x.ct
+  fhec encrypt two.plan --secret-key keys/secret.key --input left=a.npy --input right=b.npy -o x.ct
+
+Reads npy, npz and idx files (also gzipped), PNG and JPEG. Pictures, idx files and uint8 arrays are raw pixels
+and get the preprocessing that is stored in the plan; float arrays are the network's values as they stand.
+With the secret key the ciphertext is half as large as with the public key.")]
+pub(crate) struct Encrypt {
+    /// The plan
+    plan: PathBuf,
+    #[command(flatten)]
+    key: Key,
+    /// The input, or NAME=FILE once for each input of a model with several
+    #[arg(long, value_name = "[NAME=]FILE", required = true)]
+    input: Vec<String>,
+    /// Which sample of a file that holds several, counted from 0
+    #[arg(long, value_name = "N")]
+    index: Option<usize>,
+    /// Where the ciphertext goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// The key to encrypt with.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Key {
+    /// Encrypt with the secret key (half the size)
+    #[arg(long, value_name = "FILE")]
+    secret_key: Option<PathBuf>,
+    /// Encrypt with the public key
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl Encrypt {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<()> {
+        let head = plan_file::open_head(&self.plan)?;
+        let client = keys::Client::new(&head)?;
+        let values = load_inputs(&self.input, self.index, &plan_file::specs(&head.inputs))?;
+        for (input, values) in head.inputs.iter().zip(&values) {
+            if let Some(warning) = plan_file::outside_range(input, values) {
+                files::warn(&warning);
+            }
+        }
+        let bundle = match (&self.key.secret_key, &self.key.public_key) {
+            (Some(path), _) => client.encrypt(&values, EncryptionKey::Secret(&client.secret_key(path)?))?,
+            (None, Some(path)) => client.encrypt(&values, EncryptionKey::Public(&client.public_key(path)?))?,
+            // The argument parser demands one of the two.
+            (None, None) => anyhow::bail!("neither --secret-key nor --public-key"),
+        };
+        files::write(&self.output, Access::Public, |out| client.write_ciphertexts(&bundle, out))?;
+        let size = std::fs::metadata(&self.output).map(|m| m.len()).unwrap_or(0);
+        status(&format!("{}  {}", self.output.display(), format::bytes(size)));
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! `fhec explain`: what a plan does and what it will cost.
+
+use crate::files::print;
+use crate::format::{self, Align, Table, pairs};
+use crate::plan_file;
+use anyhow::Result;
+use clap::Args;
+use fhec_plan::verify::Verified;
+use fhec_plan::{LayerReport, Op, Plan};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Arguments of `fhec explain`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  fhec explain mnist.plan
+  fhec explain mnist.plan --json | jq .totals
+  fhec explain mnist.plan --dot | dot -Tsvg > mnist.svg
+  fhec explain mnist.plan --listing
+
+The figures are predictions for one thread of the machine that the cost table was measured on; the error of
+a layer is the standard deviation that encryption adds to its result.")]
+pub(crate) struct Explain {
+    /// The plan
+    plan: PathBuf,
+    /// Print JSON instead of tables
+    #[arg(long, group = "form")]
+    json: bool,
+    /// Print a graph of the layers in the DOT language
+    #[arg(long, group = "form")]
+    dot: bool,
+    /// Print the instructions, with the level and scale of every register
+    #[arg(long, group = "form")]
+    listing: bool,
+}
+
+impl Explain {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<()> {
+        let plan = plan_file::open(&self.plan)?;
+        print(&if self.json {
+            format!("{:#}\n", as_json(&plan))
+        } else if self.dot {
+            as_dot(plan.plan())
+        } else if self.listing {
+            fhec_plan::print::listing(plan.plan(), Some(plan.facts()))
+        } else {
+            as_text(&plan)
+        })
+    }
+}
+
+/// Layers with their predicted figures; a plan may come without a report for them.
+fn layers(plan: &Plan) -> impl Iterator<Item = (&fhec_plan::Layer, LayerReport)> {
+    let reports = plan.report.layers.iter().cloned().chain(std::iter::repeat(LayerReport::default()));
+    plan.layers.iter().zip(reports)
+}
+
+fn levels(report: &LayerReport) -> String {
+    if report.level_in == report.level_out {
+        report.level_in.to_string()
+    } else {
+        format!("{}→{}", report.level_in, report.level_out)
+    }
+}
+
+fn nonzero(n: u32) -> String {
+    if n == 0 { "–".into() } else { n.to_string() }
+}
+
+fn as_text(verified: &Verified) -> String {
+    let plan = verified.plan();
+    let mut out = format!("{}, compiled by fhec {}\n\n", plan.model, plan.compiler);
+    let heads = [
+        ("layer", Align::Left),
+        ("kind", Align::Left),
+        ("layout", Align::Left),
+        ("level", Align::Right),
+        ("degree", Align::Right),
+        ("rotations", Align::Right),
+        ("key switches", Align::Right),
+        ("products", Align::Right),
+        ("time", Align::Right),
+        ("error", Align::Right),
+        ("approximation", Align::Right),
+    ];
+    let mut table = Table::new(&heads);
+    for (layer, r) in layers(plan) {
+        table.row(vec![
+            layer.name.clone(),
+            layer.kind.clone(),
+            r.layout.clone(),
+            levels(&r),
+            nonzero(r.degree),
+            nonzero(r.rotations),
+            nonzero(r.key_switches),
+            nonzero(r.plaintext_products),
+            format::seconds(r.seconds),
+            format::small(r.error_std),
+            format::small(r.approximation_rms),
+        ]);
+    }
+    out.push_str(&table.render());
+    // Writing to a string cannot fail.
+    let _ = write!(out, "\n{}", pairs(&totals(verified)));
+    if !plan.report.notes.is_empty() {
+        out.push_str("\nnotes\n");
+        for note in &plan.report.notes {
+            let _ = writeln!(out, "  {note}");
+        }
+    }
+    out
+}
+
+fn totals(verified: &Verified) -> Vec<(&'static str, String)> {
+    let (plan, p, r) = (verified.plan(), &verified.plan().parameters, &verified.plan().report);
+    let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
+    let relin = if plan.keys.relin.is_some() { " and products" } else { "" };
+    let mut rows = vec![
+        (
+            "parameters",
+            format!(
+                "N = 2^{}, {} chain and {} special primes, log2(QP) = {:.1}, {} key-switching digits",
+                p.log_n,
+                p.q.len(),
+                p.p.len(),
+                p.log_qp(),
+                p.digits.len()
+            ),
+        ),
+        ("security", format!("{:.0} bits ({asked})", r.security_bits)),
+        (
+            "evaluation keys",
+            format!(
+                "{} ({} in memory), for {} rotations{relin}",
+                format::bytes(r.key_bytes_disk),
+                format::bytes(r.key_bytes_memory),
+                plan.keys.galois.len()
+            ),
+        ),
+    ];
+    for input in &plan.inputs {
+        let (shape, n) = (format::shape(&input.shape), input.layout.ciphertexts);
+        let (lo, hi) = input.range;
+        rows.push((
+            "input",
+            format!("{} {shape} in {}, values {lo} … {hi}", input.name, format::count(n, "ciphertext")),
+        ));
+    }
+    for output in &plan.outputs {
+        let (shape, n) = (format::shape(&output.shape), output.layout.ciphertexts);
+        let left = if output.postprocess.is_empty() { "" } else { ", softmax left to the client" };
+        rows.push(("output", format!("{} {shape} in {}{left}", output.name, format::count(n, "ciphertext"))));
+    }
+    rows.extend([
+        ("input bytes", format::bytes(r.input_bytes)),
+        ("output bytes", format::bytes(r.output_bytes)),
+        ("weights", format::bytes(plan.weights.bytes().len() as u64)),
+        ("peak memory", format::bytes(r.peak_memory)),
+        ("time", format!("{} on one thread", format::seconds(r.seconds))),
+        ("precision", format!("{:.1} bits of the output's range", r.output_bits)),
+        ("hash", plan_file::short_hash(verified.hash())),
+    ]);
+    rows
+}
+
+fn as_json(verified: &Verified) -> Value {
+    let (plan, p, r) = (verified.plan(), &verified.plan().parameters, &verified.plan().report);
+    let layers: Vec<Value> = layers(plan)
+        .map(|(layer, r)| {
+            json!({
+                "name": layer.name, "kind": layer.kind, "layout": r.layout,
+                "level_in": r.level_in, "level_out": r.level_out, "degree": r.degree,
+                "rotations": r.rotations, "key_switches": r.key_switches,
+                "plaintext_products": r.plaintext_products, "seconds": r.seconds,
+                "error_std": r.error_std, "approximation_rms": r.approximation_rms,
+            })
+        })
+        .collect();
+    let port = |name: &str, shape: &[usize], ciphertexts: usize, level: usize, range: (f64, f64)| json!({ "name": name, "shape": shape, "ciphertexts": ciphertexts, "level": level, "range": [range.0, range.1] });
+    let inputs: Vec<Value> =
+        plan.inputs.iter().map(|i| port(&i.name, &i.shape, i.layout.ciphertexts, i.level, i.range)).collect();
+    let outputs: Vec<Value> = plan
+        .outputs
+        .iter()
+        .map(|o| {
+            let mut value = port(&o.name, &o.shape, o.layout.ciphertexts, o.level, o.range);
+            value["error_std"] = json!(o.error_std);
+            value["softmax"] = json!(!o.postprocess.is_empty());
+            value
+        })
+        .collect();
+    json!({
+        "model": plan.model,
+        "compiler": plan.compiler,
+        "hash": verified.hash().iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "parameters": {
+            "log_n": p.log_n, "q": p.q, "p": p.p, "digits": p.digits, "log_qp": p.log_qp(),
+            "security_asked": p.security.map(|s| s.bits()),
+        },
+        "keys": { "relinearisation_level": plan.keys.relin, "rotations": plan.keys.galois.len() },
+        "inputs": inputs,
+        "outputs": outputs,
+        "layers": layers,
+        "totals": {
+            "security_bits": r.security_bits, "seconds": r.seconds, "peak_memory": r.peak_memory,
+            "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,
+            "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
+            "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,
+            "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
+        },
+        "notes": r.notes,
+    })
+}
+
+/// A box per layer, an arrow for every value that goes from one to another.
+fn as_dot(plan: &Plan) -> String {
+    let mut writer = BTreeMap::new();
+    let mut edges = BTreeSet::new();
+    let mut used = BTreeSet::new();
+    let mut out = String::from("digraph plan {\n  rankdir=TB;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+    for instruction in &plan.instructions {
+        let own = match &instruction.op {
+            Op::Input(i) => format!("in{i}"),
+            Op::Output { output, .. } => format!("out{output}"),
+            _ => {
+                used.insert(instruction.layer.index());
+                format!("l{}", instruction.layer)
+            }
+        };
+        for source in instruction.op.sources() {
+            if let Some(from) = writer.get(&source).filter(|from| **from != own) {
+                edges.insert((String::clone(from), own.clone()));
+            }
+        }
+        writer.insert(instruction.dst, own);
+    }
+    // Writing to a string cannot fail.
+    for (i, input) in plan.inputs.iter().enumerate() {
+        let label = format!("{}\n{}", input.name, format::shape(&input.shape));
+        let _ = writeln!(out, "  in{i} [shape=ellipse, label={}];", quote(&label));
+    }
+    for (i, (layer, r)) in layers(plan).enumerate().filter(|(i, _)| used.contains(i)) {
+        let mut label = format!("{}\n{}\nlevel {}, {}", layer.name, layer.kind, levels(&r), format::seconds(r.seconds));
+        if r.degree > 0 {
+            let _ = write!(label, ", degree {}", r.degree);
+        }
+        let _ = writeln!(out, "  l{i} [label={}];", quote(&label));
+    }
+    for (i, output) in plan.outputs.iter().enumerate() {
+        let label = format!("{}\n{}", output.name, format::shape(&output.shape));
+        let _ = writeln!(out, "  out{i} [shape=ellipse, label={}];", quote(&label));
+    }
+    for (from, to) in edges {
+        let _ = writeln!(out, "  {from} -> {to};");
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// A string of the DOT language.
+fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_inside_their_quotes() {
+        assert_eq!(quote("a\"]; b\\\nc"), "\"a\\\"]; b\\\\\\nc\"");
+    }
+}

@@ -1,0 +1,13 @@
+//! One file per subcommand.
+
+pub(crate) mod check;
+pub(crate) mod compile;
+pub(crate) mod completions;
+pub(crate) mod decrypt;
+pub(crate) mod demo;
+mod digit;
+pub(crate) mod encrypt;
+pub(crate) mod explain;
+pub(crate) mod keygen;
+pub(crate) mod run;
+pub(crate) mod simulate;

@@ -1,0 +1,294 @@
+//! `fhec simulate`: a plan over a data set without encryption, compared with the original network.
+
+mod layers;
+mod probe;
+
+use super::compile;
+use super::run::set_threads;
+use crate::data::{DataSet, InputSpec, Labels};
+use crate::files::{print, status};
+use crate::format::{self, pairs};
+use crate::plan_file;
+use crate::progress::Progress;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use fhec_ir::nn::{Graph, Interpreter};
+use fhec_plan::Plan;
+use fhec_plan::verify::Verified;
+use fhec_runtime::{Backend, ClearBackend, NoiseBackend, postprocess, run};
+use rayon::prelude::*;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Samples of the data set on which layers are compared.
+const LAYER_SAMPLES: usize = 32;
+
+/// Arguments of `fhec simulate`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  fhec simulate mnist.plan --model mnist.onnx --data t10k-images-idx3-ubyte.gz --labels t10k-labels-idx1-ubyte.gz
+  fhec simulate mnist.plan --model mnist.onnx --data images.npy --limit 200 --backend noise
+  fhec simulate mnist.plan --model mnist.onnx --data images.npy --json | jq .plan.accuracy
+
+The clear backend shows what approximated activations change; the noise backend adds the errors that
+encryption would. Data are read as by compile; labels are an idx or npy file, or text with a number a line.")]
+pub(crate) struct Simulate {
+    /// The plan
+    plan: PathBuf,
+    /// The model that it was compiled from
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// The data set
+    #[arg(long, value_name = "DATA")]
+    data: PathBuf,
+    /// The right class of every sample
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<PathBuf>,
+    /// Use only the first N samples
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = Kind::Clear)]
+    backend: Kind,
+    /// Threads to use; all by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// What computes in place of the encrypted evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Exact numbers
+    Clear,
+    /// Exact numbers plus the noise that encryption would add
+    Noise,
+}
+
+/// Results of one sample, output after output.
+struct Sample {
+    original: Vec<f64>,
+    clear: Vec<f64>,
+    noisy: Option<Vec<f64>>,
+}
+
+impl Simulate {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<()> {
+        if let Some(threads) = self.threads {
+            set_threads(threads.into())?;
+        }
+        let verified = plan_file::open(&self.plan)?;
+        let graph = compile::load(&self.model)?;
+        let specs = plan_file::specs(&verified.plan().inputs);
+        same_model(&graph, &specs, verified.plan())
+            .with_context(|| format!("{} was not compiled from {}", self.plan.display(), self.model.display()))?;
+        let set = DataSet::open(&self.data, &specs)?;
+        let count = set.len().min(self.limit.unwrap_or(u64::MAX).try_into().unwrap_or(usize::MAX));
+        let labels = self.labels.as_deref().map(Labels::open).transpose()?;
+        if let Some(labels) = &labels {
+            let n = labels.as_slice().len();
+            ensure!(n == set.len(), "{} labels for {} samples", n, set.len());
+        }
+        let original = Interpreter::new(&graph).with_context(|| self.model.display().to_string())?;
+        let clear = ClearBackend::new(&verified);
+        let noise = match self.backend {
+            Kind::Clear => None,
+            Kind::Noise => Some(NoiseBackend::new(&verified, 0)?),
+        };
+        let (progress, done) = (Progress::new("samples"), AtomicUsize::new(0));
+        let samples: Vec<Sample> = (0..count)
+            .into_par_iter()
+            .map(|i| {
+                let values = set.sample(i)?;
+                let outputs = original.run(&compile::tensors(&specs, values.clone())?)?;
+                let noisy = noise.as_ref().map(|n| evaluate(&verified, &n.with_seed(i as u64), values.clone()));
+                let sample = Sample {
+                    original: outputs.iter().flat_map(|t| t.values()).copied().collect(),
+                    clear: evaluate(&verified, &clear, values)?,
+                    noisy: noisy.transpose()?,
+                };
+                progress.set(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+                Ok(sample)
+            })
+            .collect::<Result<_>>()?;
+        let seconds = progress.elapsed().as_secs_f64();
+        drop(progress);
+        let some = count.min(LAYER_SAMPLES);
+        let layers = layers::errors(&verified, &original, &graph, &set, &specs, some, |i, values| match &noise {
+            None => layers::values(&verified, &clear, values),
+            Some(n) => layers::values(&verified, &n.with_seed(i as u64), values),
+        })?;
+        let first = verified.plan().outputs.first().map_or(0, |o| o.shape.iter().product());
+        let report = Report::of(&samples, first, labels.as_ref().map(|l| &l.as_slice()[..count]));
+        if self.json {
+            return print(&format!("{:#}\n", report.as_json(count, seconds, layers::as_json(&layers))));
+        }
+        print(&format!("{}\n{}", report.as_text(count), layers::table(&layers)))?;
+        status(&format!("{} in {}", format::count(count, "sample"), format::seconds(seconds)));
+        Ok(())
+    }
+}
+
+/// Outputs of a plan for one sample, after what is left to the client.
+fn evaluate<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<Vec<f64>>
+where
+    B: Backend<Input = Vec<f64>, Output = Vec<f64>>,
+{
+    let mut outputs = run(verified, backend, values, &mut |_| {})?.outputs;
+    for (values, output) in outputs.iter_mut().zip(&verified.plan().outputs) {
+        postprocess(&output.postprocess, &output.shape, values);
+    }
+    Ok(outputs.concat())
+}
+
+/// Inputs and outputs of plan and model have the same names and shapes.
+fn same_model(graph: &Graph, specs: &[InputSpec], plan: &Plan) -> Result<()> {
+    let inputs: Vec<(String, Vec<usize>)> =
+        compile::specs(graph, None).into_iter().map(|s| (s.name, s.shape)).collect();
+    let own: Vec<(String, Vec<usize>)> = specs.iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
+    ensure!(inputs == own, "the plan has the inputs {own:?}, the model {inputs:?}");
+    let outputs: Vec<_> = graph.outputs.iter().map(|o| (&o.name, &graph.node(o.value).shape)).collect();
+    let own: Vec<_> = plan.outputs.iter().map(|o| (&o.name, &o.shape)).collect();
+    ensure!(outputs == own, "the plan has the outputs {own:?}, the model {outputs:?}");
+    Ok(())
+}
+
+/// How one set of results compares with a reference.
+struct Comparison {
+    /// Right classes, where there are labels.
+    correct: Option<usize>,
+    /// Same class as the reference.
+    agree: usize,
+    /// Root mean square of the difference.
+    rms: f64,
+    /// Largest difference.
+    max: f64,
+    /// Span of the reference's values.
+    span: f64,
+}
+
+impl Comparison {
+    fn of<'a>(pairs: impl Iterator<Item = (&'a [f64], &'a [f64])>, first: usize, labels: Option<&[usize]>) -> Self {
+        let (mut correct, mut agree, mut squares, mut n, mut max) = (0, 0, 0.0, 0usize, 0.0f64);
+        let (mut lo, mut hi) = (f64::INFINITY, f64::NEG_INFINITY);
+        for (i, (got, reference)) in pairs.enumerate() {
+            let class = class(&got[..first]);
+            agree += usize::from(class == self::class(&reference[..first]));
+            correct += usize::from(labels.is_some_and(|l| l[i] == class));
+            for (g, r) in got.iter().zip(reference) {
+                squares += (g - r) * (g - r);
+                max = max.max((g - r).abs());
+                (lo, hi) = (lo.min(*r), hi.max(*r));
+                n += 1;
+            }
+        }
+        let rms = (squares / n.max(1) as f64).sqrt();
+        Comparison { correct: labels.map(|_| correct), agree, rms, max, span: hi - lo }
+    }
+
+    /// Bits of the reference's span that are right (standard deviation); `None` where all are.
+    fn bits(&self) -> Option<f64> {
+        (self.rms > 0.0).then(|| (self.span / self.rms).log2())
+    }
+
+    fn describe(&self, count: usize) -> String {
+        let bits = self.bits().map_or("no error".into(), |b| {
+            format!(
+                "error {} rms, {} at most: {b:.1} bits of the outputs' span",
+                format::small(self.rms),
+                format::small(self.max)
+            )
+        });
+        format!("same class on {} of {count}; {bits}", self.agree)
+    }
+
+    fn as_json(&self, count: usize) -> serde_json::Value {
+        json!({
+            "accuracy": self.correct.map(|c| c as f64 / count.max(1) as f64), "correct": self.correct,
+            "same_class": self.agree, "rms": self.rms, "max": self.max, "bits": self.bits(),
+        })
+    }
+}
+
+/// The largest value's index, the first of equals.
+fn class(values: &[f64]) -> usize {
+    super::decrypt::largest(values, 1).first().copied().unwrap_or(0)
+}
+
+/// All comparisons of a run.
+struct Report {
+    original: Comparison,
+    plan: Comparison,
+    /// With noise against the original, and against the run without.
+    noise: Option<(Comparison, Comparison)>,
+}
+
+impl Report {
+    fn of(samples: &[Sample], first: usize, labels: Option<&[usize]>) -> Self {
+        let pairs = |f: fn(&Sample) -> (&[f64], &[f64]), labels| Comparison::of(samples.iter().map(f), first, labels);
+        let noisy = samples.iter().all(|s| s.noisy.is_some()) && !samples.is_empty();
+        Report {
+            original: pairs(|s| (&s.original, &s.original), labels),
+            plan: pairs(|s| (&s.clear, &s.original), labels),
+            noise: noisy.then(|| {
+                (
+                    pairs(|s| (s.noisy.as_deref().unwrap_or(&s.clear), &s.original), labels),
+                    pairs(|s| (s.noisy.as_deref().unwrap_or(&s.clear), &s.clear), None),
+                )
+            }),
+        }
+    }
+
+    fn as_text(&self, count: usize) -> String {
+        let mut rows = Vec::new();
+        let accuracy = |c: &Comparison| {
+            c.correct.map(|n| format!("{n} of {count} right ({:.2} %)", 100.0 * n as f64 / count.max(1) as f64))
+        };
+        rows.extend(accuracy(&self.original).map(|text| ("original", text)));
+        rows.extend(accuracy(&self.plan).map(|text| ("plan", text)));
+        if let Some((noise, _)) = &self.noise {
+            rows.extend(accuracy(noise).map(|text| ("plan with noise", text)));
+        }
+        rows.push(("plan against original", self.plan.describe(count)));
+        if let Some((_, noise)) = &self.noise {
+            rows.push(("noise against plan", noise.describe(count)));
+        }
+        pairs(&rows)
+    }
+
+    fn as_json(&self, count: usize, seconds: f64, layers: serde_json::Value) -> serde_json::Value {
+        json!({
+            "samples": count,
+            "seconds": seconds,
+            "original": { "accuracy": self.original.correct.map(|c| c as f64 / count.max(1) as f64),
+                          "correct": self.original.correct },
+            "plan": self.plan.as_json(count),
+            "noise": self.noise.as_ref().map(|(original, clear)| {
+                json!({ "against_original": original.as_json(count), "against_plan": clear.as_json(count) })
+            }),
+            "layers": layers,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_count_classes_and_errors() {
+        let samples = [
+            Sample { original: vec![0.0, 4.0], clear: vec![0.0, 3.0], noisy: None },
+            Sample { original: vec![1.0, 0.0], clear: vec![0.0, 1.0], noisy: None },
+        ];
+        let report = Report::of(&samples, 2, Some(&[1, 0]));
+        assert_eq!((report.original.correct, report.plan.correct), (Some(2), Some(1)));
+        assert_eq!((report.plan.agree, report.plan.max, report.plan.span), (1, 1.0, 4.0));
+        assert!((report.plan.rms - 0.75f64.sqrt()).abs() < 1e-12);
+        assert!(report.noise.is_none() && report.original.bits().is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! Reading and writing files: bounded reads, memory maps, and writes that are all or nothing.
+
+use anyhow::{Context, Result, bail};
+use fhec_plan::SharedBytes;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::NamedTempFile;
+
+/// Largest data file that is read into memory, bytes; also the most that a compressed file may unpack to.
+pub(crate) const MAX_DATA: u64 = 4 << 30;
+
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody whom the umask lets.
+    Public,
+    /// The owner alone (mode 0600).
+    Secret,
+}
+
+/// Reads a whole file of at most [`MAX_DATA`] bytes.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).with_context(|| cannot_read(path))?;
+    read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))
+}
+
+/// Reads a source to its end, which must come within `limit` bytes. Memory grows with what is really
+/// there, never with what a header claims.
+pub(crate) fn read_bounded(source: impl Read, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        bail!("more than {}", crate::format::bytes(limit));
+    }
+    Ok(bytes)
+}
+
+/// Maps a regular file into memory; anything else (a pipe) is read.
+pub(crate) fn map(path: &Path) -> Result<SharedBytes> {
+    let file = File::open(path).with_context(|| cannot_read(path))?;
+    let regular = file.metadata().with_context(|| cannot_read(path))?.is_file();
+    if !regular {
+        return Ok(Arc::new(read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))?));
+    }
+    // SAFETY: the map is only read. That nobody else shortens or changes the file meanwhile is the usual
+    // condition of memory maps; our own writes replace files and never change them.
+    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| cannot_read(path))?;
+    Ok(Arc::new(map))
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read {}", path.display())
+}
+
+/// A file that is written completely but is not in its place yet.
+pub(crate) struct Staged {
+    target: PathBuf,
+    /// `None` when the target is no regular file and was written directly.
+    temporary: Option<NamedTempFile>,
+}
+
+impl Staged {
+    /// Puts the file in its place, in one step.
+    pub(crate) fn commit(self) -> Result<()> {
+        let Some(temporary) = self.temporary else { return Ok(()) };
+        temporary.persist(&self.target).map_err(|e| e.error).with_context(|| cannot_write(&self.target))?;
+        Ok(())
+    }
+}
+
+/// Writes a temporary file beside `path`, to be put in place by [`Staged::commit`]. If anything fails the
+/// temporary file is removed and whatever was at `path` is still there.
+///
+/// A target that exists and is no regular file (`/dev/stdout`, a named pipe) cannot be replaced; it is
+/// written directly.
+pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Staged> {
+    let special = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => bail!("cannot write {}: it is a folder", path.display()),
+        Ok(found) => !found.is_file(),
+        Err(_) => false,
+    };
+    if special {
+        let mut file = BufWriter::new(File::create(path).with_context(|| cannot_write(path))?);
+        write(&mut file).and_then(|()| Ok(file.flush()?)).with_context(|| cannot_write(path))?;
+        return Ok(Staged { target: path.to_owned(), temporary: None });
+    }
+    // Through symbolic links, so that a link stays a link.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fhec-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = if access == Access::Secret { 0o600 } else { 0o666 };
+        builder.permissions(fs::Permissions::from_mode(mode));
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    let temporary = builder.tempfile_in(folder).with_context(|| cannot_write(path))?;
+    let mut out = BufWriter::with_capacity(1 << 20, temporary);
+    write(&mut out).with_context(|| cannot_write(path))?;
+    let temporary = out.into_inner().map_err(|e| e.into_error()).with_context(|| cannot_write(path))?;
+    // A rename that reaches the disk before the contents would leave an empty file after a crash.
+    temporary.as_file().sync_all().with_context(|| cannot_write(path))?;
+    Ok(Staged { target, temporary: Some(temporary) })
+}
+
+/// Writes a file, all or nothing; see [`stage`].
+pub(crate) fn write(path: &Path, access: Access, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    stage(path, access, write)?.commit()
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+/// Prints to standard output. A reader that went away (`fhec explain … | head`) ends the program
+/// quietly, see [`is_closed_pipe`]; a full disk is an error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Whether an error only says that nobody reads standard output any more.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// A line on standard error that says what was done.
+pub(crate) fn status(message: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+/// A line on standard error that is no failure.
+pub(crate) fn warn(message: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "fhec: warning: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_trace() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("x");
+        fs::write(&path, "old").expect("writes");
+        let failed = write(&path, Access::Public, |out| {
+            out.write_all(b"new")?;
+            bail!("stopped")
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).expect("reads"), b"old");
+        assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1);
+        write(&path, Access::Public, |out| Ok(out.write_all(b"new")?)).expect("writes");
+        assert_eq!(fs::read(&path).expect("reads"), b"new");
+    }
+
+    #[test]
+    fn bounded_reads_stop() {
+        assert!(read_bounded(std::io::repeat(0), 1000).is_err());
+        assert_eq!(read_bounded(&[1u8; 1000][..], 1000).expect("fits").len(), 1000);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn secrets_are_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("secret");
+        fs::write(&path, "old and readable").expect("writes");
+        write(&path, Access::Secret, |out| Ok(out.write_all(b"s")?)).expect("writes");
+        assert_eq!(fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,107 @@
+//! The client's files: keys and ciphertexts, with messages that name the file.
+
+use crate::files;
+use anyhow::{Context, Result};
+use fhec_ckks::container::{
+    BundleEntry, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key, write_ciphertexts,
+    write_public_key, write_secret_key,
+};
+use fhec_ckks::{PublicKey, SecretKey};
+use fhec_math::SecretRng;
+use fhec_plan::PlanHead;
+use fhec_runtime::EncryptionKey;
+use std::io::Write;
+use std::path::Path;
+
+/// The client of one plan.
+pub(crate) struct Client {
+    inner: fhec_runtime::Client,
+    hash: [u8; 32],
+}
+
+impl Client {
+    /// A client of the plan with this head.
+    pub(crate) fn new(head: &PlanHead) -> Result<Self> {
+        Ok(Client { inner: fhec_runtime::Client::new(head.clone(), None)?, hash: head.hash })
+    }
+
+    /// Bytes that the file of evaluation keys will have.
+    pub(crate) fn evaluation_key_bytes(&self) -> u64 {
+        let (context, request) = (self.inner.context(), self.inner.key_request());
+        let levels = request.relin_level.iter().chain(request.galois.values());
+        let key = |&level: &usize| {
+            let bits: u64 = (0..context.qp_limbs(level)).map(|i| u64::from(context.qp_modulus(level, i).bits())).sum();
+            32 + context.digits_at(level) as u64 * bits * context.n() as u64 / 8
+        };
+        levels.map(key).sum::<u64>() + 120 + 12 * request.galois.len() as u64
+    }
+
+    /// A fresh secret key, and what is made from it.
+    pub(crate) fn generate(&self) -> Result<KeyMaker<'_>> {
+        let mut rng = random()?;
+        let secret = self.inner.generate_secret(&mut rng);
+        Ok(KeyMaker { client: self, secret, rng })
+    }
+
+    /// Reads a secret key.
+    pub(crate) fn secret_key(&self, path: &Path) -> Result<SecretKey> {
+        let file = files::map(path)?;
+        read_secret_key((*file).as_ref(), self.inner.context(), &self.hash).with_context(|| path.display().to_string())
+    }
+
+    /// Reads a public key.
+    pub(crate) fn public_key(&self, path: &Path) -> Result<PublicKey> {
+        let file = files::map(path)?;
+        read_public_key((*file).as_ref(), self.inner.context(), &self.hash).with_context(|| path.display().to_string())
+    }
+
+    /// Encrypts one tensor per input.
+    pub(crate) fn encrypt(&self, values: &[Vec<f64>], key: EncryptionKey) -> Result<Vec<BundleEntry>> {
+        Ok(self.inner.encrypt(values, key, &mut random()?)?)
+    }
+
+    /// Writes a file of ciphertexts.
+    pub(crate) fn write_ciphertexts(&self, bundle: &[BundleEntry], out: &mut dyn Write) -> Result<()> {
+        Ok(write_ciphertexts(bundle, self.inner.context(), &self.hash, out)?)
+    }
+
+    /// Reads output number `index` from a file of ciphertexts and decrypts it: a row-major tensor, not
+    /// rounded.
+    pub(crate) fn decrypt(&self, secret: &SecretKey, path: &Path, index: usize) -> Result<Vec<f64>> {
+        let context = || path.display().to_string();
+        let file = files::map(path)?;
+        let bundle = read_ciphertexts((*file).as_ref(), self.inner.context(), &self.hash).with_context(context)?;
+        self.inner.decrypt_output(index, &bundle, secret).with_context(context)
+    }
+}
+
+/// Makes the keys of one client. The secret one lives as long as this.
+pub(crate) struct KeyMaker<'a> {
+    client: &'a Client,
+    secret: SecretKey,
+    rng: SecretRng,
+}
+
+impl KeyMaker<'_> {
+    /// Writes the secret key.
+    pub(crate) fn write_secret(&self, out: &mut dyn Write) -> Result<()> {
+        Ok(write_secret_key(&self.secret, &self.client.hash, out)?)
+    }
+
+    /// Makes and writes the evaluation keys, one at a time.
+    pub(crate) fn write_evaluation(&mut self, out: &mut dyn Write, progress: &dyn Fn(usize, usize)) -> Result<()> {
+        let request = self.client.inner.key_request();
+        let hash = &self.client.hash;
+        Ok(generate_evaluation_keys(&self.secret, &request, &mut self.rng, hash, out, progress)?)
+    }
+
+    /// Makes and writes a public key.
+    pub(crate) fn write_public(&mut self, out: &mut dyn Write) -> Result<()> {
+        let key = self.client.inner.generate_public(&self.secret, &mut self.rng);
+        Ok(write_public_key(&key, &self.client.hash, out)?)
+    }
+}
+
+fn random() -> Result<SecretRng> {
+    SecretRng::from_os().context("the system gives no random numbers")
+}
