@@ -16,7 +16,51 @@
 //!   `ζ = exp(iπ/N)`, divided by the scale. Rotation by `k` moves slot `i + k` to slot `i`.
 //! * Scales are exact ([`fhec_math::Scale`]). Operands whose level or scale differ are refused;
 //!   nothing is adjusted silently.
-//! * Work is spread over the ambient rayon pool; results do not depend on the number of threads.
+//! * Work is spread over the ambient rayon pool; results do not depend on the number of threads. Call from inside a
+//!   pool (`rayon::ThreadPool::install`): from outside, every parallel step waits for a thread of the global pool to wake.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use fhec_ckks::{
+//!     Context, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyRequest, ParameterSpec, SecretKey, Security,
+//! };
+//! use fhec_math::{Scale, SecretRng, SecurityLevel, galois_element, ntt_primes_below};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // N = 2^13: chain 36 + 30 + 30 bits, special prime of 37 bits, one limb a digit.
+//! let medium: Vec<u64> = ntt_primes_below(30, 13).take(2).collect();
+//! let spec = ParameterSpec {
+//!     log_n: 13,
+//!     q: ntt_primes_below(36, 13).take(1).chain(medium).collect(),
+//!     p: ntt_primes_below(37, 13).take(1).collect(),
+//!     digits: vec![1, 1, 1],
+//! };
+//! let context = Context::new(spec, Security::Level(SecurityLevel::Bits128))?;
+//!
+//! // The client makes keys; the server gets `keys` only.
+//! let mut rng = SecretRng::from_os()?;
+//! let secret = SecretKey::generate(&context, &mut rng);
+//! let request = KeyRequest { relin_level: Some(2), galois: [(galois_element(1, 13), 1)].into() };
+//! let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ())?;
+//!
+//! let encoder = Encoder::new(&context);
+//! let encryptor = Encryptor::new(&context);
+//! let plaintext = encoder.encode(&[0.5, -0.25, 1.0, 0.0], 2, &Scale::pow2(30))?;
+//! let x = encryptor.encrypt_sk(&secret, &plaintext, &mut rng)?.expand(&context)?;
+//!
+//! // x², then every slot moves one to the left.
+//! let evaluator = Evaluator::new(&context, Arc::new(keys))?;
+//! let square = evaluator.relinearise_rescale(&evaluator.square(&x)?)?;
+//! let y = evaluator.rotate(&square, 1)?;
+//!
+//! let slots = encoder.decode(&encryptor.decrypt(&secret, &y)?)?;
+//! for (found, expected) in slots.iter().zip([0.0625, 1.0, 0.0, 0.25]) {
+//!     assert!((found - expected).abs() < 1e-4);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod chebyshev;
 pub mod cipher;
