@@ -89,41 +89,71 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
     blocks: &mut [[u64; 64]],
     records: &[[u64; LAST_RECORD]],
 ) {
-    for (block, record) in blocks.iter_mut().zip(records) {
-        let (rows, _) = block.as_chunks_mut::<8>();
-        let mut v = [zero(); 8];
-        for i in 0..8 {
-            v[i] = load(&rows[i]);
-            if LAZY && i < 4 {
-                v[i] = lift::<3, SHRINK_0>(k, v[i]);
+    let (pairs, _) = blocks.as_chunks_mut::<2>();
+    let (pairs_of_records, _) = records.as_chunks::<2>();
+    macro_rules! load_rows {
+        ($rows:expr) => {{
+            let (rows, _) = $rows.as_chunks::<8>();
+            let mut v = [zero(); 8];
+            for i in 0..8 {
+                v[i] = load(&rows[i]);
+                if LAZY && i < 4 {
+                    v[i] = lift::<3, SHRINK_0>(k, v[i]);
+                }
             }
-        }
-        macro_rules! across {
-            ($x:expr, $y:expr, $node:expr) => {
-                // SAFETY: the record begins with seven pairs.
-                let w = unsafe { pair(record.as_ptr(), $node) };
-                (v[$x], v[$y]) = forward::<LAZY>(k, v[$x], v[$y], w);
-            };
-        }
-        forward_tree!(8, across, 0, 1);
-        v = transpose(v);
-        if LAZY {
-            for x in &mut v[..4] {
-                *x = lift::<3, SHRINK_1>(k, *x);
+            v
+        }};
+    }
+    macro_rules! across {
+        ($v:ident, $record:expr) => {
+            macro_rules! butterfly {
+                ($x:expr, $y:expr, $node:expr) => {
+                    // SAFETY: the record begins with seven pairs.
+                    let w = unsafe { pair($record.as_ptr(), $node) };
+                    ($v[$x], $v[$y]) = forward::<LAZY>(k, $v[$x], $v[$y], w);
+                };
             }
-        }
-        macro_rules! within {
-            ($x:expr, $y:expr, $node:expr) => {
-                (v[$x], v[$y]) = forward::<LAZY>(k, v[$x], v[$y], pair_of_vectors(record, $node));
-            };
-        }
-        forward_tree!(8, within, 0, 1);
-        for x in &mut v {
-            *x = if LAZY { k.reduce(*x) } else { cut(cut(*x, k.two_p), k.p) };
-        }
-        v = transpose(v);
-        for i in 0..8 {
-            store(&mut rows[i], v[i]);
-        }
+            forward_tree!(8, butterfly, 0, 1);
+        };
+    }
+    macro_rules! within {
+        ($v:ident, $record:expr) => {
+            if LAZY {
+                for x in &mut $v[..4] {
+                    *x = lift::<3, SHRINK_1>(k, *x);
+                }
+            }
+            macro_rules! butterfly {
+                ($x:expr, $y:expr, $node:expr) => {
+                    ($v[$x], $v[$y]) = forward::<LAZY>(k, $v[$x], $v[$y], pair_of_vectors($record, $node));
+                };
+            }
+            forward_tree!(8, butterfly, 0, 1);
+        };
+    }
+    macro_rules! finish {
+        ($v:ident, $rows:expr) => {
+            for x in &mut $v {
+                *x = if LAZY { k.reduce(*x) } else { cut(cut(*x, k.two_p), k.p) };
+            }
+            $v = transpose($v);
+            let (rows, _) = $rows.as_chunks_mut::<8>();
+            for i in 0..8 {
+                store(&mut rows[i], $v[i]);
+            }
+        };
+    }
+    // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
+    for ([a, b], [record_a, record_b]) in pairs.iter_mut().zip(pairs_of_records) {
+        let mut va = load_rows!(a);
+        across!(va, record_a);
+        let mut vb = load_rows!(b);
+        va = transpose(va);
+        across!(vb, record_b);
+        within!(va, record_a);
+        vb = transpose(vb);
+        finish!(va, a);
+        within!(vb, record_b);
+        finish!(vb, b);
     }
 }

@@ -129,37 +129,66 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
 ) {
     let within_offset = offsets::<LAZY>(k, bounds[1]);
     let across_offset = offsets::<LAZY>(k, bounds[0]);
-    for (block, record) in blocks.iter_mut().zip(records) {
-        let (rows, _) = block.as_chunks_mut::<8>();
-        let mut v = [zero(); 8];
-        for i in 0..8 {
-            v[i] = load(&rows[i]);
-        }
-        v = transpose(v);
-        macro_rules! within {
-            ($x:expr, $y:expr, $node:expr, $stage:expr) => {
-                let w = pair_of_vectors(record, $node);
-                (v[$x], v[$y]) = inverse::<LAZY>(k, v[$x], v[$y], w, within_offset[$stage]);
-            };
-        }
-        inverse_tree!(8, within, 0, 1);
-        if SHRINK_1 {
-            for x in &mut v[..4] {
-                *x = k.shrink(*x);
+    let (pairs, _) = blocks.as_chunks_mut::<2>();
+    let (pairs_of_records, _) = records.as_chunks::<2>();
+    macro_rules! load_transposed {
+        ($rows:expr) => {{
+            let (rows, _) = $rows.as_chunks::<8>();
+            let mut v = [zero(); 8];
+            for i in 0..8 {
+                v[i] = load(&rows[i]);
             }
-        }
-        v = transpose(v);
-        macro_rules! across {
-            ($x:expr, $y:expr, $node:expr, $stage:expr) => {
-                // SAFETY: the record begins with seven pairs.
-                let w = unsafe { pair(record.as_ptr(), $node) };
-                (v[$x], v[$y]) = inverse::<LAZY>(k, v[$x], v[$y], w, across_offset[$stage]);
-            };
-        }
-        inverse_tree!(8, across, 0, 1);
-        for i in 0..8 {
-            let x = if SHRINK_0 && i < 4 { k.shrink(v[i]) } else { v[i] };
-            store(&mut rows[i], x);
-        }
+            transpose(v)
+        }};
+    }
+    macro_rules! within {
+        ($v:ident, $record:expr) => {
+            macro_rules! butterfly {
+                ($x:expr, $y:expr, $node:expr, $stage:expr) => {
+                    let w = pair_of_vectors($record, $node);
+                    ($v[$x], $v[$y]) = inverse::<LAZY>(k, $v[$x], $v[$y], w, within_offset[$stage]);
+                };
+            }
+            inverse_tree!(8, butterfly, 0, 1);
+            if SHRINK_1 {
+                for x in &mut $v[..4] {
+                    *x = k.shrink(*x);
+                }
+            }
+        };
+    }
+    macro_rules! across {
+        ($v:ident, $record:expr) => {
+            macro_rules! butterfly {
+                ($x:expr, $y:expr, $node:expr, $stage:expr) => {
+                    // SAFETY: the record begins with seven pairs.
+                    let w = unsafe { pair($record.as_ptr(), $node) };
+                    ($v[$x], $v[$y]) = inverse::<LAZY>(k, $v[$x], $v[$y], w, across_offset[$stage]);
+                };
+            }
+            inverse_tree!(8, butterfly, 0, 1);
+        };
+    }
+    macro_rules! finish {
+        ($v:ident, $rows:expr) => {
+            let (rows, _) = $rows.as_chunks_mut::<8>();
+            for i in 0..8 {
+                let x = if SHRINK_0 && i < 4 { k.shrink($v[i]) } else { $v[i] };
+                store(&mut rows[i], x);
+            }
+        };
+    }
+    // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
+    for ([a, b], [record_a, record_b]) in pairs.iter_mut().zip(pairs_of_records) {
+        let mut va = load_transposed!(a);
+        within!(va, record_a);
+        let mut vb = load_transposed!(b);
+        va = transpose(va);
+        within!(vb, record_b);
+        across!(va, record_a);
+        vb = transpose(vb);
+        finish!(va, a);
+        across!(vb, record_b);
+        finish!(vb, b);
     }
 }
