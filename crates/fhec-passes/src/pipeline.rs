@@ -10,6 +10,7 @@ use crate::driver::{Broken, Driver, PassRun};
 use crate::fold_batch_norm::fold_batch_norm;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
+use crate::merge_linear::merge_linear;
 use crate::parameters::{Demands, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
 use crate::refuse::refuse_unsupported;
@@ -189,10 +190,14 @@ pub fn compile_watched(
     };
     let mut reasons = Vec::new();
     let mut best: Option<Choice> = None;
-    let lowering = Lowering::new(&front.graph)?;
     for log_n in RINGS {
         driver.for_ring(log_n);
-        let placed = back(&front.graph, &lowering, log_n, options, &mut driver)?;
+        let placed = match back(&front.graph, log_n, options, &mut driver) {
+            Ok(placed) => placed,
+            // A channel that does not fit a small ciphertext may fit a larger one.
+            Err(CompileError::Model(_)) if log_n != *RINGS.end() => continue,
+            Err(other) => return Err(other),
+        };
         // Below this no chain fits; saves the analysis of hopeless rings.
         if !deep_enough(&placed, log_n, options.security) {
             reasons.push((log_n, Unfit::Security));
@@ -266,17 +271,15 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
 }
 
 /// Passes on the ciphertext graph, for one ring.
-fn back(
-    graph: &nn::Graph,
-    lowering: &Lowering,
-    log_n: u32,
-    options: &Options,
-    driver: &mut Driver<'_>,
-) -> Result<Placed, CompileError> {
+fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
     let slots = 1 << (log_n - 1);
     let cost = options.cost.linear_cost(log_n);
+    // Adjacent linear layers become one where the whole network gets cheaper for it.
+    let graph =
+        driver.try_nn("merge-linear", graph, |g| Ok::<_, CompileError>(merge_linear(g, slots, &cost)?.graph))?;
+    let lowering = Lowering::new(&graph)?;
     // Layouts are chosen and every linear region becomes one map between them.
-    let graph = driver.lower("lower", graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
+    let graph = driver.lower("lower", &graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
     // Equal nodes and equal constants become one; what no output needs goes.
     let graph = driver.he("common-subexpressions", &graph, common_subexpressions)?;
     // Products are rescaled once per reduction, relinearised once per sum.
