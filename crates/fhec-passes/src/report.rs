@@ -7,7 +7,7 @@ use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::security::security_estimate;
-use fhec_plan::{KeyManifest, LayerReport, LayerValue, Reg, Report};
+use fhec_plan::{KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
 use std::collections::BTreeMap;
 
 /// What the report takes from elsewhere.
@@ -34,19 +34,24 @@ pub fn report(
     let price = &selected.price;
     let cache = price.cache(context.memory_budget).unwrap_or(0);
     let graph = model.graph();
-    let value_bytes =
-        |id: ValueId| graph.node(id).layout.ciphertexts as u64 * prices.ciphertext_bytes(model.levels()[id.index()]);
+    let polynomial_bytes = |id: ValueId| {
+        let level = model.levels()[id.index()];
+        graph.node(id).layout.ciphertexts as u64 * packed_bytes(&selected.parameters, level, false)
+    };
     // Half of a fresh ciphertext is a seed.
     let inputs = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Input(_)));
-    let input_bytes = inputs.map(|id| value_bytes(id) / 2).sum();
-    let output_bytes = graph.outputs.iter().map(|o| value_bytes(o.value)).sum();
-    let seed_bytes = 32 * (keys.galois.len() + usize::from(keys.relin.is_some())) as u64;
+    let input_bytes = inputs.map(polynomial_bytes).sum();
+    let output_bytes = graph.outputs.iter().map(|o| 2 * polynomial_bytes(o.value)).sum();
+    // So is half of a key.
+    let key_bytes =
+        |&level: &usize| 32 + shape.digits_at(level) as u64 * packed_bytes(&selected.parameters, level, true);
+    let key_levels = || keys.galois.values().chain(&keys.relin);
     Report {
         security_bits: security_estimate(selected.parameters.log_n, selected.parameters.log_qp()).unwrap_or(0.0),
         seconds: price.seconds(),
         peak_memory: price.fixed + cache,
-        key_bytes_disk: price.keys / 2 + seed_bytes,
-        key_bytes_memory: price.keys,
+        key_bytes_disk: key_levels().map(key_bytes).sum(),
+        key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum(),
         input_bytes,
         output_bytes,
         plaintext_budget: cache,
@@ -54,6 +59,13 @@ pub fn report(
         layers: layer_reports(model, selected, context),
         notes: context.notes.clone(),
     }
+}
+
+/// Bytes of one polynomial in a file, where every residue has as many bits as its prime.
+fn packed_bytes(parameters: &Parameters, level: usize, special: bool) -> u64 {
+    let special = if special { &parameters.p[..] } else { &[] };
+    let bits: u32 = parameters.q[..=level].iter().chain(special).map(|p| u64::BITS - p.leading_zeros()).sum();
+    (u64::from(bits) << parameters.log_n) / 8
 }
 
 fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> Vec<LayerReport> {
