@@ -32,12 +32,18 @@ pub fn conjugation_element(log_n: u32) -> u64 {
 type Cache = BTreeMap<(u32, u64), Arc<Automorphism>>;
 
 /// The automorphism `a(X) → a(X^g)` as a permutation.
+///
+/// In bit-reversed order the eight values of an aligned block are those at `ψ^(e + l·N/4)` for one `e` and all `l < 8`. The
+/// automorphism takes them from the values at `ψ^(g·e + g·l·N/4)`, which are again one aligned block: a table of blocks
+/// and one of eight orders within a block say it all, in an eighth of the memory of a table of positions.
 #[derive(Debug)]
 pub struct Automorphism {
     log_n: u32,
     element: u64,
-    /// In evaluation form `dst[i] = src[source[i]]`.
-    source: Vec<u32>,
+    /// For each block of the image: eight times the block that it comes from, plus the order.
+    pub(crate) blocks: Vec<u32>,
+    /// Lane `i` of the image is lane `orders[order][i]` of the block that it comes from.
+    pub(crate) orders: [[u64; 8]; 8],
 }
 
 impl Automorphism {
@@ -71,16 +77,21 @@ impl Automorphism {
     }
 
     fn build(log_n: u32, element: u64) -> Self {
-        let shift = 32 - log_n;
         let mask = (2u64 << log_n) - 1;
-        let source = (0..1u32 << log_n)
-            .map(|i| {
-                let exponent = 2 * u64::from(i.reverse_bits() >> shift) + 1;
+        let shift = 64 - log_n;
+        // The three lowest bits of a position are the three highest of its exponent, reversed.
+        let reverse_3 = |x: u64| x.reverse_bits() >> 61;
+        let blocks = (0..1u64 << (log_n - 3))
+            .map(|block| {
+                let exponent = 2 * ((8 * block).reverse_bits() >> shift) + 1;
                 let from = ((exponent * element) & mask) >> 1;
-                (from as u32).reverse_bits() >> shift
+                // The multiple of N/8 in `from` is the order, the rest is the block.
+                (((from.reverse_bits() >> shift) & !7) | (from >> (log_n - 3))) as u32
             })
             .collect();
-        Self { log_n, element, source }
+        let lane = |order: u64, i: u64| reverse_3((order + element * reverse_3(i)) & 7);
+        let orders = std::array::from_fn(|order| std::array::from_fn(|i| lane(order as u64, i as u64)));
+        Self { log_n, element, blocks, orders }
     }
 
     /// log2 of the ring degree.
@@ -99,7 +110,7 @@ impl Automorphism {
     /// When a length is not `N`.
     pub fn apply_eval(&self, src: &[u64], dst: &mut [u64]) {
         self.check(src, dst);
-        permute(&self.source, src, dst);
+        dispatch!(galois::permute(self, 0, src, dst));
     }
 
     /// Where an aligned block of a limb in evaluation form comes from: the positions `start … start + len` of the
@@ -109,7 +120,8 @@ impl Automorphism {
     /// When `len` is not a power of two up to `N` or `start` is not a multiple of it.
     pub fn source_block(&self, start: usize, len: usize) -> usize {
         assert!(len.is_power_of_two() && start.is_multiple_of(len), "block is not aligned");
-        self.source[start] as usize & !(len - 1)
+        let entry = self.blocks[start / 8] as usize;
+        ((entry & !7) | self.orders[entry & 7][start & 7] as usize) & !(len - 1)
     }
 
     /// [`apply_eval`](Self::apply_eval) for the block of positions that begins at `start`; `src` is the block at
@@ -120,7 +132,14 @@ impl Automorphism {
     pub fn apply_eval_block(&self, start: usize, src: &[u64], dst: &mut [u64]) {
         let len = dst.len();
         assert!(len.is_power_of_two() && start.is_multiple_of(len) && src.len() == len, "block is not aligned");
-        permute(&self.source[start..start + len], src, dst);
+        if len >= 8 {
+            dispatch!(galois::permute(self, start, src, dst));
+        } else {
+            let order = &self.orders[self.blocks[start / 8] as usize & 7];
+            for (x, &lane) in dst.iter_mut().zip(&order[start & 7..]) {
+                *x = src[lane as usize & (len - 1)];
+            }
+        }
     }
 
     /// Applies the automorphism to one limb in coefficient form: a permutation with signs.
@@ -144,16 +163,17 @@ impl Automorphism {
     }
 }
 
-/// `dst[i] = src[source[i] mod len]` for a power of two `len`.
-fn permute(source: &[u32], src: &[u64], dst: &mut [u64]) {
-    dispatch!(galois::permute(source, src, dst));
-}
-
 mod portable {
-    pub(super) fn permute(source: &[u32], src: &[u64], dst: &mut [u64]) {
+    use super::Automorphism;
+
+    pub(super) fn permute(map: &Automorphism, start: usize, src: &[u64], dst: &mut [u64]) {
+        let ((src, _), (dst, _)) = (src.as_chunks::<8>(), dst.as_chunks_mut::<8>());
         let mask = src.len() - 1;
-        for (d, &from) in dst.iter_mut().zip(source) {
-            *d = src[from as usize & mask];
+        for (d, &entry) in dst.iter_mut().zip(&map.blocks[start / 8..]) {
+            let (block, order) = (&src[(entry as usize >> 3) & mask], &map.orders[entry as usize & 7]);
+            for (x, &lane) in d.iter_mut().zip(order) {
+                *x = block[lane as usize];
+            }
         }
     }
 }
