@@ -10,7 +10,7 @@ use fhec_ir::nn::{Graph, Interpreter, Op, Output, ValueId};
 use fhec_ir::tensor::broadcast_shape;
 
 /// Multiplications that folding one operator may take.
-const MAX_WORK: usize = 1 << 32;
+const MAX_WORK: usize = 1 << 31;
 
 /// True for operators that fold on constants, whether or not they can be computed on encrypted values.
 pub(crate) fn is_foldable(operator: &str) -> bool {
@@ -108,6 +108,22 @@ fn binary(operator: &str) -> Option<Binary> {
     Some(Binary { f, logical, variadic })
 }
 
+/// Elementwise `f` within the budget.
+pub(crate) fn zip_tensors(
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(f64, f64) -> f64,
+    budget: &Budget,
+) -> Result<Tensor, Problem> {
+    let shape = broadcast_shape(a.shape(), b.shape());
+    let Some(shape) = shape else { refuse!("{:?} and {:?} do not broadcast", a.shape(), b.shape()) };
+    budget.take(&shape)?;
+    match a.zip(b, f) {
+        Some(tensor) => Ok(tensor),
+        None => refuse!("the operands do not broadcast"),
+    }
+}
+
 fn zip(
     a: &Constant,
     b: &Constant,
@@ -115,14 +131,7 @@ fn zip(
     f: impl Fn(f64, f64) -> f64,
     budget: &Budget,
 ) -> Result<Constant, Problem> {
-    let Some(shape) = broadcast_shape(a.tensor.shape(), b.tensor.shape()) else {
-        refuse!("{:?} and {:?} do not broadcast", a.tensor.shape(), b.tensor.shape());
-    };
-    budget.take(&shape)?;
-    match a.tensor.zip(&b.tensor, f) {
-        Some(tensor) => Ok(Constant { dtype, tensor }),
-        None => refuse!("the operands do not broadcast"),
-    }
+    zip_tensors(&a.tensor, &b.tensor, f, budget).map(|tensor| Constant { dtype, tensor })
 }
 
 fn modulo(node: &Node<'_, '_>) -> Result<fn(f64, f64) -> f64, Problem> {
@@ -180,9 +189,11 @@ pub(crate) fn operator(operator: &Operator, node: Node<'_, '_>) -> Result<Vec<Va
     if work.is_none_or(|w| w > MAX_WORK) {
         refuse!("computing this constant takes too long");
     }
+    for node in graph.nodes.iter().filter(|n| !matches!(n.op, Op::Input { .. })) {
+        budget.take(&node.shape)?;
+    }
     for result in &results {
         if let Value::Data(id) = result {
-            budget.take(&graph.node(*id).shape)?;
             graph.outputs.push(Output { name: graph.outputs.len().to_string(), value: *id });
         }
     }

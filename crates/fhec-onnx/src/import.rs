@@ -5,11 +5,12 @@ use crate::builder::{Budget, Builder, Node, Value};
 use crate::error::{ImportError, Problem, refuse};
 use crate::external::External;
 use crate::inputs::{info, static_shape};
-use crate::proto::{GraphProto, ModelProto, NodeProto};
+use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::tensor::{Constant, DataType};
 use crate::{OPSETS, Options, fold, ops, pattern, prune, suggest, tensor};
 use fhec_ir::nn::{Graph, Op, Output, ValueId, verify};
 use fhec_ir::{Diagnostic, Diagnostics, Origin};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The tensor graph of a model, or everything that keeps it from being one.
@@ -29,6 +30,7 @@ pub(crate) fn import(model: &ModelProto, external: &External, options: &Options)
         builder: Builder::new(&budget),
         values: BTreeMap::new(),
         problems: Vec::new(),
+        declared: OnceCell::new(),
     };
     import.constants_and_inputs(&live)?;
     for &index in &live {
@@ -82,6 +84,8 @@ struct Import<'a> {
     builder: Builder<'a>,
     values: BTreeMap<&'a str, Value>,
     problems: Vec<Diagnostic>,
+    /// Types that the file states, looked up once a node is refused.
+    declared: OnceCell<BTreeMap<&'a str, &'a ValueInfoProto>>,
 }
 
 impl<'a> Import<'a> {
@@ -219,7 +223,9 @@ impl<'a> Import<'a> {
     /// What is known of a refused node's result, so that the nodes behind it can be checked too. The
     /// graph it stands in is thrown away.
     fn stand_in(&mut self, proto: &NodeProto, output: &str, first: Option<&Value>) -> Value {
-        let declared = self.graph.value_info.iter().chain(&self.graph.output).find(|v| v.name == output);
+        let graph = self.graph;
+        let all = || graph.value_info.iter().chain(&graph.output).map(|v| (v.name.as_str(), v)).collect();
+        let declared = self.declared.get_or_init(all).get(output);
         let declared = declared.and_then(|v| static_shape(&info(v), self.options).ok());
         let same = match first {
             Some(Value::Data(x)) if fold::is_foldable(&proto.op_type) && proto.input.len() == 1 => {

@@ -121,9 +121,18 @@ pub fn infer(op: &Op, inputs: &[&[usize]], constants: &[Tensor], stated: &[usize
     }
 }
 
-/// Number of elements of a shape, or `None` beyond 2^40, which nothing here can hold.
+/// Dimensions that a shape may have.
+const MAX_RANK: usize = 32;
+
+/// Number of elements of a shape, or `None` if any part of the shape has more than 2^40, which nothing
+/// here can hold, or more than 32 dimensions. Products of extents of an accepted shape never overflow.
 pub fn elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= 1 << 40)
+    if shape.len() > MAX_RANK {
+        return None;
+    }
+    // Empty axes hide nothing: [0, 2^40, 2^40] has parts as large as [2^40, 2^40].
+    let parts = shape.iter().filter(|&&d| d > 0).try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= 1 << 40));
+    parts.map(|n| if shape.contains(&0) { 0 } else { n })
 }
 
 /// Positions of a window of `kernel` taps along one axis, or `None` when it does not fit once.
@@ -145,6 +154,9 @@ fn conv_shape<'a>(
     let (&[n, c, h, w], &[out, inner, kh, kw]) = (input, weight) else {
         refuse!("operand {input:?} with a weight of shape {weight:?}");
     };
+    if input.contains(&0) || weight.contains(&0) {
+        refuse!("operand {input:?} or weight {weight:?} is empty");
+    }
     if conv.groups == 0 || inner.checked_mul(conv.groups) != Some(c) || out % conv.groups != 0 {
         refuse!("operand {input:?}, weight {weight:?} and {} groups do not fit", conv.groups);
     }
@@ -160,6 +172,9 @@ fn conv_shape<'a>(
 
 fn pool_shape(pool: &Pool, input: &[usize]) -> Result<Vec<usize>, ShapeError> {
     let &[ref lead @ .., h, w] = input else { refuse!("pooling needs two axes, not {input:?}") };
+    if input.contains(&0) {
+        refuse!("operand {input:?} is empty");
+    }
     if pool.counted_pads.iter().zip(&pool.pads).any(|(counted, all)| counted > all) {
         refuse!("counted padding {:?} exceeds the padding {:?}", pool.counted_pads, pool.pads);
     }
@@ -283,6 +298,16 @@ mod tests {
         let pad = |b: i64| infer(&Op::Pad { before: vec![b], after: vec![-1], value: 0.0 }, &[&[3]], &[], &[]);
         assert_eq!(pad(4).expect("fits"), [6]);
         assert!(pad(-3).is_err());
+    }
+
+    #[test]
+    fn no_part_of_a_shape_is_too_large() {
+        assert_eq!(elements(&[]), Some(1));
+        assert_eq!(elements(&[0, 1 << 40]), Some(0));
+        assert_eq!(elements(&[1 << 20, 1 << 20]), Some(1 << 40));
+        for large in [&[1 << 20, 1 << 21][..], &[usize::MAX, 2], &[0, 1 << 40, 2], &[1 << 40, 1 << 40, 0], &[1; 33]] {
+            assert_eq!(elements(large), None, "{large:?}");
+        }
     }
 
     #[test]

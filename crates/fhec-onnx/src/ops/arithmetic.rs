@@ -2,6 +2,7 @@
 
 use crate::builder::{Node, Value, axis, one};
 use crate::error::{Problem, refuse};
+use crate::fold::zip_tensors;
 use crate::tensor::Constant;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Activation, Op, ValueId};
@@ -129,10 +130,7 @@ fn total(node: &mut Node<'_, '_>) -> Result<ValueId, Problem> {
             }
             Some(Value::Constant(c)) if node.builder.feeds.is_none() => {
                 constant = Some(match constant {
-                    Some(s) => match s.zip(&c.tensor, |a, b| a + b) {
-                        Some(s) => s,
-                        None => refuse!("the operands do not broadcast"),
-                    },
+                    Some(s) => zip_tensors(&s, &c.tensor, |a, b| a + b, node.builder.budget)?,
                     None => c.tensor,
                 });
             }
@@ -224,11 +222,8 @@ pub(super) fn select(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
             }
             Some(Value::Constant(c)) => {
                 // Masked out values may be infinite.
-                let part = mask.zip(&c.tensor, |m, v| if m == 0.0 { 0.0 } else { v });
-                match part {
-                    Some(part) => constant = Some(part),
-                    None => refuse!("the operands do not broadcast"),
-                }
+                let masked = |m, v| if m == 0.0 { 0.0 } else { v };
+                constant = Some(zip_tensors(&mask, &c.tensor, masked, node.builder.budget)?);
             }
             _ => refuse!("operand {i} is missing"),
         }

@@ -11,7 +11,7 @@ pub(super) fn conv(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
     let x = node.data(0)?;
     let shape = node.shape(x);
     let rank = shape.len().saturating_sub(2);
-    if weight.shape().len() != shape.len() || weight.shape().contains(&0) {
+    if rank == 0 || weight.shape().len() != shape.len() || weight.shape().contains(&0) {
         refuse!("operand {shape:?} with a kernel of shape {:?}", weight.shape());
     }
     let kernel = weight.shape()[2..].to_vec();

@@ -3,6 +3,7 @@
 use crate::builder::{Node, Value, one};
 use crate::error::{Problem, refuse};
 use fhec_ir::Tensor;
+use fhec_ir::nn::shape::elements;
 use fhec_ir::nn::{Op, ValueId};
 use fhec_ir::tensor::broadcast_shape;
 
@@ -141,6 +142,9 @@ fn dense(node: &mut Node<'_, '_>, x: ValueId, weight: Tensor, bias: Option<Tenso
 }
 
 fn matrix(t: &Tensor) -> Result<Tensor, Problem> {
+    if t.is_empty() {
+        refuse!("the constant {:?} is empty", t.shape());
+    }
     rank_2(t.shape()).map(|()| t.clone())
 }
 
@@ -158,10 +162,8 @@ fn batched(node: &mut Node<'_, '_>, x: ValueId, stack: &Tensor) -> Result<ValueI
     let Some(full) = broadcast_shape(x_lead, lead) else {
         refuse!("{shape:?} and {:?} do not broadcast", stack.shape());
     };
-    let parts: usize = full.iter().product();
-    if depth != inner || parts > MAX_PARTS {
-        refuse!("operand {shape:?} times a constant of shape {:?}", stack.shape());
-    }
+    let parts = elements(&full).filter(|&n| n <= MAX_PARTS && depth == inner);
+    let Some(parts) = parts else { refuse!("operand {shape:?} times a constant of shape {:?}", stack.shape()) };
     let x = node.builder.broadcast(x, &[&full, &[rows, inner][..]].concat())?;
     let x = node.builder.reshape(x, &[parts, rows, inner])?;
     let Some(stack) = stack.broadcast(&[&full, &[depth, out][..]].concat()) else {

@@ -71,6 +71,9 @@ pub(super) fn unsqueeze(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> 
     let x = node.data(0)?;
     let shape = node.shape(x);
     let rank = shape.len() + list.len();
+    if elements(&vec![1; rank]).is_none() {
+        refuse!("{rank} dimensions");
+    }
     let new = axes(&list, rank)?;
     let mut old = shape.iter();
     let out: Vec<usize> =
@@ -137,6 +140,7 @@ fn block(node: &mut Node<'_, '_>) -> Result<(usize, [usize; 4], fhec_ir::nn::Val
     };
     let x = node.data(0)?;
     match <[usize; 4]>::try_from(node.shape(x)) {
+        Ok(shape) if shape.contains(&0) => refuse!("the operand {shape:?} is empty"),
         Ok(shape) => Ok((b, shape, x)),
         Err(shape) => refuse!("an operand [n, c, h, w] was expected, not {shape:?}"),
     }

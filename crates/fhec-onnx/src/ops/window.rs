@@ -41,10 +41,10 @@ impl Window {
             }
             "VALID" => {}
             "SAME_UPPER" | "SAME_LOWER" => {
-                for d in 0..rank {
-                    let out = extents[d].div_ceil(window.strides[d]);
+                for (d, &extent) in extents.iter().enumerate() {
+                    let out = extent.div_ceil(window.strides[d]);
                     let reach = (out.saturating_sub(1)) * window.strides[d] + window.span(d);
-                    let total = reach.saturating_sub(extents[d]);
+                    let total = reach.saturating_sub(extent);
                     let (small, large) = (total / 2, total - total / 2);
                     let upper = mode == "SAME_UPPER";
                     window.before[d] = if upper { small } else { large };

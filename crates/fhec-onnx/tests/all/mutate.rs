@@ -53,6 +53,11 @@ fn rich() -> Vec<u8> {
     model.bytes()
 }
 
+/// More cases than elsewhere: one takes microseconds. The environment may ask for still more.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
+}
+
 static RICH: LazyLock<Vec<u8>> = LazyLock::new(rich);
 
 fn small() -> Options {
@@ -83,7 +88,7 @@ fn every_truncation_is_an_error_or_a_model() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn mutated_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {

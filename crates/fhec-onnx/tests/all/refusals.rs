@@ -135,6 +135,44 @@ fn constants_that_do_not_fit_in_memory() {
     assert!(range.problems()[0].contains("memory allowed"));
 }
 
+/// Empty tensors cost no bytes in the file and can have extents that overflow any product.
+#[test]
+fn empty_tensors_with_huge_extents() {
+    let big = 1i64 << 40;
+    let model = |dims: &[i64], operator: &str, attributes| {
+        let shape = TensorProto { dims: dims.to_vec(), data_type: 1, name: "e".to_owned(), ..TensorProto::default() };
+        let mut model = Writer::new(13, &[1])
+            .node(operator, "e -> a", attributes)
+            .node("ReduceSum", "a -> b", vec![])
+            .node("Add", "x b -> y", vec![])
+            .outputs("y");
+        model.graph().initializer.push(shape);
+        model.import().map(|g| g.nodes.len())
+    };
+    assert!(model(&[0, 3], "Transpose", vec![]).is_ok());
+    for (dims, operator, attributes) in [
+        (vec![0, big, big], "Transpose", vec![]),
+        (vec![big, big, 0], "Flatten", vec![]),
+        (vec![0, big], "ReduceMean", vec![ints("axes", &[0])]),
+        (vec![1, big, 0, 0], "SpaceToDepth", vec![int("blocksize", 1 << 16)]),
+        (vec![0, 1, big, 1], "AveragePool", vec![ints("kernel_shape", &[1, 1])]),
+        (vec![0, 1, big], "GlobalMaxPool", vec![]),
+        (vec![big, 0], "Softmax", vec![int("axis", 5)]),
+    ] {
+        assert!(model(&dims, operator, attributes).is_err(), "{operator} of {dims:?}");
+    }
+    let mut gemm = Writer::new(13, &[1, 0]).floats("c", &[], &[1.0]).node("Gemm", "x w c -> y", vec![]).outputs("y");
+    gemm.graph().initializer.push(TensorProto {
+        dims: vec![1, 0, big],
+        data_type: 1,
+        name: "w".to_owned(),
+        ..TensorProto::default()
+    });
+    assert!(gemm.import().is_err());
+    gemm.graph().initializer[1].dims = vec![1, 0];
+    assert!(gemm.import().is_err());
+}
+
 #[test]
 fn numbers_that_no_computation_can_use() {
     let nan = Writer::new(17, &[1]).floats("c", &[1], &[f32::NAN]).node("Add", "x c -> y", vec![]).outputs("y");
