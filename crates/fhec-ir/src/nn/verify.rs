@@ -57,7 +57,9 @@ fn node_problem(graph: &Graph, id: ValueId, node: &Node) -> Option<String> {
         Ok(_) => {}
     }
     match node.range {
-        Some(r) if r.lo.is_nan() || r.hi.is_nan() || r.lo > r.hi => Some(format!("range [{}, {}] is empty", r.lo, r.hi)),
+        Some(r) if r.lo.is_nan() || r.hi.is_nan() || r.lo > r.hi => {
+            Some(format!("range [{}, {}] is empty", r.lo, r.hi))
+        }
         _ => None,
     }
 }
