@@ -52,6 +52,12 @@ pub trait DiagonalSource: Sync {
     /// # Errors
     /// Whatever keeps the source from encoding it.
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>>;
+
+    /// Whether all plaintexts are in memory anyway, so that asking for all of them at once costs nothing. That is the
+    /// fastest way: babies are then made where they are used and never stored.
+    fn resident(&self) -> bool {
+        false
+    }
 }
 
 /// Whether babies are divided by `P`.
@@ -202,14 +208,15 @@ impl LinearMap {
         }
     }
 
-    /// Ranges of sums that are worked on together, given the bytes of one plaintext.
-    fn groups(&self, window: usize, plaintext_bytes: usize) -> Vec<std::ops::Range<usize>> {
+    /// Ranges of sums that are worked on together: all of them, or as many as the window has room for, given the bytes
+    /// of one plaintext.
+    fn groups(&self, whole: bool, window: usize, plaintext_bytes: usize) -> Vec<std::ops::Range<usize>> {
         let most = window / plaintext_bytes.max(1);
         let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
         let mut held = 0;
         for (i, sum) in self.sums.iter().enumerate() {
             match groups.last_mut() {
-                Some(group) if group.len() < GROUP && held + sum.diagonals.len() <= most => {
+                Some(group) if whole || group.len() < GROUP && held + sum.diagonals.len() <= most => {
                     group.end = i + 1;
                     held += sum.diagonals.len();
                 }
@@ -223,22 +230,36 @@ impl LinearMap {
     }
 
     /// Peak bytes of scratch memory of one application with `threads` threads, results included; inputs and keys are not, nor
-    /// are the plaintexts that the source hands out.
-    pub fn scratch_bytes(&self, context: &Context, level: usize, threads: usize, hoisting: Hoisting) -> usize {
-        let hoisting = self.resolve(context, level, hoisting);
+    /// are the plaintexts that the source hands out. `whole`: the source is [resident](DiagonalSource::resident), or all
+    /// plaintexts fit the window.
+    pub fn scratch_bytes(
+        &self,
+        context: &Context,
+        level: usize,
+        threads: usize,
+        hoisting: Hoisting,
+        whole: bool,
+    ) -> usize {
+        let double = self.resolve(context, level, hoisting) == Hoisting::Double;
         let polynomial = context.n() * 8;
         let (chain, all) = (level + 1, context.qp_limbs(level));
         let digits = context.digits_at(level) * all;
-        let sum_limbs = if hoisting == Hoisting::Double { all } else { chain };
-        let babies = 2 * sum_limbs * self.babies.len();
-        // Digits of one input with the coefficients they come from; a division by P holds both parts twice.
-        let decomposing = digits + chain + if hoisting == Hoisting::Double { 0 } else { 2 * (all + chain) };
-        let largest = self.sums.len().min(GROUP);
+        let sum_limbs = if double { all } else { chain };
+        let decomposed = self.babies.chunk_by(|a, b| a.0 == b.0).filter(|block| block.iter().any(|b| b.1 != 0)).count();
+        // A division by P holds both parts before and after.
+        let (making, held) = match (double, whole) {
+            (true, true) => (chain + decomposed * digits, decomposed * digits),
+            (true, false) => (decomposed * digits + 2 * all * self.babies.len(), 2 * all * self.babies.len()),
+            (false, _) => {
+                (chain + digits + 2 * (all + chain) + 2 * chain * self.babies.len(), 2 * chain * self.babies.len())
+            }
+        };
+        let largest = if whole { self.sums.len() } else { self.sums.len().min(GROUP) };
         let group = 2 * sum_limbs * largest;
         let switching = threads.clamp(1, largest.max(1)) * (digits + 2 * chain + 2);
         let outputs = self.out_blocks * 2 * all;
         // The final division holds the quotients besides.
         let ending = outputs + self.out_blocks * 2 * chain + 2 * chain;
-        polynomial * (babies + decomposing).max(babies + outputs + group + switching).max(ending)
+        polynomial * making.max(held + group + switching + outputs).max(ending)
     }
 }

@@ -6,7 +6,7 @@ use fhec_math::Scale;
 use rayon::prelude::*;
 
 use super::giants::Outputs;
-use super::products::sum_products;
+use super::products::Products;
 use super::{DiagonalSource, Hoisting, LinearMap, LinearOptions, babies};
 use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
@@ -44,12 +44,13 @@ impl LinearMap {
         let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, options.rescale);
         let hoisting = self.resolve(context, level, options.hoisting);
         let limbs = if hoisting == Hoisting::Double { context.qp_limbs(level) } else { level + 1 };
-        let babies = babies::make(self, evaluator, inputs, level, hoisting)?;
-        let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
         // The first plaintext tells how large they are.
         let first = if self.sums.is_empty() { None } else { Some(source.plaintext(0)?) };
-        let bytes = first.as_ref().map_or(1, |p| p.bytes());
-        for group in self.groups(options.plaintext_window, bytes) {
+        let bytes = first.as_ref().map_or(0, |p| p.bytes());
+        let whole = source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
+        let babies = babies::make(self, evaluator, inputs, level, hoisting, whole)?;
+        let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
+        for group in self.groups(whole, options.plaintext_window, bytes) {
             let sums = &self.sums[group];
             let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
             let plaintexts: Vec<Arc<QpPlaintext>> = range
@@ -64,7 +65,8 @@ impl LinearMap {
                     Ok(plaintext)
                 })
                 .collect::<Result<_>>()?;
-            let results = sum_products(context, level, limbs, self, sums, &babies, &plaintexts);
+            let products = Products { context, level, map: self, sums, babies: &babies, plaintexts: &plaintexts };
+            let results = products.compute(limbs);
             drop(plaintexts);
             outputs.add(sums, results)?;
         }

@@ -1,5 +1,7 @@
 //! The rotated inputs of a linear map.
 
+use std::sync::Arc;
+
 use fhec_math::accumulate::dot_pair_into;
 use fhec_math::{AlignedVec, Automorphism, galois_element, pointwise};
 use rayon::prelude::*;
@@ -9,23 +11,19 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::decompose;
+use crate::keyswitch::{Decomposed, decompose};
 use crate::params::Context;
 
-/// All babies of a map.
+/// All babies of a map, made or to be made.
 pub(super) enum Babies<'a> {
+    /// Modulo `Q·P`, made block by block where they are used: they never leave the cache.
+    Fused(Hoisted<'a>),
     /// Modulo `Q·P`, limb-major: `[limb][baby][part][coefficient]`.
-    Raised {
+    Stored {
         /// The words.
         data: AlignedVec,
-        /// Number of babies.
-        count: usize,
-        /// Ring degree.
-        n: usize,
-        /// Level.
-        level: usize,
-        /// Babies that are `P` times an input: zero modulo the special primes.
-        unrotated: Vec<bool>,
+        /// What they were made of.
+        hoisted: Hoisted<'a>,
     },
     /// Divided by `P`; babies that are not rotated are the inputs themselves.
     Divided(Vec<Rotated<'a>>),
@@ -39,39 +37,56 @@ pub(super) enum Rotated<'a> {
     Other(Ciphertext),
 }
 
-impl Babies<'_> {
-    /// One part of baby `b` modulo the prime of limb `i`; `None` where it is zero.
-    pub(super) fn limb(&self, i: usize, b: usize, part: usize) -> Option<&[u64]> {
+impl Rotated<'_> {
+    fn ciphertext(&self) -> &Ciphertext {
         match self {
-            Self::Raised { data, count, n, level, unrotated } => {
-                if unrotated[b] && i > *level {
+            Self::Input(ciphertext) => ciphertext,
+            Self::Other(ciphertext) => ciphertext,
+        }
+    }
+}
+
+impl Babies<'_> {
+    /// Number of babies.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Fused(hoisted) | Self::Stored { hoisted, .. } => hoisted.count,
+            Self::Divided(list) => list.len(),
+        }
+    }
+
+    /// Both parts of limb `i` of baby `b`; `None` where they are zero or not made yet.
+    pub(super) fn limb(&self, i: usize, b: usize) -> Option<[&[u64]; 2]> {
+        match self {
+            Self::Fused(_) => None,
+            Self::Stored { data, hoisted } => {
+                if hoisted.is_zero(i, b) {
                     return None;
                 }
-                let start = ((i * count + b) * 2 + part) * n;
-                Some(&data[start..start + n])
+                let n = hoisted.context.n();
+                let start = (i * hoisted.count + b) * 2 * n;
+                Some([&data[start..start + n], &data[start + n..start + 2 * n]])
             }
             Self::Divided(list) => {
-                let ciphertext = match &list[b] {
-                    Rotated::Input(ciphertext) => ciphertext,
-                    Rotated::Other(ciphertext) => ciphertext,
-                };
-                let poly = if part == 0 { ciphertext.c0() } else { ciphertext.c1() };
-                Some(poly.limb(i))
+                let ciphertext = list[b].ciphertext();
+                Some([ciphertext.c0().limb(i), ciphertext.c1().limb(i)])
             }
         }
     }
 }
 
-/// Rotates the inputs.
+/// Prepares the babies of a map. `fused`: do not store them where they stay modulo `Q·P`.
 pub(super) fn make<'a>(
     map: &LinearMap,
-    evaluator: &Evaluator,
+    evaluator: &'a Evaluator,
     inputs: &[&'a Ciphertext],
     level: usize,
     hoisting: Hoisting,
+    fused: bool,
 ) -> Result<Babies<'a>> {
     if hoisting == Hoisting::Double {
-        return raised(map, evaluator, inputs, level);
+        let hoisted = Hoisted::new(map, evaluator, inputs, level)?;
+        return Ok(if fused { Babies::Fused(hoisted) } else { hoisted.store() });
     }
     let mut list = Vec::with_capacity(map.babies.len());
     for block in map.babies.chunk_by(|a, b| a.0 == b.0) {
@@ -87,33 +102,124 @@ pub(super) fn make<'a>(
     Ok(Babies::Divided(list))
 }
 
+/// Decomposed inputs with the rotations to make of them.
+pub(super) struct Hoisted<'a> {
+    context: &'a Context,
+    level: usize,
+    count: usize,
+    inputs: Vec<HoistedInput<'a>>,
+    /// Babies that are `P` times an input, which is zero modulo the special primes.
+    unrotated: Vec<bool>,
+}
+
+struct HoistedInput<'a> {
+    input: &'a Ciphertext,
+    /// Absent where nothing is rotated.
+    digits: Option<Decomposed>,
+    steps: Vec<Option<Step<'a>>>,
+}
+
 /// A rotation with its key.
 struct Step<'a> {
     key: &'a SwitchingKey,
-    automorphism: std::sync::Arc<Automorphism>,
+    automorphism: Arc<Automorphism>,
 }
 
-fn raised<'a>(map: &LinearMap, evaluator: &Evaluator, inputs: &[&'a Ciphertext], level: usize) -> Result<Babies<'a>> {
-    let context = &**evaluator.context();
-    let (n, count) = (context.n(), map.babies.len());
-    let mut data = AlignedVec::zeroed(context.qp_limbs(level) * count * 2 * n);
-    let mut first = 0;
-    for block in map.babies.chunk_by(|a, b| a.0 == b.0) {
-        let input = inputs[block[0].0];
-        let steps = block.iter().map(|&(_, rotation)| step(evaluator, rotation, level)).collect::<Result<Vec<_>>>()?;
-        let digits = steps.iter().any(Option::is_some).then(|| decompose(context, input.c1(), level));
-        let range = first * 2 * n..(first + block.len()) * 2 * n;
-        data.par_chunks_exact_mut(count * 2 * n).enumerate().for_each_init(Vec::new, |scratch, (i, chunk)| {
-            let list: Vec<&[u64]> = digits.iter().flat_map(|c| (0..c.digits()).map(|d| c.digit(i, d))).collect();
-            let slots = chunk[range.clone()].chunks_exact_mut(2 * n);
-            for (slot, step) in slots.zip(&steps) {
-                baby_limb(context, level, i, input, &list, step.as_ref(), slot, scratch);
-            }
+impl<'a> Hoisted<'a> {
+    fn new(map: &LinearMap, evaluator: &'a Evaluator, inputs: &[&'a Ciphertext], level: usize) -> Result<Self> {
+        let context = &**evaluator.context();
+        let blocks = map.babies.chunk_by(|a, b| a.0 == b.0);
+        let inputs = blocks.map(|block| {
+            let input = inputs[block[0].0];
+            let steps = block.iter().map(|&(_, rotation)| step(evaluator, rotation, level));
+            let steps = steps.collect::<Result<Vec<_>>>()?;
+            let digits = steps.iter().any(Option::is_some).then(|| decompose(context, input.c1(), level));
+            Ok(HoistedInput { input, digits, steps })
         });
-        first += block.len();
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let unrotated = inputs.iter().flat_map(|input| input.steps.iter().map(Option::is_none)).collect();
+        Ok(Self { context, level, count: map.babies.len(), inputs, unrotated })
     }
-    let unrotated = map.babies.iter().map(|b| b.1 == 0).collect();
-    Ok(Babies::Raised { data, count, n, level, unrotated })
+
+    /// Whether both parts of a baby are zero modulo the prime of limb `i`.
+    pub(super) fn is_zero(&self, i: usize, b: usize) -> bool {
+        i > self.level && self.unrotated[b]
+    }
+
+    /// Makes all babies.
+    fn store(mut self) -> Babies<'a> {
+        let (context, level, count) = (self.context, self.level, self.count);
+        let n = context.n();
+        let mut data = AlignedVec::scratch(context.qp_limbs(level) * count * 2 * n);
+        data.par_chunks_exact_mut(count * 2 * n).enumerate().for_each_init(Vec::new, |scratch, (i, out)| {
+            let columns = self.columns(i);
+            self.block(i, 0, &columns, out, scratch);
+        });
+        for input in &mut self.inputs {
+            input.digits = None;
+        }
+        Babies::Stored { data, hoisted: self }
+    }
+
+    /// Limb `i` of all digits and keys, in the order of [`block`](Self::block).
+    pub(super) fn columns(&self, i: usize) -> Columns<'_> {
+        let mut columns = Columns::default();
+        for input in &self.inputs {
+            let Some(digits) = &input.digits else { continue };
+            columns.digits.push((0..digits.digits()).map(|d| digits.digit(i, d)).collect());
+            for step in input.steps.iter().flatten() {
+                columns.keys.push([false, true].map(|part| step.key.column(self.level, i, digits.digits(), part)));
+            }
+        }
+        columns
+    }
+
+    /// The positions of limb `i` that begin at `start`, of all babies: `out` is `[baby][part][position]`, and tells how
+    /// many. A rotated baby is `σ(Σ digit·key + P·c0, Σ digit·key)`, and `σ` moves aligned blocks as a whole.
+    pub(super) fn block(&self, i: usize, start: usize, columns: &Columns<'_>, out: &mut [u64], scratch: &mut Vec<u64>) {
+        let len = out.len() / (2 * self.count);
+        let m = self.context.qp_modulus(self.level, i);
+        scratch.resize(2 * len, 0);
+        let (sum0, sum1) = scratch.split_at_mut(len);
+        let mut slots = out.chunks_exact_mut(2 * len);
+        let (mut digits, mut keys) = (columns.digits.iter(), columns.keys.iter());
+        let mut lists: [Vec<&[u64]>; 3] = Default::default();
+        for input in &self.inputs {
+            let columns = if input.digits.is_some() { digits.next() } else { None };
+            for step in &input.steps {
+                let Some((out0, out1)) = slots.next().map(|slot| slot.split_at_mut(len)) else { return };
+                let (Some(step), Some(digits)) = (step, columns) else {
+                    if i <= self.level {
+                        for (out, c) in [(out0, input.input.c0()), (out1, input.input.c1())] {
+                            out.copy_from_slice(&c.limb(i)[start..start + len]);
+                            pointwise::mul_scalar_assign(m, out, self.context.p_mod_q(i));
+                        }
+                    }
+                    continue;
+                };
+                let Some(key) = keys.next() else { return };
+                let from = step.automorphism.source_block(start, len);
+                for (list, column) in lists.iter_mut().zip([digits, &key[0], &key[1]]) {
+                    list.clear();
+                    list.extend(column.iter().map(|limb| &limb[from..from + len]));
+                }
+                dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
+                if i <= self.level {
+                    let c0 = &input.input.c0().limb(i)[from..from + len];
+                    pointwise::mul_scalar_add_assign(m, sum0, c0, self.context.p_mod_q(i));
+                }
+                step.automorphism.apply_eval_block(start, sum0, out0);
+                step.automorphism.apply_eval_block(start, sum1, out1);
+            }
+        }
+    }
+}
+
+/// One limb of the digits of every decomposed input and of the two parts of every key.
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    digits: Vec<Vec<&'a [u64]>>,
+    keys: Vec<[Vec<&'a [u64]>; 2]>,
 }
 
 fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Step<'_>>> {
@@ -124,39 +230,4 @@ fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Ste
     }
     let key = evaluator.galois_key("linear map", element, level)?;
     Ok(Some(Step { key, automorphism: Automorphism::try_get(log_n, element)? }))
-}
-
-/// Both parts of limb `i` of one baby, `σ(Σ digit·key + P·c0, Σ digit·key)`, or `P` times the input.
-#[expect(clippy::too_many_arguments, reason = "an inner loop, called in one place")]
-fn baby_limb(
-    context: &Context,
-    level: usize,
-    i: usize,
-    input: &Ciphertext,
-    digits: &[&[u64]],
-    step: Option<&Step<'_>>,
-    slot: &mut [u64],
-    scratch: &mut Vec<u64>,
-) {
-    let n = context.n();
-    let m = context.qp_modulus(level, i);
-    let (out0, out1) = slot.split_at_mut(n);
-    let Some(step) = step else {
-        if i <= level {
-            for (out, c) in [(out0, input.c0()), (out1, input.c1())] {
-                out.copy_from_slice(c.limb(i));
-                pointwise::mul_scalar_assign(m, out, context.p_mod_q(i));
-            }
-        }
-        return;
-    };
-    scratch.resize(2 * n, 0);
-    let (sum0, sum1) = scratch.split_at_mut(n);
-    let column = |second| step.key.column(level, i, digits.len(), second);
-    dot_pair_into(m, digits, [&column(false), &column(true)], [sum0, sum1]);
-    if i <= level {
-        pointwise::mul_scalar_add_assign(m, sum0, input.c0().limb(i), context.p_mod_q(i));
-    }
-    step.automorphism.apply_eval(sum0, out0);
-    step.automorphism.apply_eval(sum1, out1);
 }
