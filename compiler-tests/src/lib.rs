@@ -33,6 +33,15 @@ pub fn calibration_digits() -> Vec<Tensor> {
     digits(&pixels)
 }
 
+/// The twenty bundled sample digits (`models/digits`), as `1×1×28×28` with pixels 0…1.
+pub fn sample_digits() -> Vec<Tensor> {
+    let read = |i: usize| {
+        let path = model(&format!("digits/{i:02}.png"));
+        digits(image::open(&path).expect("bundled").to_luma8().as_raw()).remove(0)
+    };
+    (0..20).map(read).collect()
+}
+
 /// All images of an idx file (gzip), as `1×1×28×28` with pixels 0…1.
 pub fn idx_images(path: &Path) -> Vec<Tensor> {
     digits(&unpack(path)[16..])
