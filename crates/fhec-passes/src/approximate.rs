@@ -9,14 +9,14 @@ use fhec_ir::{Origin, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// Degrees worth having: the largest of each multiplicative depth, and the cheap ones below.
-const DEGREES: [usize; 8] = [2, 3, 5, 7, 15, 31, 63, 127];
+/// Degrees worth having: the largest of each multiplicative depth, 2 to 7.
+const DEGREES: [usize; 6] = [3, 7, 15, 31, 63, 127];
 
 /// Weight of the parts of the interval where calibration saw nothing, relative to the densest part.
 const FLOOR: f64 = 0.01;
 
 /// Samples that the degree search runs; enough to tell degrees apart.
-const SEARCH_SAMPLES: usize = 64;
+const SEARCH_SAMPLES: usize = 48;
 
 /// How good the approximation has to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct ApproximateOptions {
 
 impl Default for ApproximateOptions {
     fn default() -> Self {
-        ApproximateOptions { tolerance: 0.02, blind_tolerance: 1.0 / 64.0 }
+        ApproximateOptions { tolerance: 0.05, blind_tolerance: 1.0 / 64.0 }
     }
 }
 
@@ -84,7 +84,7 @@ pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOption
     // search again.
     for _ in 0..3 {
         let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
-        let (polynomial, approximations) = replace(graph, &intervals, &degrees);
+        let (polynomial, approximations) = Fits::new(graph, &intervals).replace(&degrees);
         let seen = observed_ranges(&polynomial, samples)?;
         let mut escaped = false;
         for (old, id) in targets.iter().zip(polynomial.ids().filter(|&v| is_approximation(&polynomial, v))) {
@@ -111,7 +111,7 @@ pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOption
     }
     notes.push("some activations leave their polynomial's interval on the calibration data".into());
     let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
-    let (polynomial, approximations) = replace(graph, &intervals, &degrees);
+    let (polynomial, approximations) = Fits::new(graph, &intervals).replace(&degrees);
     let graph = calibrate(&polynomial, samples)?;
     Ok(Approximated { graph, approximations, output_error: error, notes })
 }
@@ -137,7 +137,7 @@ fn blind(graph: &Graph, intervals: &BTreeMap<ValueId, Range>, options: &Approxim
         ));
         degrees.insert(id, degree);
     }
-    let (polynomial, approximations) = replace(graph, intervals, &degrees);
+    let (polynomial, approximations) = Fits::new(graph, intervals).replace(&degrees);
     let input = graph.inputs().first().and_then(|&v| graph.node(v).range).unwrap_or(Range { lo: -1.0, hi: 1.0 });
     Approximated { graph: crate::bound::bound_ranges(&polynomial, input), approximations, output_error: 0.0, notes }
 }
@@ -160,30 +160,27 @@ impl<'a> Search<'a> {
     }
 
     /// Output error of the network with these degrees, relative to the outputs' spread.
-    fn error(
-        &self,
-        intervals: &BTreeMap<ValueId, Range>,
-        degrees: &BTreeMap<ValueId, usize>,
-    ) -> Result<f64, InputError> {
-        let (polynomial, _) = replace(self.graph, intervals, degrees);
+    fn error(&self, fits: &mut Fits<'_>, degrees: &BTreeMap<ValueId, usize>) -> Result<f64, InputError> {
+        let (polynomial, _) = fits.replace(degrees);
         let got = logits(&polynomial, self.samples)?;
         let pairs = || self.reference.iter().flatten().zip(got.iter().flatten());
         let square: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
         Ok((square / pairs().count().max(1) as f64).sqrt() / self.spread)
     }
 
-    /// The smallest uniform degree within tolerance, then every layer lowered as far as it goes,
-    /// last layer first: their values are the cheapest to approximate worse.
+    /// The smallest uniform degree within tolerance; then, a level at a time, the layer whose lowering
+    /// costs the least precision is lowered, as long as the outputs stay within tolerance.
     fn degrees(
         &self,
         intervals: &BTreeMap<ValueId, Range>,
         tolerance: f64,
     ) -> Result<(BTreeMap<ValueId, usize>, f64), InputError> {
+        let mut fits = Fits::new(self.graph, intervals);
         let uniform = |d: usize| intervals.keys().map(|&v| (v, d)).collect::<BTreeMap<_, _>>();
         let mut best = (uniform(DEGREES[0]), f64::INFINITY);
         for degree in DEGREES {
             let trial = uniform(degree);
-            let error = self.error(intervals, &trial)?;
+            let error = self.error(&mut fits, &trial)?;
             // NaN (a polynomial that blew up) is never better.
             if error < best.1 {
                 best = (trial, error);
@@ -192,21 +189,61 @@ impl<'a> Search<'a> {
                 break;
             }
         }
-        if best.1 > tolerance {
-            return Ok(best);
-        }
-        for &id in intervals.keys().rev() {
-            while let Some(&lower) = DEGREES.iter().rev().find(|&&d| d < best.0[&id]) {
+        while best.1 <= tolerance {
+            let mut next: Option<(BTreeMap<ValueId, usize>, f64)> = None;
+            for &id in intervals.keys() {
+                let Some(&lower) = DEGREES.iter().rev().find(|&&d| d < best.0[&id]) else { continue };
                 let mut trial = best.0.clone();
                 trial.insert(id, lower);
-                let error = self.error(intervals, &trial)?;
-                if error.is_nan() || error > tolerance {
-                    break;
+                let error = self.error(&mut fits, &trial)?;
+                if error <= tolerance && next.as_ref().is_none_or(|n| error < n.1) {
+                    next = Some((trial, error));
                 }
-                best = (trial, error);
+            }
+            match next {
+                Some(lowered) => best = lowered,
+                None => break,
             }
         }
         Ok(best)
+    }
+}
+
+/// Fits made so far, by layer and degree.
+struct Fits<'a> {
+    graph: &'a Graph,
+    intervals: &'a BTreeMap<ValueId, Range>,
+    made: BTreeMap<(ValueId, usize), Fit>,
+}
+
+impl<'a> Fits<'a> {
+    fn new(graph: &'a Graph, intervals: &'a BTreeMap<ValueId, Range>) -> Self {
+        Fits { graph, intervals, made: BTreeMap::new() }
+    }
+
+    fn get(&mut self, id: ValueId, degree: usize) -> &Fit {
+        let (graph, interval) = (self.graph, self.intervals[&id]);
+        self.made.entry((id, degree)).or_insert_with(|| fit_node(graph, id, interval, degree))
+    }
+
+    /// The graph with every target replaced by the polynomial of its degree.
+    fn replace(&mut self, degrees: &BTreeMap<ValueId, usize>) -> (Graph, Vec<Approximation>) {
+        let mut approximations = Vec::new();
+        let graph = self.graph;
+        let replaced = Rewriter::run(graph, |rw, id| {
+            let Some(&degree) = degrees.get(&id) else { return rw.keep(id) };
+            let node = graph.node(id);
+            let interval = self.intervals[&id];
+            let function = function(node).map_or("?", Activation::name);
+            let found = self.get(id, degree);
+            let (origin, rms, max) = (node.origin.clone(), found.rms, found.max);
+            approximations.push(Approximation { origin, function, degree, interval, rms, max });
+            let label = format!("{function} on [{:.3}, {:.3}]", interval.lo, interval.hi);
+            let op = Op::Polynomial { chebyshev: found.chebyshev.clone(), interval, label };
+            let inputs = vec![rw.value(node.inputs[0])];
+            rw.add(Node { op, inputs, ..node.clone() })
+        });
+        (replaced, approximations)
     }
 }
 
@@ -233,37 +270,6 @@ fn logits(graph: &Graph, samples: &Samples) -> Result<Vec<Vec<f64>>, InputError>
             Ok(out)
         })
         .collect()
-}
-
-/// The graph with every target replaced by the polynomial of its degree.
-fn replace(
-    graph: &Graph,
-    intervals: &BTreeMap<ValueId, Range>,
-    degrees: &BTreeMap<ValueId, usize>,
-) -> (Graph, Vec<Approximation>) {
-    let fits: BTreeMap<ValueId, Fit> =
-        intervals.par_iter().map(|(&id, &interval)| (id, fit_node(graph, id, interval, degrees[&id]))).collect();
-    let mut approximations = Vec::new();
-    let graph = Rewriter::run(graph, |rw, id| {
-        let Some(found) = fits.get(&id) else { return rw.keep(id) };
-        let node = graph.node(id);
-        let interval = intervals[&id];
-        let function = function(node).map_or("?", Activation::name);
-        let degree = degrees[&id];
-        approximations.push(Approximation {
-            origin: node.origin.clone(),
-            function,
-            degree,
-            interval,
-            rms: found.rms,
-            max: found.max,
-        });
-        let label = format!("{function} on [{:.3}, {:.3}]", interval.lo, interval.hi);
-        let op = Op::Polynomial { chebyshev: found.chebyshev.clone(), interval, label };
-        let inputs = vec![rw.value(node.inputs[0])];
-        rw.add(Node { op, inputs, ..node.clone() })
-    });
-    (graph, approximations)
 }
 
 /// Fits one activation to the distribution of its operand.
