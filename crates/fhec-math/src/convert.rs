@@ -83,7 +83,7 @@ impl BaseConverter {
             }
         });
         // The rows of y, one for each source prime and one for v, take 24 KiB of the first cache.
-        let block = (24 * 1024 / 8 / (from.len() + 1) / 32 * 32).clamp(32, 512);
+        let block = (24 * 1024 / 8 / (from.len() + 1) / 64 * 64).clamp(64, 512);
         Ok(Self { from: sources.collect::<Result<_, _>>()?, to: targets.collect(), block })
     }
 

@@ -1,15 +1,15 @@
 //! Base conversion. Checks, formula and meaning: [`crate::convert`].
 
 use std::arch::x86_64::{
-    _mm512_add_pd, _mm512_cvtepi64_pd, _mm512_cvtpd_epi64, _mm512_mul_pd, _mm512_set1_pd, _mm512_setzero_pd,
+    __m512d, _mm512_add_pd, _mm512_cvtepi64_pd, _mm512_cvtpd_epi64, _mm512_mul_pd, _mm512_set1_pd, _mm512_setzero_pd,
 };
 
-use super::pointwise::{load_part, store_part};
+use super::pointwise::load_part;
 use super::{Field, V, hi, lo, load, splat, store, zero};
 use crate::convert::{BaseConverter, Target};
 
-/// Vectors of coefficients handled together.
-const GROUP: usize = 4;
+/// Vectors of coefficients handled together: twice as many sums in registers.
+const GROUP: usize = 8;
 const STEP: usize = 8 * GROUP;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -18,14 +18,11 @@ pub(crate) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]],
     for start in (0..n).step_by(c.block) {
         let end = n.min(start + c.block);
         scale_sources(c, src, start, end, scratch);
-        let mut targets = c.to.iter().zip(dst.iter_mut());
-        // Two targets at a time: each load of y serves both.
-        while let Some((t0, d0)) = targets.next() {
-            match targets.next() {
-                Some((t1, d1)) => {
-                    combine(c.block, scratch, [t0, t1], [&mut d0[start..end], &mut d1[start..end]]);
-                }
-                None => combine(c.block, scratch, [t0], [&mut d0[start..end]]),
+        for (target, limb) in c.to.iter().zip(dst.iter_mut()) {
+            if target.narrow {
+                combine::<true>(c.block, scratch, target, &mut limb[start..end]);
+            } else {
+                combine::<false>(c.block, scratch, target, &mut limb[start..end]);
             }
         }
     }
@@ -43,19 +40,16 @@ fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, sc
         let reciprocal = _mm512_set1_pd(s.reciprocal);
         let (vectors, tail) = limb[start..end].as_chunks::<8>();
         let (row, _) = row.as_chunks_mut::<8>();
-        let mut row = row.iter_mut().zip(&mut sums);
-        let mut step = |x: V| {
+        let scale = |x: V, slot: &mut [u64; 8], sum: &mut __m512d| {
             let y = k.mul_shoup(x, w);
-            if let Some((slot, sum)) = row.next() {
-                store(slot, y);
-                *sum = _mm512_add_pd(*sum, _mm512_mul_pd(_mm512_cvtepi64_pd(y), reciprocal));
-            }
+            store(slot, y);
+            *sum = _mm512_add_pd(*sum, _mm512_mul_pd(_mm512_cvtepi64_pd(y), reciprocal));
         };
-        for x in vectors {
-            step(load(x));
+        for ((x, slot), sum) in vectors.iter().zip(&mut *row).zip(&mut sums) {
+            scale(load(x), slot, sum);
         }
         if !tail.is_empty() {
-            step(load_part(tail));
+            scale(load_part(tail), &mut row[vectors.len()], &mut sums[vectors.len()]);
         }
     }
     let (quotients, _) = scratch[src.len() * block..].as_chunks_mut::<8>();
@@ -65,36 +59,49 @@ fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, sc
     }
 }
 
-/// `Σ_i y_i·factor_i` for the coefficients of one block and `T` targets.
+/// `out` = `Σ_i y_i·factor_i` for the coefficients of one block; `NARROW` sums stay below 2^104.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn combine<const NARROW: bool>(block: usize, scratch: &[u64], target: &Target, out: &mut [u64]) {
+    let k = Field::new(&target.modulus);
+    let (groups, tail) = out.as_chunks_mut::<STEP>();
+    let mut start = 0;
+    for group in groups {
+        sums::<NARROW>(&k, block, scratch, start, target, group);
+        start += STEP;
+    }
+    if !tail.is_empty() {
+        // Rows are long enough; what they hold after the last coefficient does not matter.
+        let mut group = [0; STEP];
+        sums::<NARROW>(&k, block, scratch, start, target, &mut group);
+        tail.copy_from_slice(&group[..tail.len()]);
+    }
+}
+
+/// [`combine`] for the coefficients from `start` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn combine<const T: usize>(block: usize, scratch: &[u64], targets: [&Target; T], out: [&mut [u64]; T]) {
-    let fields = targets.map(|t| Field::new(&t.modulus));
-    let n = out[0].len();
-    for start in (0..n).step_by(STEP) {
-        let mut low = [[zero(); GROUP]; T];
-        let mut high = [[zero(); GROUP]; T];
-        for (i, row) in scratch.chunks_exact(block).enumerate() {
-            let (y, _) = row[start..start + STEP].as_chunks::<8>();
-            for g in 0..GROUP {
-                let y = load(&y[g]);
-                for t in 0..T {
-                    let factor = splat(targets[t].factors[i]);
-                    low[t][g] = lo(low[t][g], y, factor);
-                    high[t][g] = hi(high[t][g], y, factor);
-                }
-            }
+fn sums<const NARROW: bool>(
+    k: &Field,
+    block: usize,
+    scratch: &[u64],
+    start: usize,
+    target: &Target,
+    out: &mut [u64; STEP],
+) {
+    let mut low = [zero(); GROUP];
+    let mut high = [zero(); GROUP];
+    for (row, &factor) in scratch.chunks_exact(block).zip(&target.factors) {
+        let factor = splat(factor);
+        let (y, _) = row[start..start + STEP].as_chunks::<8>();
+        for g in 0..GROUP {
+            let y = load(&y[g]);
+            low[g] = lo(low[g], y, factor);
+            high[g] = hi(high[g], y, factor);
         }
-        for t in 0..T {
-            let rest = &mut out[t][start..];
-            for (g, slot) in rest.chunks_mut(8).take(GROUP).enumerate() {
-                let (l, h) = (low[t][g], high[t][g]);
-                let x = if targets[t].narrow { fields[t].reduce_pair(l, h) } else { fields[t].reduce_wide(l, h) };
-                match slot.as_mut_array::<8>() {
-                    Some(slot) => store(slot, x),
-                    None => store_part(slot, x),
-                }
-            }
-        }
+    }
+    let (out, _) = out.as_chunks_mut::<8>();
+    for g in 0..GROUP {
+        let x = if NARROW { k.reduce_pair(low[g], high[g]) } else { k.reduce_wide(low[g], high[g]) };
+        store(&mut out[g], x);
     }
 }
