@@ -9,10 +9,11 @@
 //! | key switch | `σ²N²/12 · Σ_d D_d² / P² / s²` |
 //! | encoded vector of period n | `min(N, 2n)/12 / s²`, times the mean square of what it multiplies |
 //!
-//! `s` is the scale at that point. How much each disturbs the outputs comes from [`crate::sensitivity`].
+//! `s` is the scale at that point. Half of each lies in the imaginary parts of the slots, which real arithmetic
+//! never looks at, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`].
 
 use crate::matrices::{MatrixInfo, groups_of};
-use crate::poly_noise::PolyGains;
+use crate::poly_noise::{self, PolyGains};
 use crate::sensitivity::Sensitivity;
 use crate::shape::{Shape, single_hoisting};
 use fhec_ir::he::{Graph, Node, Op, ValueId};
@@ -25,43 +26,53 @@ const SIGMA: f64 = 3.240_370_349_203_93;
 /// Factor on standard deviations, so that predictions err on the safe side where the model is rough.
 const SAFETY: f64 = 1.12;
 
-/// Noise of elementary operations, as variances in the slots at scale 1.
-#[derive(Clone, Copy, Debug)]
+/// Noise of elementary operations, as variances of the real parts of the slots at scale 1.
+#[derive(Clone, Debug)]
 pub struct Elementary {
-    n: f64,
+    /// Variance in a slot for coefficients of variance 1.
+    slot: f64,
     /// Rounding of both parts of a ciphertext.
     pub rounding: f64,
     /// Rounding of the part that multiplies the secret.
     pub rounding_c1: f64,
+    /// Rounding of the three parts of a product: the slots of s² are exponentially distributed with mean h, so that
+    /// their mean square is 2h².
+    pub rounding_product: f64,
+    /// Key switch, without the rounding of its ModDown, by level.
+    pub key_switch: Vec<f64>,
 }
 
 impl Elementary {
-    /// For ring degree 2^log_n.
-    pub fn new(log_n: u32) -> Self {
-        let n = f64::from(1u32 << log_n);
-        let h = 2.0 * n / 3.0;
-        Elementary { n, rounding: n * (h + 1.0) / 12.0, rounding_c1: n * h / 12.0 }
+    /// For parameters of `shape`.
+    pub fn new(shape: &Shape) -> Self {
+        let (slot, h) = (shape.n() / 2.0, 2.0 * shape.n() / 3.0);
+        let log2_p: f64 = shape.log2_p.iter().sum();
+        let key_switch = |level: usize| {
+            let digit = |r: std::ops::Range<usize>| {
+                let log2: f64 = shape.log2_q[r.start..r.end.min(level + 1)].iter().sum();
+                (2.0 * (log2 - log2_p)).exp2()
+            };
+            let ratio: f64 = shape.digit_ranges().filter(|r| r.start <= level).map(digit).sum();
+            SIGMA * SIGMA * slot * shape.n() / 12.0 * ratio
+        };
+        let rounding = slot * (h + 1.0) / 12.0;
+        Elementary {
+            slot,
+            rounding,
+            rounding_c1: slot * h / 12.0,
+            rounding_product: rounding + slot * 2.0 * h * h / 12.0,
+            key_switch: (0..shape.log2_q.len()).map(key_switch).collect(),
+        }
     }
 
     /// Fresh encryption under the secret key, encoding included.
     pub fn fresh(&self) -> f64 {
-        SIGMA * SIGMA * self.n + self.n / 12.0
+        self.slot * (SIGMA * SIGMA + 1.0 / 12.0)
     }
 
-    /// Rounding of an encoded vector of the given period.
+    /// Rounding of an encoded vector of the given period: it has `2·period` coefficients.
     pub fn encoding(&self, period: usize) -> f64 {
-        self.n.min(2.0 * period as f64) / 12.0
-    }
-
-    /// Key switch at a level, without the rounding of its ModDown.
-    pub fn key_switch(&self, shape: &Shape, level: usize) -> f64 {
-        let log2_p: f64 = shape.log2_p.iter().sum();
-        let digit = |r: std::ops::Range<usize>| {
-            let log2: f64 = shape.log2_q[r.start..r.end.min(level + 1)].iter().sum();
-            (2.0 * (log2 - log2_p)).exp2()
-        };
-        let ratio: f64 = shape.digit_ranges().filter(|r| r.start <= level).map(digit).sum();
-        SIGMA * SIGMA * self.n * self.n / 12.0 * ratio
+        self.slot.min(period as f64) / 12.0
     }
 }
 
@@ -131,6 +142,18 @@ impl<'a> Model<'a> {
         &self.groups
     }
 
+    /// Whether the scales inside every polynomial are ones that can be evaluated: none below 2^`least`, and nothing
+    /// that reaches half the modulus of its level.
+    pub fn polynomials_fit(&self, shape: &Shape, scales: &[f64], least: f64) -> bool {
+        self.plans.iter().enumerate().all(|(i, plan)| match plan {
+            Some((plan, _)) => {
+                let source = self.graph.nodes[i].inputs[0].index();
+                poly_noise::fits(plan, shape, self.levels[source], [scales[source], scales[i]], least)
+            }
+            None => true,
+        })
+    }
+
     /// Evaluation plan of a polynomial's node.
     pub fn plan(&self, id: ValueId) -> Option<&ChebyshevPlan> {
         self.plans[id.index()].as_ref().map(|(plan, _)| plan)
@@ -156,7 +179,7 @@ impl<'a> Model<'a> {
         let columns = self.sensitivity.column_output.len();
         let mut variance = vec![0.0; columns];
         let mut values = Vec::with_capacity(self.graph.nodes.len());
-        let elementary = Elementary::new(shape.log_n);
+        let elementary = Elementary::new(shape);
         for id in self.graph.ids() {
             let injection = self.injection(id, shape, scales, &elementary);
             let gains = &self.sensitivity.gains[id.index()];
@@ -232,7 +255,7 @@ impl<'a> Model<'a> {
                 slots(e.encoding(period) * mean_square(0) * (-2.0 * constant()).exp2())
             }
             Op::AddVector(vector) => slots(e.encoding(self.graph.vectors[vector.index()].period) * own),
-            Op::Rotate(_) | Op::Relinearise => slots((e.key_switch(shape, operand_level) + e.rounding) * own),
+            Op::Rotate(_) | Op::Relinearise => slots((e.key_switch[operand_level] + e.rounding) * own),
             Op::Rescale => slots(e.rounding * own),
             Op::Add | Op::Sub | Op::Mul | Op::Negate | Op::AddScalar(_) | Op::LevelDrop(_) => Injection::default(),
         }
@@ -246,7 +269,7 @@ impl<'a> Model<'a> {
         let level = self.levels[node.inputs[0].index()];
         let out = scales[id.index()];
         let at = |log2_scale: f64, variance: f64| variance * (-2.0 * log2_scale).exp2();
-        let switch = e.key_switch(shape, level);
+        let switch = e.key_switch[level];
         let sum_scale = out + shape.log2_q[level];
         let mut total = Injection::default();
         for group in &self.groups[id.index()] {
@@ -266,7 +289,7 @@ impl<'a> Model<'a> {
             }
             let giants = group.bsgs.giant_switches() as f64 / matrix.out_ciphertexts as f64;
             total.slots += folded * giants * at(sum_scale, switch + e.rounding_c1);
-            let fold_switch = e.key_switch(shape, level.saturating_sub(1)) + e.rounding;
+            let fold_switch = e.key_switch[level.saturating_sub(1)] + e.rounding;
             total.slots += at(out, folded * e.rounding + (folded - 1.0) * fold_switch);
         }
         total

@@ -1,10 +1,10 @@
 //! Selects encryption parameters: the cheapest that are secure and precise enough (SEALion §4).
 //!
-//! For one ring degree: every partition of the chain into key-switching digits is a candidate. For each, the
-//! smallest primes are sought with which the noise model promises the asked precision, within the security table. The
+//! For one ring degree: every number of special primes is a candidate; it decides into how few key-switching
+//! digits the chain can be split. For each, the smallest primes are sought with which the noise model promises the asked precision, within the security table. The
 //! free quantities are the size `b` of the chain's primes, the amplitude of inner values (scale times bound; it may
 //! exceed `b`, because high levels have room), and the amplitude of the outputs, which decides `q_0`. Of all candidates
-//! the one with the least predicted time wins, then the one with the smallest modulus.
+//! the one with the least predicted time wins, loading its keys included, then the one with the smallest modulus.
 
 use crate::cost::CostTable;
 use crate::levels::Placed;
@@ -12,20 +12,24 @@ use crate::noise::{Model, Prediction};
 use crate::pricing::{Price, price};
 use crate::scales::{Design, Exponents, Symbolic};
 use crate::shape::{MAX_LOG2_PRIME, Shape};
+use fhec_ir::he::Op;
 use fhec_ir::he::facts::bound;
 use fhec_math::primes::ntt_primes_near;
 use fhec_math::security::{SecurityLevel, max_log_qp};
+use fhec_plan::verify::MIN_LOG2_SCALE;
 use fhec_plan::{KeyManifest, Parameters};
 use std::collections::BTreeSet;
 
 /// Bits kept free above every value: the model bounds values, noise comes on top.
 const HEADROOM: f64 = 0.2;
+/// Most special primes tried.
+const MAX_SPECIAL: usize = 12;
 /// P exceeds the largest digit by at least and at most so many bits: more makes key switching noise vanish entirely.
 const P_MARGIN: (f64, f64) = (0.5, 14.0);
 /// Bits left below the security table's limit, for primes that are not powers of two.
 const LIMIT_SLACK: f64 = 0.1;
 /// Primes have at least so many bits more than N: below there are too few that are 1 modulo 2N.
-const PRIME_MARGIN: u32 = 9;
+pub const PRIME_MARGIN: u32 = 9;
 /// Smallest outer amplitude tried.
 const MIN_AMPLITUDE: f64 = 8.0;
 
@@ -72,6 +76,9 @@ struct Point {
     bits: f64,
 }
 
+/// A shape, the unknowns, and log2 of the scales of all values.
+type Sizes = (Shape, Exponents, Vec<f64>);
+
 /// The search for one ring degree.
 struct Search<'a> {
     placed: &'a Placed,
@@ -80,7 +87,7 @@ struct Search<'a> {
     log_n: u32,
     limit: f64,
     wanted: f64,
-    /// log2 of the bound of every value.
+    /// log2 of the bound of every value, at least 0.
     bounds: Vec<f64>,
 }
 
@@ -98,7 +105,8 @@ pub fn select(
     table: &CostTable,
 ) -> Result<Selected, Unfit> {
     let limit = max_log_qp(demands.security, log_n).ok_or(Unfit::Security)?;
-    let bounds = placed.graph.nodes.iter().map(|n| bound(n).max(f64::MIN_POSITIVE).log2()).collect();
+    // Scales themselves must stay below the modulus too, whatever the values.
+    let bounds = placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect();
     let search = Search {
         placed,
         symbolic,
@@ -110,8 +118,8 @@ pub fn select(
     };
     let mut best: Option<(f64, f64, Point, Price)> = None;
     let mut unfit = Unfit::Security;
-    for count in 1..=placed.top() + 1 {
-        let point = match search.smallest(count) {
+    for special in 1..=MAX_SPECIAL.min(placed.top() + 1) {
+        let point = match search.smallest(special) {
             Ok(point) => point,
             Err(why) => {
                 unfit = worse(unfit, why);
@@ -123,7 +131,7 @@ pub fn select(
             unfit = worse(unfit, Unfit::Memory(cost.fixed));
             continue;
         }
-        let (seconds, size) = (cost.seconds(), point.shape.log2_qp());
+        let (seconds, size) = (cost.seconds() + cost.load(table), point.shape.log2_qp());
         let better = best.as_ref().is_none_or(|(s, q, ..)| seconds < s * 0.999 || (seconds <= *s && size < *q));
         if better {
             best = Some((seconds, size, point, cost));
@@ -145,13 +153,13 @@ fn worse(a: Unfit, b: Unfit) -> Unfit {
 }
 
 impl Search<'_> {
-    /// The point of least modulus with `count` digits that is precise enough.
-    fn smallest(&self, count: usize) -> Result<Point, Unfit> {
+    /// The point of least modulus with `special` special primes that is precise enough.
+    fn smallest(&self, special: usize) -> Result<Point, Unfit> {
         let mut best: Option<Point> = None;
         let mut unfit = Unfit::Security;
         // Amplitude of inner values above the size of the primes, in bits.
         for extra in 0..=6 {
-            match self.smallest_prime(count, f64::from(extra)) {
+            match self.smallest_prime(special, f64::from(extra)) {
                 Ok(point) => {
                     let size = |p: &Point| p.shape.log2_qp();
                     if best.as_ref().is_none_or(|b| size(&point) < size(b)) {
@@ -167,10 +175,10 @@ impl Search<'_> {
     /// The smallest size of primes for which the outputs can be precise enough.
     ///
     /// Not a bisection: larger primes are more precise, until they leave the outputs too little of the modulus.
-    fn smallest_prime(&self, count: usize, extra: f64) -> Result<Point, Unfit> {
+    fn smallest_prime(&self, special: usize, extra: f64) -> Result<Point, Unfit> {
         let mut unfit = Unfit::Security;
         for b in self.log_n + PRIME_MARGIN..=MAX_LOG2_PRIME as u32 {
-            match self.precise(count, f64::from(b), extra) {
+            match self.precise(special, f64::from(b), extra) {
                 Ok(point) => return Ok(point),
                 // Larger primes will not fit either.
                 Err(Unfit::Security) => break,
@@ -181,61 +189,87 @@ impl Search<'_> {
     }
 
     /// The smallest outer amplitude that is precise enough, for primes of `b` bits.
-    fn precise(&self, count: usize, b: f64, extra: f64) -> Result<Point, Unfit> {
+    fn precise(&self, special: usize, b: f64, extra: f64) -> Result<Point, Unfit> {
         let (mut low, mut high) = (MIN_AMPLITUDE as i32, MAX_LOG2_PRIME as i32);
-        let mut found = Err(Unfit::Security);
-        let mut most: Option<f64> = None;
+        // The largest amplitude that fits: precision grows with it.
+        let mut most = None;
         while low <= high {
             let middle = low + (high - low) / 2;
-            match self.point(count, b, extra, f64::from(middle)) {
-                Some(point) if point.bits >= self.wanted => {
-                    found = Ok(point);
-                    high = middle - 1;
-                }
-                Some(point) => {
-                    most = Some(most.map_or(point.bits, |m| m.max(point.bits)));
+            match self.layout(special, b, extra, f64::from(middle)) {
+                Some(layout) => {
+                    most = Some((middle, layout));
                     low = middle + 1;
                 }
                 None => high = middle - 1,
             }
         }
-        match (found, most) {
-            (Err(_), Some(bits)) => Err(Unfit::Precision(bits)),
-            (found, _) => found,
+        let Some((most, layout)) = most else { return Err(Unfit::Security) };
+        let best = self.point(layout);
+        if best.bits < self.wanted {
+            return Err(Unfit::Precision(best.bits));
         }
+        let (mut low, mut high, mut found) = (MIN_AMPLITUDE as i32, most - 1, best);
+        while low <= high {
+            let middle = low + (high - low) / 2;
+            match self.layout(special, b, extra, f64::from(middle)).map(|l| self.point(l)) {
+                Some(point) if point.bits >= self.wanted => {
+                    found = point;
+                    high = middle - 1;
+                }
+                _ => low = middle + 1,
+            }
+        }
+        Ok(found)
     }
 
-    /// Sizes for given `b` and amplitudes, and their precision; `None` where they do not fit.
-    fn point(&self, count: usize, b: f64, extra: f64, outer: f64) -> Option<Point> {
+    fn point(&self, (shape, exponents, scales): Sizes) -> Point {
+        let bits = self.model.predict(&shape, &scales).bits;
+        Point { shape, exponents, bits }
+    }
+
+    /// Sizes for given `b` and amplitudes; `None` where they do not fit.
+    fn layout(&self, special: usize, b: f64, extra: f64, outer: f64) -> Option<Sizes> {
         let top = self.placed.top();
         // q_0 does not occur in scales, so they can be found before it.
         let mut log2_q = vec![b; top + 1];
         let design = Design { log2_q: log2_q.clone(), inner: b + extra, outer };
         let exponents = self.symbolic.exponents(self.placed, &design);
         let scales = self.symbolic.log2_scales(&exponents, &log2_q);
+        if !self.fine_enough(&scales, b) {
+            return None;
+        }
         log2_q[0] = self.least_q0(&scales, &log2_q)?;
-        let digits = balanced(&log2_q, count);
-        let mut start = 0;
-        let largest = digits
-            .iter()
-            .map(|&len| {
-                start += len;
-                log2_q[start - len..start].iter().sum::<f64>()
-            })
-            .fold(0.0, f64::max);
-        let special = ((largest + P_MARGIN.0) / MAX_LOG2_PRIME).ceil().max(1.0);
         let room = self.limit - log2_q.iter().sum::<f64>();
-        let log2_p = room.min(special * MAX_LOG2_PRIME).min(largest + P_MARGIN.1);
-        if log2_p < largest + P_MARGIN.0 {
+        // As few digits as the special primes can cover.
+        let most_p = room.min(special as f64 * MAX_LOG2_PRIME);
+        let digits = fewest(&log2_q, most_p - P_MARGIN.0)?;
+        let log2_p = most_p.min(largest(&log2_q, &digits) + P_MARGIN.1);
+        // Fewer special primes would do as well.
+        if log2_p <= (special - 1) as f64 * MAX_LOG2_PRIME {
             return None;
         }
-        let log2_p = vec![(log2_p / special).max(f64::from(self.log_n + PRIME_MARGIN)); special as usize];
+        let log2_p = vec![log2_p / special as f64; special];
         let shape = Shape { log_n: self.log_n, log2_q, log2_p, digits };
-        if shape.log2_qp() > self.limit {
-            return None;
-        }
-        let bits = self.model.predict(&shape, &scales).bits;
-        Some(Point { shape, exponents, bits })
+        let least = MIN_LOG2_SCALE + 1.0;
+        self.model.polynomials_fit(&shape, &scales, least).then_some((shape, exponents, scales))
+    }
+
+    /// Whether every scale, and the scale of every constant, is one that plans may have.
+    fn fine_enough(&self, scales: &[f64], b: f64) -> bool {
+        // Real primes differ a little from 2^b.
+        let least = MIN_LOG2_SCALE + 1.0;
+        let graph = &self.placed.graph;
+        graph.ids().all(|id| {
+            let node = graph.node(id);
+            let own = scales[id.index()];
+            let mut operands = node.inputs.iter().map(|v| scales[v.index()]);
+            own >= least
+                && match &node.op {
+                    Op::LinearMap { .. } => operands.all(|s| own + b - s >= least),
+                    Op::MulScalar { .. } | Op::MulVector { .. } => operands.all(|s| own - s >= least),
+                    _ => true,
+                }
+        })
     }
 
     /// The least log2 of q_0 that holds all values of level 0, and with the other primes all values above.
@@ -267,6 +301,26 @@ impl Search<'_> {
         let price = price(self.model, keys, &shape, table);
         Ok(Selected { parameters, exponents: point.exponents.clone(), prediction, price })
     }
+}
+
+/// log2 of the largest digit.
+fn largest(log2_q: &[f64], digits: &[usize]) -> f64 {
+    let mut start = 0;
+    let digit = |&len: &usize| {
+        start += len;
+        log2_q[start - len..start].iter().sum::<f64>()
+    };
+    digits.iter().map(digit).fold(0.0, f64::max)
+}
+
+/// Splits a chain into the fewest digits of at most `most` bits each, and these as evenly as possible; `None` where a
+/// limb alone is larger.
+fn fewest(log2_q: &[f64], most: f64) -> Option<Vec<usize>> {
+    let total: f64 = log2_q.iter().sum();
+    let least = (total / most).ceil().max(1.0) as usize;
+    (most > 0.0 && least <= log2_q.len())
+        .then(|| (least..=log2_q.len()).map(|count| balanced(log2_q, count)))?
+        .find(|digits| largest(log2_q, digits) <= most)
 }
 
 /// Splits a chain into `count` digits whose largest is as small as possible; fewer where `count` exceeds the limbs.
@@ -337,6 +391,9 @@ mod tests {
         assert_eq!(balanced(&[30.0; 6], 3), [2, 2, 2]);
         assert_eq!(balanced(&[30.0; 3], 9), [1, 1, 1]);
         assert_eq!(balanced(&[30.0; 3], 1), [3]);
+        assert_eq!(fewest(&[30.0; 6], 61.0).expect("fits"), [2, 2, 2]);
+        assert_eq!(fewest(&[50.0, 30.0, 30.0], 61.0).expect("fits"), [1, 2]);
+        assert!(fewest(&[50.0, 30.0, 30.0], 49.0).is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::fold_batch_norm::fold_batch_norm;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
 use crate::merge_linear::merge_linear;
-use crate::parameters::{Demands, Selected, Unfit};
+use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
 use crate::refuse::refuse_unsupported;
 use crate::report::Context;
@@ -203,6 +203,7 @@ pub fn compile_watched(
             reasons.push((log_n, Unfit::Security));
             continue;
         }
+        let placed = babies(placed, log_n, options, &mut driver)?;
         let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
         let stage = Stage::new(placed, &samples)?;
         match stage.select(log_n, &demands, &options.cost) {
@@ -293,8 +294,11 @@ fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_
         levels = placed.levels;
         placed.graph
     })?;
-    // Babies and giants of every map, by what they cost at its level.
-    let placed = Placed { graph, levels };
+    Ok(Placed { graph, levels })
+}
+
+/// Babies and giants of every map, by what they cost at its level: the last pass, and one that hopeless rings are spared.
+fn babies(placed: Placed, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
     let shape = Shape::nominal(log_n, placed.top());
     let prices = options.cost.prices(&shape);
     let weights = |id: he::ValueId| {
@@ -308,8 +312,7 @@ fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_
 /// Whether a chain of the smallest useful primes fits at all.
 fn deep_enough(placed: &Placed, log_n: u32, security: SecurityLevel) -> bool {
     let limit = fhec_math::security::max_log_qp(security, log_n).unwrap_or(0);
-    let smallest = log_n + 6;
-    (placed.top() as u32 + 2) * smallest <= limit
+    (placed.top() as u32 + 2) * (log_n + PRIME_MARGIN) <= limit
 }
 
 /// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or

@@ -48,15 +48,18 @@ impl PolyGains {
     ) -> f64 {
         let scales = scales(plan, shape, level, source, target);
         let at = |log2_scale: f64, v: f64| v * (-2.0 * log2_scale).exp2();
-        let own = |depth: usize, scale: f64, relinearise: bool| {
+        let own = |depth: usize, scale: f64, relinearise: bool, degree2: bool| {
             let before = level - (depth - 1);
-            let switch = if relinearise { e.key_switch(shape, before) + e.rounding } else { 0.0 };
-            at(scale + shape.log2_q[before], switch) + at(scale, e.rounding)
+            let switch = if relinearise { e.key_switch[before] + e.rounding } else { 0.0 };
+            let rounding = if degree2 { e.rounding_product } else { e.rounding };
+            at(scale + shape.log2_q[before], switch) + at(scale, rounding)
         };
-        let powers =
-            plan.powers().iter().map(|s| self.powers[s.index] * own(s.depth, scales.power[s.index], s.relinearise));
+        let powers = plan
+            .powers()
+            .iter()
+            .map(|s| self.powers[s.index] * own(s.depth, scales.power[s.index], s.relinearise, !s.relinearise));
         let nodes = plan.nodes().iter().zip(&scales.node).zip(&self.nodes);
-        let nodes = nodes.map(|((n, &scale), g)| g * own(n.depth, scale, n.relinearise));
+        let nodes = nodes.map(|((n, &scale), g)| g * own(n.depth, scale, n.relinearise, false));
         powers.chain(nodes).sum()
     }
 
@@ -111,4 +114,22 @@ fn scales(plan: &ChebyshevPlan, shape: &Shape, level: usize, source: f64, target
         }
     }
     Scales { power, node }
+}
+
+/// Whether every scale inside an evaluation is at least 2^`least` and holds its value below half the modulus of its
+/// level. `source` and `target` are log2 scales of argument and result.
+pub(crate) fn fits(plan: &ChebyshevPlan, shape: &Shape, level: usize, [source, target]: [f64; 2], least: f64) -> bool {
+    let s = scales(plan, shape, level, source, target);
+    let half = |depth: usize| shape.log2_q[..=level - depth].iter().sum::<f64>() - 1.0;
+    // |C_k| ≤ 2, and products are held before their rescale.
+    let powers = plan.powers().iter().all(|p| {
+        let own = s.power[p.index];
+        own >= least && own + 1.0 < half(p.depth)
+    });
+    let nodes = plan.nodes().iter().zip(&s.node).all(|(n, &own)| {
+        let terms: f64 = n.terms.iter().map(|t| 2.0 * t.coefficient.abs()).sum();
+        let bound = (n.constant.abs() + terms + 2.0 * n.products.len() as f64).max(1.0).log2();
+        own >= least && own + bound < half(n.depth)
+    });
+    powers && nodes
 }

@@ -30,6 +30,11 @@ impl Price {
         self.nodes.iter().sum()
     }
 
+    /// Seconds that loading the keys takes, once for each process.
+    pub fn load(&self, table: &CostTable) -> f64 {
+        self.keys as f64 * table.read_byte * 1e-9
+    }
+
     /// Bytes for cached plaintexts under a memory budget; `None` where the rest alone exceeds it.
     pub fn cache(&self, budget: Option<u64>) -> Option<u64> {
         match budget {

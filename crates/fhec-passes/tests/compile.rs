@@ -3,6 +3,7 @@
 use fhec_ir::nn::{Graph, Interpreter, Op, Output, Range, ValueId};
 use fhec_ir::{Origin, Tensor, he};
 use fhec_passes::{CompileError, Options, compile, compile_watched};
+use fhec_plan::verify::Insecure;
 
 mod graphs;
 use graphs::random;
@@ -43,6 +44,7 @@ fn a_square_network_becomes_a_plan() {
     let c = compile_watched(&g, &options, &mut |run| passes.push((run.pass, run.log_n, run.time))).expect("compiles");
     println!("{:?} {passes:?}", start.elapsed());
     println!("{:#?} {:?} keys {}", c.plan.report, c.plan.parameters, c.plan.keys.galois.len());
+    fhec_plan::verify::verify(&c.plan, Insecure::Refuse).expect("the independent verifier agrees");
     assert_eq!(c.plan.parameters.log_n, 13);
     assert_eq!(c.plan.parameters.q.len(), 6);
     let clear = Interpreter::new(&g).expect("valid");

@@ -10,7 +10,8 @@
 //! * Operands of a sum have one level, one *equal* scale and one degree; so have those of a product, except
 //!   that scales multiply.
 //! * Only sums, negations, relinearisation and level drops take values of degree 2.
-//! * Every operation that chooses a scale states it, and constants are encoded at a scale of at least 1.
+//! * Every operation that chooses a scale states it, and constants are encoded at a scale of at least
+//!   2^[`MIN_LOG2_SCALE`].
 //! * There are enough levels for every rescale; outputs have degree 1.
 //! * `scale · |value|` stays below half the modulus of the level, and polynomials get values in [-1, 1].
 
@@ -18,6 +19,7 @@ use super::{Graph, Node, Op, ValueId};
 use crate::Origin;
 use fhec_math::chebyshev::depth_of_degree;
 use fhec_math::scale::Scale;
+use fhec_plan::verify::MIN_LOG2_SCALE;
 use std::fmt;
 
 /// What holds for one value.
@@ -141,7 +143,7 @@ pub enum Problem {
     },
     /// No scale stated.
     NoScale,
-    /// A constant would be encoded at a scale below 1.
+    /// A constant would be encoded at a scale too small for the verifier of plans.
     PlaintextScale(Scale),
     /// `scale · |value|` is not below half the modulus.
     Overflow {
@@ -170,7 +172,7 @@ impl fmt::Display for Problem {
             Problem::Depth { level, needed } => write!(f, "needs {needed} levels, operand is at level {level}"),
             Problem::Level { asked, max } => write!(f, "level {asked} asked for, at most {max} possible"),
             Problem::NoScale => f.write_str("scale not chosen"),
-            Problem::PlaintextScale(s) => write!(f, "constants would be encoded at scale {s}, below 1"),
+            Problem::PlaintextScale(s) => write!(f, "constants would be encoded at scale {s}, below 2^{MIN_LOG2_SCALE}"),
             Problem::Overflow { log2_value, log2_half_modulus } => write!(
                 f,
                 "values reach 2^{log2_value:.2} at their scale, half the modulus is 2^{log2_half_modulus:.2}"
@@ -188,8 +190,9 @@ impl fmt::Display for FactError {
 
 impl std::error::Error for FactError {}
 
-/// Tolerance of [`Problem::Interval`]: range normalisation rounds.
-const INTERVAL_SLACK: f64 = 1e-6;
+/// Tolerance of [`Problem::Interval`]. Ranges carry a margin beyond the values seen, and an interval is fitted before
+/// the layers in front of it are approximated, which moves their range a little.
+const INTERVAL_SLACK: f64 = 0.1;
 
 /// Levels that an operation consumes between its operands and its result.
 pub fn levels_consumed(graph: &Graph, op: &Op) -> usize {
@@ -280,7 +283,7 @@ fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fa
             let level = consume(first.level, 1)?;
             let q = Scale::prime(chain[first.level]);
             for operand in &operands {
-                at_least_one(&out_scale.mul(&q).div(&operand.scale))?;
+                fine_enough(&out_scale.mul(&q).div(&operand.scale))?;
             }
             Ok(Fact { level, scale: out_scale.clone(), degree: 1, bound })
         }
@@ -311,7 +314,7 @@ fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fa
         Op::MulScalar { scale, .. } | Op::MulVector { scale, .. } => {
             one_degree()?;
             let scale = scale.as_ref().ok_or(Problem::NoScale)?;
-            at_least_one(scale)?;
+            fine_enough(scale)?;
             Ok(keep(first.scale.mul(scale)))
         }
         Op::Negate => Ok(Fact { degree: first.degree, ..keep(first.scale.clone()) }),
@@ -342,6 +345,6 @@ fn same_level(operands: &[&Fact]) -> Result<(), Problem> {
     }
 }
 
-fn at_least_one(scale: &Scale) -> Result<(), Problem> {
-    if scale.log2() >= 0.0 { Ok(()) } else { Err(Problem::PlaintextScale(scale.clone())) }
+fn fine_enough(scale: &Scale) -> Result<(), Problem> {
+    if scale.log2() >= MIN_LOG2_SCALE { Ok(()) } else { Err(Problem::PlaintextScale(scale.clone())) }
 }
