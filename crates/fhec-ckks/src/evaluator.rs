@@ -13,7 +13,7 @@ use crate::cipher::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
 use crate::keys::{EvaluationKeys, SwitchingKey};
 use crate::keyswitch::{
-    Decomposed, Lift, decompose, decompose_and_multiply, finish_division, inner_product, mod_down_pair,
+    Decomposed, Division, Lift, decompose, decompose_and_multiply, finish_division, inner_product, mod_down_pair,
     mod_down_rescale_pair,
 };
 use crate::limbs::{HEAVY, LIGHT, par_chunks, par_chunks2};
@@ -398,16 +398,11 @@ impl Evaluator {
             context.q_table(level).inverse(limb);
         });
         let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, level));
-        for (k, out) in out.iter_mut().enumerate() {
-            let last = last.limb(k);
-            par_chunks(out.data_mut(), n, LIGHT, |i, limb| {
-                pointwise::switch_centered(context.q(level), context.q(i), last, limb);
-            });
-        }
         let mut jobs = Vec::with_capacity(K * level);
-        for (part, out) in parts.iter().zip(&mut out) {
-            for (i, limb) in out.data_mut().chunks_exact_mut(n).enumerate() {
-                jobs.push((i, part.limb(i), limb));
+        for (k, (part, out)) in parts.iter().zip(&mut out).enumerate() {
+            let from = Some((context.q(level), last.limb(k)));
+            for (i, t) in out.data_mut().chunks_exact_mut(n).enumerate() {
+                jobs.push(Division { i, x: part.limb(i), t, from });
             }
         }
         finish_division(context, jobs, &tables.q_inv);

@@ -16,13 +16,13 @@
 //! `u` is, which costs two permutations instead of one per digit (2020/1203 §4.1).
 
 use fhec_math::accumulate::dot_into;
-use fhec_math::{AlignedVec, Automorphism, Eval, Poly, pointwise};
+use fhec_math::{AlignedVec, Automorphism, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
 use crate::error::{CkksError, Result};
 use crate::keys::SwitchingKey;
 use crate::limbs::{Conversion, HEAVY, convert, par_chunks};
-use crate::params::Context;
+use crate::params::{Context, DigitTables};
 use crate::qp::QpPoly;
 
 /// The digits of a polynomial, each modulo all primes of the level and the special primes.
@@ -61,19 +61,35 @@ impl Decomposed {
 
 /// Decomposes the chain polynomial `c` of `level + 1` limbs (ModUp).
 pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
-    let mut raised = raise(context, c, level);
+    let coeffs = coefficients(context, c, level);
+    let mut raised = raise(context, &coeffs, level);
     let len = raised.digits * raised.n;
-    par_chunks(&mut raised.data, len, HEAVY, |i, chunk| transform_digits(context, c, level, i, chunk));
+    par_chunks(&mut raised.data, len, HEAVY, |i, chunk| {
+        for (limb, digit) in chunk.chunks_exact_mut(context.n()).zip(&context.level(level).digits) {
+            if digit.range.contains(&i) {
+                limb.copy_from_slice(c.limb(i));
+            } else {
+                transform_digit(context, &coeffs, level, i, digit, limb);
+            }
+        }
+    });
     raised
 }
 
-/// The digits in coefficient form; limbs that belong to their own digit are left unset.
-fn raise(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
+/// The limbs `q_0 … q_level` in coefficient form.
+fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
+    let n = context.n();
+    let mut coeffs = AlignedVec::from(&c.data()[..(level + 1) * n]);
+    par_chunks(&mut coeffs, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
+    coeffs
+}
+
+/// The digits of several primes in coefficient form, modulo the primes that are not their own. All else is left unset:
+/// digits of one prime are lifted where they are used, which takes no reconstruction.
+fn raise(context: &Context, coeffs: &[u64], level: usize) -> Decomposed {
     let n = context.n();
     let tables = context.level(level);
     let digits = tables.digits.len();
-    let mut coeffs = AlignedVec::from(&c.data()[..(level + 1) * n]);
-    par_chunks(&mut coeffs, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
     let mut data = AlignedVec::scratch(context.qp_limbs(level) * digits * n);
     let mut conversions: Vec<Conversion<'_>> = tables
         .digits
@@ -90,21 +106,19 @@ fn raise(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
             conversions[d].dst.push(limb);
         }
     }
+    conversions.retain(|conversion| conversion.src.len() > 1);
     convert(conversions);
     Decomposed { data, digits, n, level }
 }
 
-/// Evaluation form of all digits of limb `i`; the digit that the limb belongs to is the limb itself.
-fn transform_digits(context: &Context, c: &Poly<Eval>, level: usize, i: usize, chunk: &mut [u64]) {
-    let tables = context.level(level);
-    let table = context.qp_table(level, i);
-    for (limb, digit) in chunk.chunks_exact_mut(context.n()).zip(&tables.digits) {
-        if digit.range.contains(&i) {
-            limb.copy_from_slice(c.limb(i));
-        } else {
-            table.forward(limb);
-        }
+/// Finishes a digit modulo the prime of limb `i`, which is not one of its own: evaluation form of what [`raise`] left.
+fn transform_digit(context: &Context, coeffs: &[u64], level: usize, i: usize, digit: &DigitTables, limb: &mut [u64]) {
+    if digit.range.len() == 1 {
+        let (n, from) = (context.n(), digit.range.start);
+        let src = &coeffs[from * n..(from + 1) * n];
+        pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
     }
+    context.qp_table(level, i).forward(limb);
 }
 
 /// What [`inner_product`] adds to the sum before permuting it: `P` times a ciphertext part, or nothing.
@@ -193,33 +207,39 @@ pub fn decompose_and_multiply(
 ) -> Result<(QpPoly, QpPoly)> {
     check_key("key switch", key, level)?;
     let n = context.n();
-    let mut raised = raise(context, c, level);
-    let digits = raised.digits;
+    let tables = &context.level(level).digits;
+    let len = tables.len() * n;
+    let coeffs = coefficients(context, c, level);
     let mut u0 = QpPoly::scratch(context, level);
     let mut u1 = QpPoly::scratch(context, level);
-    raised
-        .data
-        .par_chunks_exact_mut(digits * n)
-        .zip(u0.poly.data_mut().par_chunks_exact_mut(n))
-        .zip(u1.poly.data_mut().par_chunks_exact_mut(n))
-        .enumerate()
-        .with_min_len((HEAVY / (digits * n)).max(1))
-        .for_each(|(i, ((chunk, out0), out1))| {
-            let table = context.qp_table(level, i);
-            let list: Vec<&[u64]> = chunk
-                .chunks_exact_mut(n)
-                .zip(&context.level(level).digits)
-                .map(|(limb, digit)| {
-                    if digit.range.contains(&i) {
-                        return c.limb(i);
-                    }
-                    table.forward(limb);
-                    &*limb
-                })
-                .collect();
-            dot_limb(context, level, i, &list, key, false, lift.c0, out0);
-            dot_limb(context, level, i, &list, key, true, lift.c1, out1);
-        });
+    let outputs =
+        u0.poly.data_mut().par_chunks_exact_mut(n).zip(u1.poly.data_mut().par_chunks_exact_mut(n)).enumerate();
+    let limb = |i: usize, chunk: &mut [u64], out0: &mut [u64], out1: &mut [u64]| {
+        let digits: Vec<&[u64]> = chunk
+            .chunks_exact_mut(n)
+            .zip(tables)
+            .map(|(limb, digit)| {
+                if digit.range.contains(&i) {
+                    return c.limb(i);
+                }
+                transform_digit(context, &coeffs, level, i, digit, limb);
+                &*limb
+            })
+            .collect();
+        dot_limb(context, level, i, &digits, key, false, lift.c0, out0);
+        dot_limb(context, level, i, &digits, key, true, lift.c1, out1);
+    };
+    let group = (HEAVY / len).max(1);
+    if tables.iter().all(|digit| digit.range.len() == 1) {
+        // The digits of one limb at a time, which stay in cache.
+        outputs
+            .with_min_len(group)
+            .for_each_init(|| AlignedVec::scratch(len), |scratch, (i, (out0, out1))| limb(i, scratch, out0, out1));
+    } else {
+        let mut raised = raise(context, &coeffs, level);
+        let chunks = raised.data.par_chunks_exact_mut(len);
+        outputs.zip(chunks).with_min_len(group).for_each(|((i, (out0, out1)), chunk)| limb(i, chunk, out0, out1));
+    }
     Ok((u0, u1))
 }
 
@@ -284,35 +304,52 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
         .with_min_len((HEAVY / n).max(1))
         .for_each(|(i, limb)| context.qp_table(level, i).inverse(limb));
     let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, limbs));
-    let conversions = parts
-        .iter()
-        .zip(&mut out)
-        .map(|(part, out)| {
-            // The converter wants the special primes first, then the last chain prime.
-            let mut src: Vec<&[u64]> = (level + 1..part.poly.limbs()).map(|i| part.poly.limb(i)).collect();
-            if rescale {
-                src.push(part.poly.limb(level));
-            }
-            Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
-        })
-        .collect();
-    convert(conversions);
+    // The converter wants the special primes first, then the last chain prime.
+    let sources = parts.each_ref().map(|part| {
+        let mut limbs: Vec<&[u64]> = (level + 1..part.poly.limbs()).map(|i| part.poly.limb(i)).collect();
+        if rescale {
+            limbs.push(part.poly.limb(level));
+        }
+        limbs
+    });
+    let from = context.moduli_p().first().filter(|_| sources[0].len() == 1);
+    if from.is_none() {
+        let pairs = sources.iter().zip(&mut out);
+        let conversions = pairs.map(|(src, out)| {
+            let dst = out.data_mut().chunks_exact_mut(n).collect();
+            Conversion { converter, src: src.clone(), dst }
+        });
+        convert(conversions.collect());
+    }
     let mut jobs = Vec::with_capacity(K * limbs);
-    for (part, out) in parts.iter().zip(&mut out) {
-        for (i, limb) in out.data_mut().chunks_exact_mut(n).enumerate() {
-            jobs.push((i, part.poly.limb(i), limb));
+    for ((part, out), src) in parts.iter().zip(&mut out).zip(&sources) {
+        for (i, t) in out.data_mut().chunks_exact_mut(n).enumerate() {
+            jobs.push(Division { i, x: part.poly.limb(i), t, from: from.map(|m| (m, src[0])) });
         }
     }
     finish_division(context, jobs, inverses);
     out
 }
 
-/// For every job `(i, x, t)`: `t ← (x − NTT(t)) · inverse_i` modulo `q_i`.
-pub(crate) fn finish_division(context: &Context, mut jobs: Vec<(usize, &[u64], &mut [u64])>, inverses: &[u64]) {
+/// The last steps of a division, for limb `i` of `x`.
+pub(crate) struct Division<'a> {
+    pub(crate) i: usize,
+    pub(crate) x: &'a [u64],
+    /// The remainder's coefficients modulo `q_i`, and then the result.
+    pub(crate) t: &'a mut [u64],
+    /// Where the remainder is still to be taken from: coefficients modulo a single divisor.
+    pub(crate) from: Option<(&'a Modulus, &'a [u64])>,
+}
+
+/// For every job: `t ← (x − NTT(t)) · inverse_i` modulo `q_i`.
+pub(crate) fn finish_division(context: &Context, mut jobs: Vec<Division<'_>>, inverses: &[u64]) {
     // One limb of all components after the other: they share twiddles.
-    jobs.sort_by_key(|job| job.0);
-    jobs.into_par_iter().with_min_len((HEAVY / context.n()).max(1)).for_each(|(i, x, t)| {
+    jobs.sort_by_key(|job| job.i);
+    jobs.into_par_iter().with_min_len((HEAVY / context.n()).max(1)).for_each(|Division { i, x, t, from }| {
         let m = context.q(i);
+        if let Some((from, remainder)) = from {
+            pointwise::switch_centered(from, m, remainder, t);
+        }
         context.q_table(i).forward(t);
         pointwise::sub_mul_scalar_assign(m, t, x, m.neg(inverses[i]));
     });
