@@ -19,6 +19,7 @@ pub mod buffer;
 pub mod chebyshev;
 pub mod convert;
 pub mod cpu;
+pub mod diagonals;
 pub mod error;
 pub mod galois;
 pub mod modulus;
@@ -44,3 +45,5 @@ pub use primes::{is_prime, ntt_primes_below, ntt_primes_near};
 pub use sample::{SecretRng, lift_small, uniform_from_seed};
 pub use scale::Scale;
 pub use security::{SecurityLevel, log2_product, max_log_qp, security_estimate};
+/// Wraps what must be wiped when dropped, such as a secret [`Poly`] or [`AlignedVec`].
+pub use zeroize::Zeroizing;

@@ -115,6 +115,6 @@ mod tests {
                 held.clear();
             }
         }
-        assert!(held.iter().all(|b| b.as_ptr() as usize % 64 == 0));
+        assert!(held.iter().all(|b| b.as_ptr().addr().is_multiple_of(64)));
     }
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod accumulate;
 pub(crate) mod convert;
+pub(crate) mod diagonals;
 pub(crate) mod galois;
 pub(crate) mod pointwise;
 

@@ -143,3 +143,26 @@ fn unfit_bases_are_refused() {
     assert!(matches!(BaseConverter::try_new(&[m, m], &[]), Err(MathError::BadBase { .. })));
     assert!(matches!(BaseConverter::try_new(&[m, shared], &[]), Err(MathError::BadBase { .. })));
 }
+
+#[test]
+fn parallel_conversion_gives_the_same() {
+    let (from, to) = (moduli(50, 13, 4), moduli(45, 13, 5));
+    let n = 5000;
+    let src: Vec<Vec<u64>> = from.iter().map(|m| words(m.value(), n, m.value())).collect();
+    let src: Vec<&[u64]> = src.iter().map(Vec::as_slice).collect();
+    let converter = BaseConverter::new(&from, &to);
+    assert!(converter.from().eq(&from) && converter.to().eq(&to));
+    let mut scratch = Vec::new();
+    let mut results = Vec::new();
+    for parallel in [false, true, false] {
+        let mut limbs = vec![vec![1u64; n]; to.len()];
+        let mut out: Vec<&mut [u64]> = limbs.iter_mut().map(Vec::as_mut_slice).collect();
+        if parallel {
+            converter.par_convert(&src, &mut out);
+        } else {
+            converter.convert_with(&src, &mut out, &mut scratch);
+        }
+        results.push(limbs);
+    }
+    assert!(results[0] == results[1] && results[1] == results[2]);
+}

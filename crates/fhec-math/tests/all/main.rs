@@ -2,6 +2,7 @@
 
 mod common;
 mod convert;
+mod diagonals;
 mod galois;
 mod modulus;
 mod ntt;

@@ -3,6 +3,8 @@
 use fhec_math::cpu::{Kernels, detect};
 use fhec_math::{MathError, Modulus, NttTable, ntt_primes_below, ntt_primes_near, pointwise};
 
+use proptest::prelude::*;
+
 use crate::common::words;
 
 fn tables(p: u64, log_n: u32) -> Vec<NttTable> {
@@ -166,3 +168,28 @@ fn roots_of_unity_are_frozen() {
 
 const FROZEN: [(u64, u32, u64); 3] =
     [(65537, 4, 8192), (1_099_510_054_913, 16, 565_832_076_442), (1_125_899_902_124_033, 17, 909_991_236_253_667)];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn round_trip_and_linearity(log_n in 4u32..13, bits in 25u32..51, skip in 0usize..20, seed: u64, c: u64) {
+        let p = ntt_primes_below(bits, log_n).nth(skip).unwrap();
+        let n = 1 << log_n;
+        let (a, b) = (words(seed, n, p), words(seed ^ 77, n, p));
+        for table in tables(p, log_n) {
+            let m = *table.modulus();
+            let c = m.reduce(c);
+            let mut sum = a.clone();
+            pointwise::mul_scalar_add_assign(&m, &mut sum, &b, c);
+            table.forward(&mut sum);
+            let (mut x, mut y) = (a.clone(), b.clone());
+            table.forward(&mut x);
+            table.forward(&mut y);
+            pointwise::mul_scalar_add_assign(&m, &mut x, &y, c);
+            prop_assert!(x == sum, "NTT(a + c·b) = NTT(a) + c·NTT(b), p={p}");
+            table.inverse(&mut y);
+            prop_assert!(y == b, "p={p}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Element-wise kernels against big arithmetic, for every width of prime and for edge values.
 
 use crate::common::{edge_words, moduli, words};
-use fhec_math::accumulate::{MAX_PRODUCTS, dot_into, mac_lazy, reduce_lazy};
+use fhec_math::accumulate::{MAX_PRODUCTS, dot_into, dot_pair_into, mac_lazy, reduce_lazy};
 use fhec_math::pointwise as pw;
 use fhec_math::{LazyAccumulator, Modulus};
 use num_bigint::BigUint;
@@ -110,6 +110,11 @@ fn lazy_sums() {
             out.fill(7);
             dot_into(&m, &refs(&a), &refs(&b), &mut out);
             assert_eq!(out, wanted, "dot, p={p} terms={terms}");
+            let mut swapped = vec![7; n];
+            dot_pair_into(&m, &refs(&a), [&refs(&b), &refs(&a)], [&mut out, &mut swapped]);
+            assert_eq!(out, wanted, "first of a pair, p={p} terms={terms}");
+            let squares: Vec<u64> = (0..n).map(|i| dot(&m, &a, &a, i)).collect();
+            assert_eq!(swapped, squares, "second of a pair, p={p} terms={terms}");
             acc.clear();
             acc.reduce_into(&m, &mut out);
             assert!(out.iter().all(|&x| x == 0));

@@ -75,3 +75,13 @@ fn bad_shapes_are_refused() {
     assert!(Poly::<Coeff>::from_data(0, AlignedVec::zeroed(0)).is_err());
     assert_eq!(Poly::<Coeff>::from_data(16, AlignedVec::zeroed(32)).unwrap().limbs(), 2);
 }
+
+#[test]
+fn secret_polynomials_are_wiped() {
+    let mut poly = fhec_math::Zeroizing::new(Poly::<Coeff>::zero(16, 3));
+    poly.data_mut().fill(5);
+    poly.drop_limbs_to(1);
+    poly.zeroize();
+    assert!(poly.data().iter().all(|&x| x == 0));
+    assert_eq!(poly.limbs(), 1);
+}

@@ -156,11 +156,11 @@ fn inverse_bounds(m: &Modulus, split: &[u32]) -> Bounds {
     // In the order in which they run: halves of the last pass, then the others backwards.
     let mut order: Vec<(bool, u64)> = Vec::new();
     for stages in [3, 3].into_iter().chain(split.iter().rev().copied()) {
-        if bound << stages > capacity {
-            if let Some(previous) = order.last_mut() {
-                previous.0 = true;
-                bound = 2;
-            }
+        if bound << stages > capacity
+            && let Some(previous) = order.last_mut()
+        {
+            previous.0 = true;
+            bound = 2;
         }
         order.push((false, bound));
         bound <<= stages;

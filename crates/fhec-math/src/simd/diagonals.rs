@@ -1,0 +1,107 @@
+//! Sums of products of diagonals. Checks and meaning: [`crate::diagonals`].
+
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, _mm512_permutexvar_epi64, _mm512_setr_epi64};
+
+use super::pointwise::{load_part, store_part};
+use super::{Field, V, hi, lo, load, splat, store, zero};
+use crate::Modulus;
+use crate::diagonals::DiagonalTerm;
+
+/// Vectors handled together.
+const GROUP: usize = 4;
+/// Positions handled together.
+const STEP: usize = 8 * GROUP;
+/// How far ahead values are fetched, in words.
+const AHEAD: usize = 64;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(crate) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], [out0, out1]: [&mut [u64]; 2]) {
+    let k = Field::new(m);
+    // Sixteen products below 2^100 stay below 2^104.
+    let narrow = terms.len() <= 16;
+    let reduce = |l, h| if narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) };
+    let whole = out0.len() / STEP * STEP;
+    for start in (0..whole).step_by(STEP) {
+        let mut low = [[zero(); GROUP]; 2];
+        let mut high = [[zero(); GROUP]; 2];
+        for term in terms {
+            let x = values(term, start);
+            for (r, factor) in term.factors.iter().enumerate() {
+                let (y, _) = factor[start..start + STEP].as_chunks::<8>();
+                for (g, y) in y.iter().enumerate() {
+                    let y = load(y);
+                    low[r][g] = lo(low[r][g], x[g], y);
+                    high[r][g] = hi(high[r][g], x[g], y);
+                }
+            }
+        }
+        for (r, out) in [&mut *out0, &mut *out1].into_iter().enumerate() {
+            let (blocks, _) = out[start..start + STEP].as_chunks_mut::<8>();
+            for (g, block) in blocks.iter_mut().enumerate() {
+                store(block, reduce(low[r][g], high[r][g]));
+            }
+        }
+    }
+    for (r, out) in [out0, out1].into_iter().enumerate() {
+        for start in (whole..out.len()).step_by(8) {
+            let end = out.len().min(start + 8);
+            let (mut low, mut high) = (zero(), zero());
+            for term in terms {
+                let mut expanded = [0; 8];
+                for (i, x) in expanded[..end - start].iter_mut().enumerate() {
+                    *x = term.values[(start + i) / term.repeat];
+                }
+                let (x, y) = (load(&expanded), load_part(&term.factors[r][start..end]));
+                low = lo(low, x, y);
+                high = hi(high, x, y);
+            }
+            store_part(&mut out[start..end], reduce(low, high));
+        }
+    }
+}
+
+/// Entries `start … start + STEP` of a diagonal.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn values(term: &DiagonalTerm<'_>, start: usize) -> [V; GROUP] {
+    let first = start / term.repeat;
+    match term.repeat {
+        1 => {
+            let (blocks, _) = term.values[first..first + STEP].as_chunks::<8>();
+            fetch(term.values, first + AHEAD, GROUP);
+            [load(&blocks[0]), load(&blocks[1]), load(&blocks[2]), load(&blocks[3])]
+        }
+        2 => {
+            let (blocks, _) = term.values[first..first + STEP / 2].as_chunks::<8>();
+            fetch(term.values, first + AHEAD, GROUP / 2);
+            let (a, b) = (load(&blocks[0]), load(&blocks[1]));
+            let (lower, upper) = (_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7));
+            let pick = |order, v| _mm512_permutexvar_epi64(order, v);
+            [pick(lower, a), pick(upper, a), pick(lower, b), pick(upper, b)]
+        }
+        4 => {
+            let (blocks, _) = term.values[first..first + STEP / 4].as_chunks::<8>();
+            fetch(term.values, first + AHEAD, 1);
+            let v = load(&blocks[0]);
+            let pick = |i: i64| {
+                let (a, b) = (2 * i, 2 * i + 1);
+                _mm512_permutexvar_epi64(_mm512_setr_epi64(a, a, a, a, b, b, b, b), v)
+            };
+            [pick(0), pick(1), pick(2), pick(3)]
+        }
+        repeat => {
+            let at = |g: usize| splat(term.values[(start + 8 * g) / repeat]);
+            [at(0), at(1), at(2), at(3)]
+        }
+    }
+}
+
+/// Asks for the cache lines of `count` vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn fetch(words: &[u64], from: usize, count: usize) {
+    for i in 0..count {
+        // The hint reads nothing, so the address may lie beyond the end.
+        _mm_prefetch::<_MM_HINT_T0>(words.as_ptr().wrapping_add(from + 8 * i).cast());
+    }
+}
