@@ -4,17 +4,22 @@ use crate::layouts::diagonals::indices;
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, LinearTerm, Op, ValueId};
 use fhec_math::bsgs::{BsgsPlan, BsgsWeights, DiagonalIndex};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sets `baby` of every term: the cheapest split of its diagonals under `weights(node)`.
 ///
 /// Terms of one map whose inputs have one period are planned together, because they share giants.
 pub fn plan_bsgs(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights) -> Graph {
     let mut out = graph.clone();
+    // Layers of one shape have equal diagonals: deep networks repeat few of them.
+    let mut known: BTreeMap<(usize, [u64; 4], Vec<DiagonalIndex>), usize> = BTreeMap::new();
     for id in graph.ids() {
         let Op::LinearMap { terms, .. } = &mut out.nodes[id.index()].op else { continue };
+        let w = weights(id);
+        let prices = [w.decompose, w.baby, w.giant, w.product].map(f64::to_bits);
         for group in groups(graph, terms) {
-            let n1 = BsgsPlan::choose(group.modulus, &group.diagonals, &weights(id)).n1();
+            let choose = |(modulus, _, diagonals): &(usize, _, Vec<_>)| BsgsPlan::choose(*modulus, diagonals, &w).n1();
+            let n1 = *known.entry((group.modulus, prices, group.diagonals)).or_insert_with_key(choose);
             for &at in &group.terms {
                 terms[at].baby = n1;
             }

@@ -5,15 +5,13 @@
 //! steps only: a convolution takes microseconds whatever its number of channels.
 
 use fhec_math::bsgs::{BsgsWeights, DiagonalIndex};
-use fhec_plan::{Diagonals, Matrix, Nest};
+use fhec_plan::{Diagonals, Matrix, Nest, NestDim, Offsets};
 use std::collections::BTreeMap;
 
 /// The non-empty diagonals of `matrix`, sorted by output block, input block and index. Indices that only
 /// padding excludes may be listed too.
 pub fn indices(matrix: &Matrix) -> Vec<DiagonalIndex> {
-    let blocks = matrix.in_ciphertexts.max(matrix.out_ciphertexts) > 1;
-    if blocks && matrix.nests.iter().any(|n| !n.guards.is_empty()) {
-        // Padding moves columns across blocks, so only real points tell them apart.
+    if matrix.nests.iter().any(|n| crosses(matrix, n)) {
         let exact = Diagonals::of(matrix);
         let of = |k: &fhec_plan::DiagonalKey| DiagonalIndex {
             out_block: k.out_block as usize,
@@ -40,17 +38,71 @@ pub fn indices(matrix: &Matrix) -> Vec<DiagonalIndex> {
     out
 }
 
+/// True for a loop that some guard restricts.
+fn guarded(nest: &Nest, d: usize) -> bool {
+    nest.guards.iter().any(|g| g.coefficients[d] != 0)
+}
+
+/// Row and column of a point with index zero in all loops but the guarded ones, where it is admitted. Without
+/// padding added, it lies in the block where the unguarded loops begin.
+fn anchor(nest: &Nest) -> (i64, i64) {
+    let loops: Vec<usize> = (0..nest.dims.len()).filter(|&d| guarded(nest, d)).collect();
+    let mut index = vec![0usize; nest.dims.len()];
+    loop {
+        let admitted = nest.guards.iter().all(|g| {
+            let at: i64 = g.constant + g.coefficients.iter().zip(&index).map(|(c, &i)| c * i as i64).sum::<i64>();
+            (0..g.extent).contains(&at)
+        });
+        let next = loops.iter().rev().find(|&&d| index[d] + 1 < nest.dims[d].extent);
+        match next {
+            Some(&d) if !admitted => {
+                index[d] += 1;
+                for &inner in loops.iter().filter(|&&i| i > d) {
+                    index[inner] = 0;
+                }
+            }
+            _ => break,
+        }
+    }
+    let sum = |start: i64, of: fn(&NestDim) -> &Offsets| {
+        start + nest.dims.iter().zip(&index).map(|(dim, &i)| of(dim).at(i)).sum::<i64>()
+    };
+    (sum(nest.row, |d| &d.row), sum(nest.col, |d| &d.col))
+}
+
+/// True when sums of loop steps may leave the block in which the steps' own blocks put them.
+fn crosses(matrix: &Matrix, nest: &Nest) -> bool {
+    if matrix.in_ciphertexts.max(matrix.out_ciphertexts) == 1 {
+        return false;
+    }
+    let slots = matrix.slots as i64;
+    let (row, col) = anchor(nest);
+    let reach = |start: i64, of: fn(&NestDim) -> &Offsets| {
+        let inside = |dim: &NestDim| (0..dim.extent).map(|i| of(dim).at(i).rem_euclid(slots)).max().unwrap_or(0);
+        let free = nest.dims.iter().enumerate().filter(|(d, _)| !guarded(nest, *d));
+        start.rem_euclid(slots) + free.map(|(_, dim)| inside(dim)).sum::<i64>()
+    };
+    (matrix.out_ciphertexts > 1 && reach(row, |d| &d.row) >= slots)
+        || (matrix.in_ciphertexts > 1 && reach(col, |d| &d.col) >= slots)
+}
+
 /// The diagonals of one nest, per (output block, input block).
 fn sums(matrix: &Matrix, nest: &Nest) -> BTreeMap<(usize, usize), Vec<u32>> {
     let slots = matrix.slots as i64;
     let modulus = matrix.diagonal_bound() as i64;
     let block = |at: i64, ciphertexts: usize| if ciphertexts == 1 { 0 } else { at.div_euclid(slots) };
-    let step = |row: i64, col: i64| {
-        (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts), (col - row).rem_euclid(modulus))
-    };
-    let (r, c, d) = step(nest.row, nest.col);
+    let diagonal = |row: i64, col: i64| (col - row).rem_euclid(modulus);
+    let (row, col) = anchor(nest);
+    let (r, c) = (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts));
+    let d = diagonal(nest.row, nest.col);
     let mut states = BTreeMap::from([((r, c), vec![d as u32])]);
-    for dim in &nest.dims {
+    for (number, dim) in nest.dims.iter().enumerate() {
+        // Guarded loops move inside the block of the anchor: padding excludes all else.
+        let inside = guarded(nest, number);
+        let step = |row: i64, col: i64| match inside {
+            true => (0, 0, diagonal(row, col)),
+            false => (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts), diagonal(row, col)),
+        };
         let mut steps: Vec<_> = (0..dim.extent).map(|i| step(dim.row.at(i), dim.col.at(i))).collect();
         steps.sort_unstable();
         steps.dedup();
@@ -118,7 +170,6 @@ pub fn estimate(modulus: usize, diagonals: &[DiagonalIndex], weights: &BsgsWeigh
 mod tests {
     use super::*;
     use fhec_math::bsgs::BsgsPlan;
-    use fhec_plan::{NestDim, Offsets};
 
     fn dim(extent: usize, row: i64, col: i64) -> NestDim {
         NestDim { extent, row: Offsets::Stride(row), col: Offsets::Stride(col), weight: Offsets::Stride(0) }

@@ -58,10 +58,19 @@ impl Lowering {
     }
 }
 
+/// A linear map as its entries over row-major elements, and its constant part.
+pub(crate) struct Entries {
+    /// (output element, input element, weight); repeats add up.
+    pub(crate) entries: Vec<(u32, u32, f64)>,
+    /// Per output element.
+    pub(crate) constant: Vec<f64>,
+    /// Elements of the input.
+    pub(crate) inputs: usize,
+}
+
 impl Lowering {
-    /// The single map of a graph `input → map → output` as entries (output element, input element, weight) and
-    /// the constant of every output element; `None` for other graphs or more than `limit` entries.
-    pub(crate) fn dense_entries(&self, limit: usize) -> Option<(Vec<(u32, u32, f64)>, Vec<f64>)> {
+    /// The single map of a graph `input → map → output`, element by element; `None` for other graphs or more than `limit` entries.
+    pub(crate) fn dense_entries(&self, limit: usize) -> Option<Entries> {
         let [input, map] = self.skeleton.packed.as_slice() else { return None };
         let value::Make::Map(affine) = &map.make else { return None };
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
@@ -86,7 +95,7 @@ impl Lowering {
             let nest = nests::bias_nests(bias, &vec![], &to);
             nest.for_each(|row, _, at| constant[row as usize] += value(&nest, at));
         }
-        Some((entries, constant))
+        Some(Entries { entries, constant, inputs: elements(&input.shape) })
     }
 }
 

@@ -11,8 +11,15 @@ const ZERO: Offsets = Offsets::Stride(0);
 /// parallel loops nor take space.
 struct NestBuilder {
     nest: Nest,
-    /// Index terms, constant and extent of every guard.
-    guards: Vec<(Vec<(usize, i64)>, i64, i64)>,
+    guards: Vec<Inside>,
+}
+
+/// Requires `0 ≤ constant + Σ coefficient · index < extent`.
+struct Inside {
+    /// Loop numbers with their coefficients.
+    terms: Vec<(usize, i64)>,
+    constant: i64,
+    extent: i64,
 }
 
 impl NestBuilder {
@@ -40,13 +47,13 @@ impl NestBuilder {
         let low: i64 = constant + terms.iter().map(|&t| reach(t).min(0)).sum::<i64>();
         let high: i64 = constant + terms.iter().map(|&t| reach(t).max(0)).sum::<i64>();
         if low < 0 || high >= extent as i64 {
-            self.guards.push((terms, constant, extent as i64));
+            self.guards.push(Inside { terms, constant, extent: extent as i64 });
         }
     }
 
     fn finish(mut self) -> Nest {
         let loops = self.nest.dims.len();
-        for (terms, constant, extent) in self.guards {
+        for Inside { terms, constant, extent } in self.guards {
             let mut coefficients = vec![0; loops];
             for (d, c) in terms {
                 coefficients[d] += c;

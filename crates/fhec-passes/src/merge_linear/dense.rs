@@ -1,18 +1,8 @@
 //! Composition of a dense layer with the linear operation before it, as one dense layer.
 
-use crate::lower::Lowering;
+use crate::lower::{Entries, Lowering};
 use fhec_ir::nn::{Graph, Node, Op, Output, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
-
-/// A linear operation as its non-zero entries over row-major elements, and its constant part.
-pub(super) struct Entries {
-    /// (output element, input element, weight); repeats add up.
-    pub(super) entries: Vec<(u32, u32, f64)>,
-    /// Per output element.
-    pub(super) constant: Vec<f64>,
-    /// Elements of the input.
-    pub(super) inputs: usize,
-}
 
 /// The entries of node `v`; `None` when it is not a linear map of one value or has more than `limit`.
 pub(super) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries> {
@@ -29,13 +19,11 @@ pub(super) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries
     let unit = Some(Range { lo: -1.0, hi: 1.0 });
     let shape = graph.node(source).shape.clone();
     let mut alone = Graph { constants: graph.constants.clone(), ..Graph::default() };
-    let x = alone.push(Op::Input { name: String::new() }, vec![], shape.clone(), Origin::default());
+    let x = alone.push(Op::Input { name: String::new() }, vec![], shape, Origin::default());
     alone.nodes.push(Node { inputs: vec![x], range: unit, ..node.clone() });
     alone.nodes[0].range = unit;
     alone.outputs.push(Output { name: String::new(), value: ValueId(1) });
-    let inputs = shape.iter().product();
-    let (entries, constant) = Lowering::new(&alone).ok()?.dense_entries(limit)?;
-    Some(Entries { entries, constant, inputs })
+    Lowering::new(&alone).ok()?.dense_entries(limit)
 }
 
 /// `weight · map`, with the bias that the map's constant adds.

@@ -249,6 +249,19 @@ fn facts_hold(he: &he::Graph, x: &Tensor) {
 /// The diagonals compute what the loop nests mean.
 fn diagonals_agree(m: &Matrix, weights: &Weights, input: &[Vec<f64>]) {
     let diagonals = Diagonals::of(m);
+    let counted = fhec_passes::layouts::diagonals::indices(m);
+    let listed = |k: &fhec_plan::DiagonalKey| {
+        counted.iter().any(|d| {
+            (d.out_block, d.in_block, d.index) == (k.out_block as usize, k.in_block as usize, i64::from(k.index))
+        })
+    };
+    assert!(diagonals.keys().iter().all(listed), "a diagonal is not counted");
+    assert!(
+        counted.len() <= diagonals.len() + diagonals.len() / 4 + 2,
+        "{} diagonals, {} counted",
+        diagonals.len(),
+        counted.len()
+    );
     let tensors = Diagonals::tensors(m, weights);
     let n = m.diagonal_period();
     let mut acc = vec![vec![0.0; n]; m.out_ciphertexts];
