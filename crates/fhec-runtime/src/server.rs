@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The engine's context for a verified plan; wanted for reading keys and ciphertexts.
 ///
 /// # Errors
-/// As [`context`](crate::context::context).
+/// As [`context`].
 pub fn server_context(verified: &Verified, insecure: Option<InsecureToken>) -> Result<Arc<Context>> {
     context(&verified.plan().parameters, insecure)
 }

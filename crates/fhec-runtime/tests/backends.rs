@@ -135,7 +135,7 @@ fn simulated_noise_has_the_size_of_the_real_one() {
             simulated += square(&run(&verified, &noise, inputs.clone(), &mut |_| ()).unwrap().outputs);
         }
         let ratio = (simulated / real).sqrt();
-        assert!((0.6..1.7).contains(&ratio), "simulated noise is {ratio:.2} times the real one");
+        assert!((0.7..1.4).contains(&ratio), "simulated noise is {ratio:.2} times the real one");
     }
 }
 

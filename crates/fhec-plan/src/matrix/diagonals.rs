@@ -4,9 +4,12 @@
 //! the diagonal unchanged; only the other loops (channels, kernel taps) are enumerated. A diagonal is
 //! then a list of *runs*: one combination of the enumerated loops plus a box of the others.
 
+mod enumerate;
+
 use super::{Matrix, Nest};
-use crate::structure::{offset_range, reach};
+use crate::structure::reach;
 use crate::{TensorId, Weights};
+use enumerate::{Extent, Split, enumerate, split, walk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,13 +32,6 @@ struct Run {
     row: u32,
     col: u32,
     weight: i64,
-}
-
-/// How a nest's loops are split.
-#[derive(Clone, Debug)]
-struct Split {
-    /// Loops that leave the diagonal unchanged, walked when a diagonal is filled.
-    parallel: Vec<usize>,
 }
 
 /// The non-empty diagonals of a matrix, each with the runs that fill it.
@@ -82,9 +78,7 @@ impl Diagonals {
 
     /// `weights` gives the number of weights that a nest may use, `None` for any.
     fn build(matrix: &Matrix, max_runs: usize, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
-        let modulus = matrix.diagonal_bound();
-        let rows = reach(matrix.slots, matrix.out_ciphertexts, matrix.out_period) as i64;
-        let columns = reach(matrix.slots, matrix.in_ciphertexts, matrix.in_period) as i64;
+        let place = Place::of(matrix);
         let mut bounds: Vec<Vec<(usize, usize)>> = Vec::new();
         let mut found: Vec<(u64, Run)> = Vec::new();
         let mut splits = Vec::new();
@@ -93,53 +87,55 @@ impl Diagonals {
                 split(matrix, nest, max_runs.saturating_sub(found.len())).map_err(|e| format!("nest {number}: {e}"))?;
             let available = weights(nest).map_or(i64::MAX, |n| n as i64);
             let mut outside = None;
-            let mut known = BTreeMap::new();
+            let mut known: BTreeMap<Vec<(usize, usize)>, (u32, Extent)> = BTreeMap::new();
+            // The box of the run before, which most runs share.
+            let mut last: Option<(u32, Extent)> = None;
             enumerate(nest, &split, |row, col, weight, ranges| {
-                let (at, extent) = *known.entry(ranges).or_insert_with_key(|ranges| {
-                    bounds.push(ranges.clone());
-                    (bounds.len() as u32 - 1, Extent::of(nest, &split, ranges))
-                });
+                let (at, extent) = match last {
+                    Some(last) if bounds[last.0 as usize] == ranges => last,
+                    _ => match known.get(ranges) {
+                        Some(&found) => found,
+                        None => {
+                            let new = (bounds.len() as u32, Extent::of(nest, &split, ranges));
+                            bounds.push(ranges.to_vec());
+                            known.insert(ranges.to_vec(), new);
+                            new
+                        }
+                    },
+                };
+                last = Some((at, extent));
                 let inside = |at: i64, (lo, hi): (i64, i64), end: i64| at + lo >= 0 && at + hi < end;
-                let sound = inside(row, extent.step, rows)
-                    && inside(col, extent.step, columns)
+                let sound = inside(row, extent.step, place.rows)
+                    && inside(col, extent.step, place.columns)
                     && (available == i64::MAX || inside(weight, extent.weight, available));
                 if !sound {
                     outside = Some((row, col, weight));
                     return;
                 }
-                let (row, col) = (row as usize, col as usize);
-                let index = (col % matrix.slots + modulus - row % matrix.slots % modulus) % modulus;
-                let block = (row / matrix.slots) * matrix.in_ciphertexts + col / matrix.slots;
-                let key = (block * modulus + index) as u64;
-                found.push((key, Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight }));
+                let run = Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight };
+                found.push((place.key(row as u64, col as u64), run));
             });
             if let Some((row, col, weight)) = outside {
                 return Err(format!(
                     "nest {number}: near row {row}, column {col}, weight {weight} it leaves the matrix of \
-                     {rows} x {columns} slots or its {available} weights"
+                     {} x {} slots or its {available} weights",
+                    place.rows, place.columns
                 ));
             }
             splits.push(split);
         }
-        // Stable, so that sums are taken in nest order whatever the diagonal.
-        found.sort_by_key(|(key, _)| *key);
+        let runs = sort(&mut found, place.keys());
         let mut keys = Vec::new();
         let mut starts = Vec::new();
         let mut last = None;
         for (i, (key, _)) in found.iter().enumerate() {
             if last != Some(*key) {
                 last = Some(*key);
-                let (block, index) = (*key as usize / modulus, *key as usize % modulus);
-                keys.push(DiagonalKey {
-                    out_block: (block / matrix.in_ciphertexts) as u32,
-                    in_block: (block % matrix.in_ciphertexts) as u32,
-                    index: index as u32,
-                });
+                keys.push(place.diagonal(*key));
                 starts.push(i);
             }
         }
         starts.push(found.len());
-        let runs = found.into_iter().map(|(_, run)| run).collect();
         Ok(Diagonals { keys, starts, runs, bounds, splits })
     }
 
@@ -207,177 +203,73 @@ impl Diagonals {
     }
 }
 
-/// How far the points of a box of parallel loops lie from its first one.
-#[derive(Clone, Copy)]
-struct Extent {
-    step: (i64, i64),
-    weight: (i64, i64),
+/// Arithmetic on slots, whose numbers and periods are powers of two.
+struct Place {
+    rows: i64,
+    columns: i64,
+    log_slots: u32,
+    log_modulus: u32,
+    in_ciphertexts: u64,
+    blocks: u64,
 }
 
-impl Extent {
-    fn of(nest: &Nest, split: &Split, bounds: &[(usize, usize)]) -> Self {
-        let mut extent = Extent { step: (0, 0), weight: (0, 0) };
-        for (&d, &(lo, hi)) in split.parallel.iter().zip(bounds) {
-            let dim = &nest.dims[d];
-            for (offsets, sum) in [(&dim.row, &mut extent.step), (&dim.weight, &mut extent.weight)] {
-                let (a, b) = offset_range(offsets, lo, hi);
-                sum.0 += a - offsets.at(lo);
-                sum.1 += b - offsets.at(lo);
-            }
+impl Place {
+    fn of(matrix: &Matrix) -> Self {
+        Place {
+            rows: reach(matrix.slots, matrix.out_ciphertexts, matrix.out_period) as i64,
+            columns: reach(matrix.slots, matrix.in_ciphertexts, matrix.in_period) as i64,
+            log_slots: matrix.slots.trailing_zeros(),
+            log_modulus: matrix.diagonal_bound().trailing_zeros(),
+            in_ciphertexts: matrix.in_ciphertexts as u64,
+            blocks: (matrix.in_ciphertexts * matrix.out_ciphertexts) as u64,
         }
-        extent
     }
-}
 
-/// Loops whose row and column steps agree, as far as no guard joins two of them and none of their
-/// points crosses from one ciphertext to the next.
-fn split(matrix: &Matrix, nest: &Nest, max_runs: usize) -> Result<Split, String> {
-    let mut split = Split {
-        parallel: (0..nest.dims.len())
-            .filter(|&d| {
-                let dim = &nest.dims[d];
-                dim.row == dim.col || (0..dim.extent).all(|i| dim.row.at(i) == dim.col.at(i))
-            })
-            .collect(),
-    };
-    // Bounds of a run are independent ranges; a guard over two parallel loops is none.
-    for guard in &nest.guards {
-        while split.parallel.iter().filter(|&&d| guard.coefficients[d] != 0).count() > 1 {
-            let joined = split.parallel.iter().filter(|&&d| guard.coefficients[d] != 0);
-            let shortest = joined.min_by_key(|&&d| nest.dims[d].extent).copied();
-            split.parallel.retain(|&d| Some(d) != shortest);
-        }
+    /// Number of the diagonal that holds an entry: by output block, input block and index.
+    fn key(&self, row: u64, col: u64) -> u64 {
+        // The modulus divides the slots, so blocks need not be taken off before the remainder.
+        let index = col.wrapping_sub(row) & ((1 << self.log_modulus) - 1);
+        let block = (row >> self.log_slots) * self.in_ciphertexts + (col >> self.log_slots);
+        (block << self.log_modulus) + index
     }
-    let affordable = |split: &Split| {
-        let outer = (0..nest.dims.len()).filter(|d| !split.parallel.contains(d));
-        let runs = outer.fold(1usize, |n, d| n.saturating_mul(nest.dims[d].extent));
-        if runs <= max_runs {
-            Ok(())
-        } else {
-            Err(format!("{runs} runs to enumerate, at most {max_runs} are justified"))
-        }
-    };
-    affordable(&split)?;
-    if matrix.in_ciphertexts.max(matrix.out_ciphertexts) > 1 {
-        while !split.parallel.is_empty() && crosses(matrix, nest, &split) {
-            let reach = |d: usize| {
-                let (lo, hi) = offset_range(&nest.dims[d].row, 0, nest.dims[d].extent);
-                hi - lo
-            };
-            let furthest = split.parallel.iter().copied().max_by_key(|&d| reach(d));
-            split.parallel.retain(|&d| Some(d) != furthest);
-            affordable(&split)?;
-        }
-    }
-    Ok(split)
-}
 
-/// True when the parallel loops of some run leave the ciphertext in which the run begins.
-fn crosses(matrix: &Matrix, nest: &Nest, split: &Split) -> bool {
-    let slots = matrix.slots as i64;
-    let mut crosses = false;
-    enumerate(nest, split, |row, col, _, bounds| {
-        let (lo, hi) = Extent::of(nest, split, &bounds).step;
-        let leaves = |at: i64| at.rem_euclid(slots) + lo < 0 || at.rem_euclid(slots) + hi >= slots;
-        crosses |= leaves(row) || leaves(col);
-    });
-    crosses
-}
-
-/// Calls `f(row, col, weight, bounds)` for every combination of the enumerated loops that leaves
-/// some point of the parallel loops; `bounds` are the index ranges of the latter.
-fn enumerate(nest: &Nest, split: &Split, mut f: impl FnMut(i64, i64, i64, Vec<(usize, usize)>)) {
-    let outer: Vec<usize> = (0..nest.dims.len()).filter(|d| !split.parallel.contains(d)).collect();
-    let mut index = vec![0usize; outer.len()];
-    if nest.dims.iter().any(|d| d.extent == 0) {
-        return;
+    /// Exclusive bound of keys.
+    fn keys(&self) -> u64 {
+        self.blocks << self.log_modulus
     }
-    loop {
-        let mut bounds: Vec<(usize, usize)> = split.parallel.iter().map(|&d| (0, nest.dims[d].extent)).collect();
-        let admitted = nest.guards.iter().all(|g| {
-            let fixed: i64 =
-                g.constant + outer.iter().zip(&index).map(|(&d, &i)| g.coefficients[d] * i as i64).sum::<i64>();
-            match split.parallel.iter().position(|&d| g.coefficients[d] != 0) {
-                None => (0..g.extent).contains(&fixed),
-                Some(at) => narrow(&mut bounds[at], g.coefficients[split.parallel[at]], fixed, g.extent),
-            }
-        });
-        if admitted {
-            let (mut row, mut col, mut weight) = (nest.row, nest.col, nest.weight);
-            for (&d, &i) in outer.iter().zip(&index) {
-                row += nest.dims[d].row.at(i);
-                col += nest.dims[d].col.at(i);
-                weight += nest.dims[d].weight.at(i);
-            }
-            // A parallel loop that starts past zero moves row and column alike; guards may leave the
-            // base point outside the tensor, so the base is moved to the first admitted point.
-            let mut shift = 0;
-            let mut weight_shift = 0;
-            for (&d, b) in split.parallel.iter().zip(&bounds) {
-                shift += nest.dims[d].row.at(b.0);
-                weight_shift += nest.dims[d].weight.at(b.0);
-            }
-            f(row + shift, col + shift, weight + weight_shift, bounds);
-        }
-        let mut d = outer.len();
-        loop {
-            if d == 0 {
-                return;
-            }
-            d -= 1;
-            index[d] += 1;
-            if index[d] < nest.dims[outer[d]].extent {
-                break;
-            }
-            index[d] = 0;
+
+    fn diagonal(&self, key: u64) -> DiagonalKey {
+        let (block, index) = (key >> self.log_modulus, key & ((1 << self.log_modulus) - 1));
+        DiagonalKey {
+            out_block: (block / self.in_ciphertexts) as u32,
+            in_block: (block % self.in_ciphertexts) as u32,
+            index: index as u32,
         }
     }
 }
 
-/// Narrows `bounds` to the `i` with `0 ≤ fixed + c·i < extent`; false when none is left.
-fn narrow(bounds: &mut (usize, usize), c: i64, fixed: i64, extent: i64) -> bool {
-    let ceil_div = |a: i64, b: i64| a.div_euclid(b) + i64::from(a.rem_euclid(b) != 0);
-    let (lo, hi) = if c > 0 {
-        (ceil_div(-fixed, c), ceil_div(extent - fixed, c))
-    } else {
-        (ceil_div(fixed - extent + 1, -c), fixed.div_euclid(-c) + 1)
-    };
-    bounds.0 = bounds.0.max(lo.max(0) as usize);
-    bounds.1 = bounds.1.min(hi.max(0) as usize);
-    bounds.0 < bounds.1
-}
-
-/// Calls `f(step, weight_step)` for every point of a run, relative to its first point, in loop order.
-fn walk(nest: &Nest, split: &Split, bounds: &[(usize, usize)], mut f: impl FnMut(i64, i64)) {
-    let Some((&inner, outer)) = split.parallel.split_last() else {
-        return f(0, 0);
-    };
-    let dim = &nest.dims[inner];
-    let (lo, hi) = bounds[outer.len()];
-    let first = (dim.row.at(lo), dim.weight.at(lo));
-    let mut index: Vec<usize> = bounds[..outer.len()].iter().map(|b| b.0).collect();
-    loop {
-        let (mut step, mut weight) = (-first.0, -first.1);
-        for ((&d, &i), b) in outer.iter().zip(&index).zip(bounds) {
-            step += nest.dims[d].row.at(i) - nest.dims[d].row.at(b.0);
-            weight += nest.dims[d].weight.at(i) - nest.dims[d].weight.at(b.0);
-        }
-        for i in lo..hi {
-            f(step + dim.row.at(i), weight + dim.weight.at(i));
-        }
-        let mut d = outer.len();
-        loop {
-            if d == 0 {
-                return;
-            }
-            d -= 1;
-            index[d] += 1;
-            if index[d] < bounds[d].1 {
-                break;
-            }
-            index[d] = bounds[d].0;
-        }
+/// Sorts by key, which is below `keys`, and returns the runs in that order. Stable, so that sums are taken in nest
+/// order whatever the diagonal.
+fn sort(found: &mut Vec<(u64, Run)>, keys: u64) -> Vec<Run> {
+    if keys > 2 * found.len() as u64 + 1024 {
+        found.sort_by_key(|(key, _)| *key);
+        return found.iter().map(|(_, run)| *run).collect();
     }
+    // By counting: linear, and there are no more counters than runs.
+    let mut next = vec![0usize; keys as usize + 1];
+    found.iter().for_each(|(key, _)| next[*key as usize + 1] += 1);
+    for i in 1..next.len() {
+        next[i] += next[i - 1];
+    }
+    let Some(&first) = found.first() else { return Vec::new() };
+    let mut sorted = vec![first; found.len()];
+    for &entry in found.iter() {
+        let at = &mut next[entry.0 as usize];
+        sorted[*at] = entry;
+        *at += 1;
+    }
+    *found = sorted;
+    found.iter().map(|(_, run)| *run).collect()
 }
 
 #[cfg(test)]
@@ -500,23 +392,6 @@ mod tests {
             let diagonals = Diagonals::of(&m);
             assert!(diagonals.runs.len() == 36, "one run per channel pair and tap");
             check(&m, &weights(36));
-        }
-    }
-
-    #[test]
-    fn narrow_agrees_with_trying_every_index() {
-        for c in [-3i64, -1, 1, 2, 5] {
-            for fixed in -12..12 {
-                for extent in 1..9 {
-                    let mut b = (0, 7);
-                    let any = narrow(&mut b, c, fixed, extent);
-                    let want: Vec<usize> = (0..7).filter(|&i| (0..extent).contains(&(fixed + c * i as i64))).collect();
-                    assert_eq!(any, !want.is_empty());
-                    if any {
-                        assert_eq!((b.0..b.1).collect::<Vec<_>>(), want, "{c} {fixed} {extent}");
-                    }
-                }
-            }
         }
     }
 }

@@ -65,13 +65,14 @@ impl CkksBackend {
         self.plaintexts.prepare(&self.verified, &self.encoder)
     }
 
-    /// Bytes held now, apart from registers.
+    /// Where the bytes are.
     pub fn memory(&self) -> Memory {
         Memory {
             keys: self.evaluator.keys().bytes(),
             weights: self.verified.plan().weights.bytes().len(),
             plaintexts: self.plaintexts.bytes(),
             plaintexts_planned: self.plaintexts.planned_bytes(),
+            scratch: self.plaintexts.scratch_bytes(self.context(), rayon::current_num_threads()),
         }
     }
 

@@ -9,11 +9,11 @@
 
 use crate::backend::{OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
-use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap};
+use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap, LinearOptions};
 use fhec_ckks::{CkksError, CoeffPlaintext, Context, Encoder, Plaintext, QpPlaintext};
 use fhec_math::Scale;
 use fhec_plan::linear::LinearGroup;
-use fhec_plan::{Diagonals, Instruction, MatrixId, Op, VectorId, Verified};
+use fhec_plan::{Diagonals, Instruction, Op, VectorId, Verified};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,9 +48,28 @@ struct Group {
     /// Scale of the diagonals of each term of the instruction.
     scales: BTreeMap<usize, Scale>,
     diagonals: Vec<Diagonal>,
+    /// Values of a diagonal before it repeats.
+    period: usize,
 }
 
-/// Key of an encoded vector: the instruction that uses it.
+impl Group {
+    /// All diagonals are kept ready to multiply.
+    fn resident(&self) -> bool {
+        self.diagonals.iter().all(|d| d.tier == Tier::Evaluation)
+    }
+
+    /// Bytes of a diagonal's coefficients.
+    fn coefficient_bytes(&self) -> usize {
+        8 * 2 * self.period
+    }
+
+    /// Bytes of a diagonal ready to multiply.
+    fn plaintext_bytes(&self, context: &Context) -> usize {
+        self.coefficient_bytes() * context.qp_limbs(self.level)
+    }
+}
+
+/// The plaintexts of an encoded vector.
 type VectorCell = OnceLock<Arc<Vec<Plaintext>>>;
 
 /// The store of all encoded weights of a plan.
@@ -60,7 +79,6 @@ pub(super) struct Plaintexts {
     groups: BTreeMap<usize, Vec<Group>>,
     /// By instruction; only those that the budget lets stay.
     vectors: BTreeMap<usize, VectorCell>,
-    tensors: Vec<OnceLock<Tensors>>,
     bytes: AtomicUsize,
     planned: usize,
 }
@@ -68,13 +86,8 @@ pub(super) struct Plaintexts {
 impl Plaintexts {
     pub(super) fn new(verified: &Verified, context: &Context, budget: u64) -> Result<Self> {
         let plan = verified.plan();
-        let mut store = Plaintexts {
-            groups: BTreeMap::new(),
-            vectors: BTreeMap::new(),
-            tensors: plan.matrices.iter().map(|_| OnceLock::new()).collect(),
-            bytes: AtomicUsize::new(0),
-            planned: 0,
-        };
+        let mut store =
+            Plaintexts { groups: BTreeMap::new(), vectors: BTreeMap::new(), bytes: AtomicUsize::new(0), planned: 0 };
         for (number, instruction) in plan.instructions.iter().enumerate() {
             let Op::LinearMap { terms, out_scale, .. } = &instruction.op else { continue };
             let mut groups = Vec::new();
@@ -93,6 +106,7 @@ impl Plaintexts {
                     level,
                     scales: group.terms.iter().map(scale_of).collect(),
                     diagonals: group.sources.iter().map(|_| new()).collect(),
+                    period: plan.matrices[terms[group.terms[0]].matrix.index()].diagonal_period(),
                 });
             }
             store.groups.insert(number, groups);
@@ -120,23 +134,15 @@ impl Plaintexts {
                 }
             }
         }
-        let words = |number: usize, group: usize| {
-            let Op::LinearMap { terms, .. } = &plan.instructions[number].op else { return 0 };
-            let first = verified.facts().groups(number)[group].terms[0];
-            2 * plan.matrices[terms[first].matrix.index()].diagonal_period()
-        };
         for target in [Tier::Coefficients, Tier::Evaluation] {
-            for (&number, groups) in &mut self.groups {
-                for (at, group) in groups.iter_mut().enumerate() {
-                    let coefficients = 8 * words(number, at);
-                    let evaluation = coefficients * context.qp_limbs(group.level);
-                    let more = if target == Tier::Coefficients { coefficients } else { evaluation - coefficients };
-                    for diagonal in &mut group.diagonals {
-                        // Nothing is lifted past a tier that it did not get.
-                        let ready = target == Tier::Coefficients || diagonal.tier == Tier::Coefficients;
-                        if ready && take(more) {
-                            diagonal.tier = target;
-                        }
+            for group in self.groups.values_mut().flatten() {
+                let (coefficients, evaluation) = (group.coefficient_bytes(), group.plaintext_bytes(context));
+                let more = if target == Tier::Coefficients { coefficients } else { evaluation - coefficients };
+                for diagonal in &mut group.diagonals {
+                    // Nothing is lifted past a tier that it did not get.
+                    let ready = target == Tier::Coefficients || diagonal.tier == Tier::Coefficients;
+                    if ready && take(more) {
+                        diagonal.tier = target;
                     }
                 }
             }
@@ -160,6 +166,20 @@ impl Plaintexts {
             let all = self.groups.values().flatten().flat_map(|g| &g.diagonals);
             (tier, all.filter(|d| d.tier == tier).count())
         })
+    }
+
+    /// Most scratch bytes of one linear map with `threads` threads, encoded weights in use included.
+    pub(super) fn scratch_bytes(&self, context: &Context, threads: usize) -> usize {
+        let options = LinearOptions::default();
+        let of = |group: &Group| {
+            // What is not kept is encoded for the window in work; while all fits one, the map works as a whole.
+            let all = group.diagonals.len() * group.plaintext_bytes(context);
+            let whole = group.resident() || all <= options.plaintext_window;
+            let own = group.map.scratch_bytes(context, group.level, threads, options.hoisting, whole);
+            let transient = group.diagonals.iter().filter(|d| d.tier != Tier::Evaluation).count();
+            own + options.plaintext_window.min(transient * group.plaintext_bytes(context))
+        };
+        self.groups.values().flatten().map(of).max().unwrap_or(0)
     }
 
     /// Encodes everything that stays.
@@ -203,13 +223,8 @@ impl Plaintexts {
             instruction,
             group,
             own,
+            tensors: group.terms.iter().map(|&t| (t, OnceLock::new())).collect(),
         })
-    }
-
-    /// The loaded weights of a matrix.
-    fn tensors(&self, verified: &Verified, matrix: MatrixId) -> &Tensors {
-        let plan = verified.plan();
-        self.tensors[matrix.index()].get_or_init(|| Diagonals::tensors(&plan.matrices[matrix.index()], &plan.weights))
     }
 
     /// An encoded vector, one plaintext for each ciphertext.
@@ -250,7 +265,7 @@ fn encoded_vector(verified: &Verified, instruction: &Instruction) -> Option<(Vec
     }
 }
 
-/// Diagonals of one group of one linear map.
+/// Diagonals of one group of one linear map, while it is applied.
 pub(super) struct GroupSource<'a> {
     store: &'a Plaintexts,
     encoder: &'a Encoder,
@@ -258,6 +273,9 @@ pub(super) struct GroupSource<'a> {
     instruction: &'a Instruction,
     group: &'a LinearGroup,
     own: &'a Group,
+    /// Weights of each term's matrix as f64, loaded when the first diagonal is encoded and gone with the source: they
+    /// are larger than the file and quick to load again.
+    tensors: BTreeMap<usize, OnceLock<Tensors>>,
 }
 
 impl GroupSource<'_> {
@@ -299,8 +317,9 @@ impl GroupSource<'_> {
             return Err(CkksError::Parameters("diagonals of an instruction that is no linear map".into()));
         };
         let number = terms[source.term].matrix;
-        let matrix = &self.verified.plan().matrices[number.index()];
-        let tensors = self.store.tensors(self.verified, number);
+        let plan = self.verified.plan();
+        let matrix = &plan.matrices[number.index()];
+        let tensors = self.tensors[&source.term].get_or_init(|| Diagonals::tensors(matrix, &plan.weights));
         let mut values = vec![0.0; matrix.diagonal_period()];
         // The diagonal as the giant step wants it: entry k is entry k + left of the stored one.
         let left = id.source_row(0, matrix.in_period, matrix.out_period);
@@ -312,6 +331,10 @@ impl GroupSource<'_> {
 impl DiagonalSource for GroupSource<'_> {
     fn diagonals(&self) -> &[DiagonalId] {
         self.group.bsgs.terms()
+    }
+
+    fn resident(&self) -> bool {
+        self.own.resident()
     }
 
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {

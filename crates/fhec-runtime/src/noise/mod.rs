@@ -269,6 +269,9 @@ impl Backend for NoiseBackend {
 
     fn rotate(&self, step: &Step, a: &Slots, steps: i64) -> OpResult<Slots> {
         let exact = self.shared.clear.rotate(step, a, steps)?;
+        if steps % self.shared.context.slots() as i64 == 0 {
+            return Ok(exact);
+        }
         let variance = self.switch(step.result.level) + self.shared.elementary.rounding();
         Ok(self.disturb(step, exact, variance, &step.result.scale))
     }
