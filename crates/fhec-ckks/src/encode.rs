@@ -25,8 +25,8 @@ use crate::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 
 /// Coefficients are held with this many bits; larger ones share a power of two, which is far finer than `f64`.
 const COEFFICIENT_BITS: f64 = 62.0;
-/// Decoded values are told apart up to half this, as a log2.
-const LOG2_DECODED: f64 = 128.0;
+/// Decoded values are told apart up to half this power of two.
+const LOG2_DECODED: f64 = 64.0;
 /// No modulus is larger than this, as a log2.
 const LOG2_LARGEST: f64 = 1000.0;
 /// Rings below this degree (as a log2) are transformed by direct evaluation.
@@ -227,7 +227,7 @@ impl Encoder {
         Ok(QpPlaintext { data, values, n: self.context.n(), level, scale: coeffs.scale.clone(), id: self.context.id() })
     }
 
-    /// Real parts of all slots. Values of 2^127 and more are not told from smaller ones.
+    /// Real parts of all slots. Values of 2^63 and more are not told from smaller ones.
     ///
     /// # Errors
     /// [`CkksError::ContextMismatch`].
@@ -235,7 +235,7 @@ impl Encoder {
         Ok(self.decode_complex(plaintext)?.iter().map(|z| z.re).collect())
     }
 
-    /// All slots. Values of 2^127 and more are not told from smaller ones.
+    /// All slots. Values of 2^63 and more are not told from smaller ones.
     ///
     /// # Errors
     /// [`CkksError::ContextMismatch`].

@@ -15,7 +15,7 @@
 //! A key for the rotation `σ` encrypts `P·g_d·s` under `σ^-1(s)`: digits are never permuted, only the sum
 //! `u` is, which costs two permutations instead of one per digit (2020/1203 §4.1).
 
-use fhec_math::accumulate::dot_into;
+use fhec_math::accumulate::dot_pair_into;
 use fhec_math::{AlignedVec, Automorphism, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
@@ -149,48 +149,49 @@ pub fn inner_product(
     let n = context.n();
     let mut u0 = QpPoly::scratch(context, level);
     let mut u1 = QpPoly::scratch(context, level);
-    let weight = (HEAVY / c.digits).max(n);
-    let task = |scratch: &mut Vec<u64>, i: usize, out0: &mut [u64], out1: &mut [u64]| {
-        let digits: Vec<&[u64]> = (0..c.digits).map(|d| c.digit(i, d)).collect();
-        for (second, out) in [(false, out0), (true, out1)] {
-            let part = if second { lift.c1 } else { lift.c0 };
-            match automorphism {
-                None => dot_limb(context, level, i, &digits, key, second, part, out),
-                Some(automorphism) => {
-                    scratch.resize(n, 0);
-                    dot_limb(context, level, i, &digits, key, second, part, scratch);
-                    automorphism.apply_eval(scratch, out);
-                }
-            }
-        }
-    };
     u0.poly
         .data_mut()
         .par_chunks_exact_mut(n)
         .zip(u1.poly.data_mut().par_chunks_exact_mut(n))
         .enumerate()
-        .with_min_len((weight / n).max(1))
-        .for_each_init(Vec::new, |scratch, (i, (out0, out1))| task(scratch, i, out0, out1));
+        .with_min_len((HEAVY / (c.digits * n)).max(1))
+        .for_each_init(
+            || AlignedVec::scratch(if automorphism.is_some() { 2 * n } else { 0 }),
+            |scratch, (i, (out0, out1))| {
+                let digits: Vec<&[u64]> = (0..c.digits).map(|d| c.digit(i, d)).collect();
+                match automorphism {
+                    None => dot_limb(context, level, i, &digits, key, lift, [out0, out1]),
+                    Some(automorphism) => {
+                        let (s0, s1) = scratch.split_at_mut(n);
+                        dot_limb(context, level, i, &digits, key, lift, [&mut *s0, &mut *s1]);
+                        automorphism.apply_eval(s0, out0);
+                        automorphism.apply_eval(s1, out1);
+                    }
+                }
+            },
+        );
     Ok((u0, u1))
 }
 
-/// One limb of one component of an inner product.
-#[expect(clippy::too_many_arguments, reason = "an inner loop, called in two places")]
+/// One limb of both components of an inner product.
 fn dot_limb(
     context: &Context,
     level: usize,
     i: usize,
     digits: &[&[u64]],
     key: &SwitchingKey,
-    second: bool,
-    lift: Option<&Poly<Eval>>,
-    out: &mut [u64],
+    lift: Lift<'_>,
+    [out0, out1]: [&mut [u64]; 2],
 ) {
     let m = context.qp_modulus(level, i);
-    let column = key.column(level, i, digits.len(), second);
-    dot_into(m, digits, &column, out);
-    if let Some(c) = lift.filter(|_| i <= level) {
-        pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(i));
+    let [b, a] = [false, true].map(|second| key.column(level, i, digits.len(), second));
+    dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
+    if i <= level {
+        for (part, out) in [(lift.c0, out0), (lift.c1, out1)] {
+            if let Some(c) = part {
+                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(i));
+            }
+        }
     }
 }
 
@@ -226,8 +227,7 @@ pub fn decompose_and_multiply(
                 &*limb
             })
             .collect();
-        dot_limb(context, level, i, &digits, key, false, lift.c0, out0);
-        dot_limb(context, level, i, &digits, key, true, lift.c1, out1);
+        dot_limb(context, level, i, &digits, key, lift, [out0, out1]);
     };
     let group = (HEAVY / len).max(1);
     if tables.iter().all(|digit| digit.range.len() == 1) {
