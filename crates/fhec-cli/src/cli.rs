@@ -21,13 +21,13 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "fhec",
     version,
-    max_term_width = 110,
+    max_term_width = 100,
     after_help = "The whole road:
-  fhec compile mnist.onnx -o mnist.plan --calibrate images.npy    model owner
-  fhec keygen  mnist.plan -o keys                                 client
-  fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
-  fhec run     mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct     server
-  fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3
+  model owner  fhec compile mnist.onnx -o mnist.plan --calibrate images.npy
+  client       fhec keygen  mnist.plan -o keys
+  client       fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
+  server       fhec run     mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct
+  client       fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3
 
 Or all of it on a bundled network:
   fhec demo

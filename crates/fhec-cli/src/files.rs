@@ -22,8 +22,24 @@ pub(crate) enum Access {
 
 /// Reads a whole file of at most [`MAX_DATA`] bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).with_context(|| cannot_read(path))?;
+    let (file, _) = open(path)?;
     read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))
+}
+
+/// Opens a file or a pipe, and says whether it is a regular file. Devices are refused: they may not end.
+fn open(path: &Path) -> Result<(File, bool)> {
+    let kind = fs::metadata(path).with_context(|| cannot_read(path))?.file_type();
+    if kind.is_dir() {
+        bail!("{}: it is a folder", cannot_read(path));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_char_device() || kind.is_block_device() {
+            bail!("{}: it is a device", cannot_read(path));
+        }
+    }
+    Ok((File::open(path).with_context(|| cannot_read(path))?, kind.is_file()))
 }
 
 /// Reads a source to its end, which must come within `limit` bytes. Memory grows with what is really
@@ -39,8 +55,7 @@ pub(crate) fn read_bounded(source: impl Read, limit: u64) -> Result<Vec<u8>> {
 
 /// Maps a regular file into memory; anything else (a pipe) is read.
 pub(crate) fn map(path: &Path) -> Result<SharedBytes> {
-    let file = File::open(path).with_context(|| cannot_read(path))?;
-    let regular = file.metadata().with_context(|| cannot_read(path))?.is_file();
+    let (file, regular) = open(path)?;
     if !regular {
         return Ok(Arc::new(read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))?));
     }
@@ -92,6 +107,8 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    // The error of the temporary file itself would name that file.
+    fs::metadata(folder).with_context(|| cannot_write(path))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fhec-").suffix(".tmp");
     #[cfg(unix)]

@@ -14,6 +14,20 @@ use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// An error and its causes in one line, outermost first. Causes that the text before already tells are left
+/// out: most error types repeat their source.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
 fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
     let cli = cli::Cli::parse();
@@ -22,8 +36,21 @@ fn main() -> ExitCode {
         Err(error) if files::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without standard error there is nobody to tell; the status still says it.
-            let _ = writeln!(std::io::stderr(), "fhec: {error:#}");
+            let _ = writeln!(std::io::stderr(), "fhec: {}", message(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let full = std::io::Error::new(std::io::ErrorKind::StorageFull, "disk full");
+        let error = anyhow::Error::new(full).context("writing: disk full").context("cannot write x");
+        assert_eq!(message(&error), "cannot write x: writing: disk full");
+        assert_eq!(message(&anyhow::anyhow!("a").context("b")), "b: a");
     }
 }

@@ -199,6 +199,10 @@ impl<'a> Import<'a> {
         let attributes = Attributes::new(&proto.attribute);
         let mut node =
             Node { proto, opset: self.opset, inputs, attributes, builder: &mut self.builder, external: self.external };
+        if unknown && operator == "MaxPool" {
+            // Refused whatever its operand is.
+            return Err(max_pool());
+        }
         if unknown && (known.is_some() || fold::is_foldable(operator)) {
             return Ok(proto.output.iter().map(|_| Value::Unknown).collect());
         }
@@ -228,7 +232,9 @@ impl<'a> Import<'a> {
         let declared = self.declared.get_or_init(all).get(output);
         let declared = declared.and_then(|v| static_shape(&info(v), self.options).ok());
         let same = match first {
-            Some(Value::Data(x)) if fold::is_foldable(&proto.op_type) && proto.input.len() == 1 => {
+            Some(Value::Data(x))
+                if (fold::is_foldable(&proto.op_type) && proto.input.len() == 1) || keeps_shape(&proto.op_type) =>
+            {
                 Some(self.builder.shape(*x).to_vec())
             }
             _ => None,
@@ -273,6 +279,31 @@ impl<'a> Import<'a> {
     }
 }
 
+fn max_pool() -> Problem {
+    Problem::new("maxima of encrypted values are not available").help("train with AveragePool or strided convolutions")
+}
+
+/// Unsupported operators whose result has the shape of their first operand.
+fn keeps_shape(operator: &str) -> bool {
+    const KEEPERS: [&str; 14] = [
+        "GroupNormalization",
+        "Hardmax",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "LogSoftmax",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "Mod",
+        "RMSNormalization",
+        "Shrink",
+        "ThresholdedRelu",
+        "CumSum",
+        "Trilu",
+    ];
+    KEEPERS.contains(&operator)
+}
+
 /// Operations that the graph can hold and the interpreter can run, but that no encrypted mode evaluates
 /// yet: when the model is refused anyway, they belong on the list.
 fn refused_later(graph: &Graph) -> Vec<Diagnostic> {
@@ -280,8 +311,7 @@ fn refused_later(graph: &Graph) -> Vec<Diagnostic> {
     let check = |id: ValueId| {
         let node = graph.node(id);
         let problem = match node.op {
-            Op::MaxPool(_) => Problem::new("maxima of encrypted values are not available")
-                .help("train with AveragePool or strided convolutions"),
+            Op::MaxPool(_) => max_pool(),
             Op::Softmax { .. } if users[id.index()].iter().any(|&u| graph.node(u).op != Op::Reshape) => {
                 Problem::new("it is not the last operation")
                     .help("only a last Softmax is supported: the client computes it after decryption")

@@ -17,8 +17,8 @@ use std::path::PathBuf;
   fhec check model.onnx
   fhec check model.onnx --json | jq -r '.problems[].node'
 
-Exit status 0: the model can be compiled, as far as its operators go. Exit status 1: it cannot, and every node
-that is to blame is listed with the reason and what to do instead.")]
+Exit status 0: the model can be compiled, as far as its operators go. Exit status 1: it cannot,
+and every node that is to blame is listed with the reason and what to do instead.")]
 pub(crate) struct Check {
     /// The model
     model: PathBuf,

@@ -23,16 +23,16 @@ const SAMPLES: usize = 256;
 #[derive(Args)]
 #[command(after_help = "Examples:
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy
-  fhec compile cifar.onnx -o cifar.plan --calibrate pictures/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  fhec compile cifar.onnx -o cifar.plan --calibrate pictures/ --mean 0.49,0.48,0.45 --std 0.25
   fhec compile small.onnx -o small.plan --input-range 0,1 --precision-bits 16 --memory-budget 2GiB
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --print-after approximate
 
-Calibration data are npy, npz or idx files, a picture or a folder of pictures. They set the ranges that
-activations are approximated on; a few hundred typical inputs are enough. Without them ranges come from
-interval arithmetic, which is much worse.
+Calibration data are npy, npz or idx files, a picture or a folder of pictures. They set the ranges
+that activations are approximated on; a few hundred typical inputs are enough. Without them ranges
+come from interval arithmetic, which is much worse.
 
-Pictures, idx files and uint8 arrays hold raw pixels: (pixel · scale − mean) / std makes them inputs, and is
-stored in the plan for the client. Float arrays are taken as they stand.")]
+Pictures, idx files and uint8 arrays hold raw pixels: (pixel · scale − mean) / std makes them
+inputs, and is stored in the plan for the client. Float arrays are taken as they stand.")]
 pub(crate) struct Compile {
     /// The model
     model: PathBuf,

@@ -16,8 +16,9 @@ use std::path::PathBuf;
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct -o y.npy
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3 --labels classes.txt
 
-Values are rounded to the precision that the plan predicts: what lies below is the noise of the encryption,
-which tells nothing about the result but something about the key. Do not give unrounded values away.")]
+Values are rounded to the precision that the plan predicts: what lies below is the noise of the
+encryption, which tells nothing about the result but something about the key. Do not give
+unrounded values away.")]
 pub(crate) struct Decrypt {
     /// The plan
     plan: PathBuf,

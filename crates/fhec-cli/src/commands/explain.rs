@@ -20,8 +20,8 @@ use std::path::PathBuf;
   fhec explain mnist.plan --dot | dot -Tsvg > mnist.svg
   fhec explain mnist.plan --listing
 
-The figures are predictions for one thread of the machine that the cost table was measured on; the error of
-a layer is the standard deviation that encryption adds to its result.")]
+The figures are predictions for one thread of the machine that the cost table was measured on;
+the error of a layer is the standard deviation that encryption adds to its result.")]
 pub(crate) struct Explain {
     /// The plan
     plan: PathBuf,
@@ -97,7 +97,7 @@ fn as_text(verified: &Verified) -> String {
             nonzero(r.rotations),
             nonzero(r.key_switches),
             nonzero(r.plaintext_products),
-            format::seconds(r.seconds),
+            if r.seconds == 0.0 { "–".into() } else { format::seconds(r.seconds) },
             format::small(r.error_std),
             format::small(r.approximation_rms),
         ]);

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:
   fhec keygen mnist.plan -o keys
 
-Makes three files: secret.key decrypts and stays with the client, only its owner can read it; eval.keys is for
-the server; public.key lets others encrypt for the client.")]
+Makes three files: secret.key decrypts and stays with the client, only its owner can read it;
+eval.keys is for the server; public.key lets others encrypt for the client.")]
 pub(crate) struct Keygen {
     /// The plan
     plan: PathBuf,

@@ -19,11 +19,11 @@ use std::sync::Arc;
 #[derive(Args)]
 #[command(after_help = "Examples:
   fhec run mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct
-  fhec run mnist.plan --eval-keys keys/eval.keys --input a.ct -o ya.ct --input b.ct -o yb.ct --threads 4
-  fhec run mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct --trace trace.json
+  fhec run mnist.plan --eval-keys keys/eval.keys --input a.ct -o ya.ct --input b.ct -o yb.ct
+  fhec run mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct --threads 4 --trace t.json
 
-The server needs the plan, the evaluation keys and the ciphertexts; a secret key is refused. With several
-inputs the keys are read and the weights encoded only once.")]
+The server needs the plan, the evaluation keys and the ciphertexts; a secret key is refused. With
+several inputs the keys are read and the weights encoded only once.")]
 pub(crate) struct Run {
     /// The plan
     plan: PathBuf,

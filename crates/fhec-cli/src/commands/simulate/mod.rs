@@ -27,12 +27,14 @@ const LAYER_SAMPLES: usize = 32;
 /// Arguments of `fhec simulate`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  fhec simulate mnist.plan --model mnist.onnx --data t10k-images-idx3-ubyte.gz --labels t10k-labels-idx1-ubyte.gz
+  fhec simulate mnist.plan --model mnist.onnx --data images.idx.gz --labels labels.idx.gz
   fhec simulate mnist.plan --model mnist.onnx --data images.npy --limit 200 --backend noise
   fhec simulate mnist.plan --model mnist.onnx --data images.npy --json | jq .plan.accuracy
 
-The clear backend shows what approximated activations change; the noise backend adds the errors that
-encryption would. Data are read as by compile; labels are an idx or npy file, or text with a number a line.")]
+The clear backend shows what approximated activations change; the noise backend adds the errors
+that encryption would. Data are read as by compile; labels are an idx or npy file, or text with a
+number a line. A layer's values are compared with those of the original node after one factor and
+one offset for all of them: plans scale and shift as they like.")]
 pub(crate) struct Simulate {
     /// The plan
     plan: PathBuf,

@@ -1,0 +1,174 @@
+//! From a model file to a decrypted result.
+
+use crate::common::{command, models, pixels, read_npy, small, small_result};
+use crate::fhec;
+use serde_json::Value;
+
+/// Runs the whole road and returns the decrypted values.
+fn road(key: &str) -> Vec<f64> {
+    let (s, scratch) = (small(), small().scratch());
+    let [ct, result, values] = ["x.ct", "y.ct", "y.npy"].map(|f| scratch.path().join(f));
+    let key_file = s.at(&format!("small-keys/{key}.key"));
+    let flag = format!("--{key}-key");
+    fhec!["encrypt", s.at("small.plan"), flag, key_file, "--input", s.at("x.npy"), "-o", ct].ok();
+    fhec!["run", s.at("small.plan"), "--eval-keys", s.at("small-keys/eval.keys"), "--input", ct, "-o", result].ok();
+    fhec![
+        "decrypt",
+        s.at("small.plan"),
+        "--secret-key",
+        s.at("small-keys/secret.key"),
+        "--input",
+        result,
+        "-o",
+        values
+    ]
+    .ok();
+    read_npy(&values)
+}
+
+#[test]
+fn a_small_network_gives_the_right_values_with_either_key() {
+    let x: Vec<f64> = pixels().iter().map(|&b| f64::from(b) / 255.0).collect();
+    let expected = small_result(1, &x);
+    for key in ["secret", "public"] {
+        let got = road(key);
+        assert_eq!(got.len(), 3);
+        for (g, e) in got.iter().zip(&expected) {
+            assert!((g - e).abs() < 2e-3, "{key}: {got:?} instead of {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn bundled_digits_match_their_golden_logits() {
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(models().join("cryptonets.golden.json")).expect("golden")).expect("json");
+    let scratch = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| scratch.path().join(name);
+    let plan = at("plan");
+    fhec!["compile", models().join("cryptonets.onnx"), "-o", plan, "--calibrate", models().join("calibration.npy")]
+        .ok();
+    fhec!["keygen", plan, "-o", at("keys")].ok();
+    let chosen = [4, 11, 17];
+    let mut run = command();
+    run.arg("run").arg(&plan).arg("--eval-keys").arg(at("keys/eval.keys"));
+    for i in chosen {
+        let picture = models().join(format!("digits/{i:02}.png"));
+        let ct = at(&format!("{i}.ct"));
+        fhec!["encrypt", plan, "--secret-key", at("keys/secret.key"), "--input", picture, "-o", ct].ok();
+        run.arg("--input").arg(ct).arg("-o").arg(at(&format!("{i}.out.ct")));
+    }
+    assert!(run.status().expect("runs").success());
+    for i in chosen {
+        let (ct, values) = (at(&format!("{i}.out.ct")), at(&format!("{i}.npy")));
+        fhec!["decrypt", plan, "--secret-key", at("keys/secret.key"), "--input", ct, "-o", values].ok();
+        let got = read_npy(&values);
+        let expected: Vec<f64> =
+            golden["logits"][i].as_array().expect("row").iter().map(|v| v.as_f64().expect("number")).collect();
+        let span =
+            expected.iter().copied().fold(f64::MIN, f64::max) - expected.iter().copied().fold(f64::MAX, f64::min);
+        for (g, e) in got.iter().zip(&expected) {
+            assert!((g - e).abs() < span / 4096.0, "digit {i}: {got:?} instead of {expected:?}");
+        }
+        let top = fhec![
+            "decrypt",
+            plan,
+            "--secret-key",
+            at("keys/secret.key"),
+            "--input",
+            ct,
+            "--top",
+            "1",
+            "--labels",
+            models().join("mnist_labels.txt"),
+        ]
+        .ok();
+        let label = golden["labels"][i].to_string();
+        assert_eq!(top.stdout.lines().nth(1).and_then(|l| l.split_whitespace().next()), Some(label.as_str()));
+    }
+}
+
+#[test]
+fn several_inputs_in_one_run_equal_single_runs() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let keys = s.at("small-keys/eval.keys");
+    let trace = at("trace.json");
+    fhec![
+        "run",
+        s.at("small.plan"),
+        "--eval-keys",
+        keys,
+        "--input",
+        s.at("x.ct"),
+        "-o",
+        at("a.ct"),
+        "--input",
+        s.at("x.ct"),
+        "-o",
+        at("b.ct"),
+        "--threads",
+        "1",
+        "--trace",
+        trace,
+    ]
+    .ok();
+    fhec!["run", s.at("small.plan"), "--eval-keys", keys, "--input", s.at("x.ct"), "-o", at("c.ct"), "--threads", "2"]
+        .ok();
+    let [a, b, c] = ["a.ct", "b.ct", "c.ct"].map(|f| std::fs::read(at(f)).expect("written"));
+    assert!(a == b && b == c, "evaluation depends on nothing but its input");
+    let trace: Value = serde_json::from_slice(&std::fs::read(trace).expect("trace")).expect("json");
+    assert_eq!(trace["runs"].as_array().map(Vec::len), Some(2));
+    assert!(trace["runs"][0]["layers"].as_array().is_some_and(|l| !l.is_empty()));
+    assert!(trace["runs"][0]["seconds"].as_f64().is_some_and(|s| s > 0.0));
+}
+
+#[test]
+fn compiling_twice_gives_identical_bytes() {
+    let (s, scratch) = (small(), small().scratch());
+    let again = scratch.path().join("again.plan");
+    fhec!["compile", s.at("small.onnx"), "-o", again, "--calibrate", s.at("calibration.npy")].ok();
+    assert!(std::fs::read(again).expect("written") == std::fs::read(s.at("small.plan")).expect("written"));
+}
+
+#[test]
+fn raw_values_are_within_the_rounding_of_the_rounded_ones() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let secret = s.at("small-keys/secret.key");
+    fhec![
+        "run",
+        s.at("small.plan"),
+        "--eval-keys",
+        s.at("small-keys/eval.keys"),
+        "--input",
+        s.at("x.ct"),
+        "-o",
+        at("y.ct")
+    ]
+    .ok();
+    fhec!["decrypt", s.at("small.plan"), "--secret-key", secret, "--input", at("y.ct"), "-o", at("r.npy")].ok();
+    fhec!["decrypt", s.at("small.plan"), "--secret-key", secret, "--input", at("y.ct"), "-o", at("raw.npy"), "--raw"]
+        .ok();
+    let (rounded, raw) = (read_npy(&at("r.npy")), read_npy(&at("raw.npy")));
+    assert_ne!(rounded, raw);
+    assert!(rounded.iter().zip(&raw).all(|(a, b)| (a - b).abs() < 1e-2), "{rounded:?} {raw:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_can_read_the_secret_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |file: &str| std::fs::metadata(small().at(file)).expect("key").permissions().mode() & 0o777;
+    assert_eq!(mode("small-keys/secret.key"), 0o600);
+    assert_eq!(mode("small-keys/eval.keys") & 0o400, 0o400);
+}
+
+#[test]
+fn the_demo_classifies_a_digit() {
+    let out = fhec!["demo", "--digits", "1"].ok();
+    assert!(out.stdout.contains("1 of 1 right"), "{}", out.stdout);
+    for part in ["MODEL OWNER", "CLIENT", "SERVER", "secret key"] {
+        assert!(out.stdout.contains(part), "{part} in {}", out.stdout);
+    }
+}
