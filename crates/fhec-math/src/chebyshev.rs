@@ -155,6 +155,30 @@ pub fn clenshaw(coefficients: &[f64], x: f64) -> f64 {
     coefficients.first().copied().unwrap_or(0.0) + x * b1 - b2
 }
 
+/// [`clenshaw`] of every value, in place. Runs several recurrences side by side: one alone waits for its own last
+/// result at every step.
+pub fn clenshaw_all(coefficients: &[f64], values: &mut [f64]) {
+    const LANES: usize = 16;
+    let mut blocks = values.chunks_exact_mut(LANES);
+    for block in &mut blocks {
+        let mut x = [0.0; LANES];
+        x.copy_from_slice(block);
+        let (mut b1, mut b2) = ([0.0; LANES], [0.0; LANES]);
+        for &c in coefficients.iter().skip(1).rev() {
+            for lane in 0..LANES {
+                (b1[lane], b2[lane]) = (c + 2.0 * x[lane] * b1[lane] - b2[lane], b1[lane]);
+            }
+        }
+        let constant = coefficients.first().copied().unwrap_or(0.0);
+        for lane in 0..LANES {
+            block[lane] = constant + x[lane] * b1[lane] - b2[lane];
+        }
+    }
+    for x in blocks.into_remainder() {
+        *x = clenshaw(coefficients, *x);
+    }
+}
+
 impl ChebyshevPlan {
     /// Plans `Σ coefficients[k]·T_k(x)` for `x ∈ [−1, 1]` at the least depth, with the weights of
     /// [`ChebyshevWeights::default`].

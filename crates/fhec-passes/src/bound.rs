@@ -3,8 +3,8 @@
 //! Sound but wide – every layer assumes the worst of the one before – so calibration data give far
 //! better polynomials; the pipeline says so when it has to fall back on this.
 
-use crate::fit::clenshaw;
 use fhec_ir::nn::{Graph, Node, Op, Range};
+use fhec_math::chebyshev::clenshaw;
 
 /// Sets the range of every value, given the range of the model's inputs.
 pub fn bound_ranges(graph: &Graph, input: Range) -> Graph {

@@ -1,6 +1,7 @@
 //! Weighted least-squares fits in the Chebyshev basis.
 
 use fhec_ir::nn::Range;
+use fhec_math::chebyshev::clenshaw;
 use nalgebra::{DMatrix, DVector};
 
 /// A fitted polynomial and how good it is.
@@ -53,15 +54,6 @@ pub(crate) fn fit(f: impl Fn(f64) -> f64, interval: Range, degree: usize, weight
     }
     fit.rms = fit.rms.sqrt();
     fit
-}
-
-/// `Σ c_k T_k(t)`.
-pub(crate) fn clenshaw(c: &[f64], t: f64) -> f64 {
-    let (mut b1, mut b2) = (0.0, 0.0);
-    for &c in c.iter().skip(1).rev() {
-        (b1, b2) = (2.0 * t * b1 - b2 + c, b1);
-    }
-    t * b1 - b2 + c.first().copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

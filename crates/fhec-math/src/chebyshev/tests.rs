@@ -169,3 +169,16 @@ fn refuses_what_cannot_be_planned() {
         Err(ChebyshevError::Depth { degree: 4, asked: 2, least: 3 })
     ));
 }
+
+#[test]
+fn clenshaw_side_by_side_equals_one_by_one() {
+    for degree in [0, 1, 2, 7, 63] {
+        let coefficients: Vec<f64> = (0..=degree).map(|k| (k as f64 * 0.7).cos()).collect();
+        for count in [0, 1, 15, 16, 17, 40] {
+            let xs: Vec<f64> = (0..count).map(|i| -1.0 + 2.0 * i as f64 / 39.0).collect();
+            let mut all = xs.clone();
+            clenshaw_all(&coefficients, &mut all);
+            assert_eq!(all, xs.iter().map(|&x| clenshaw(&coefficients, x)).collect::<Vec<_>>());
+        }
+    }
+}

@@ -11,7 +11,7 @@ mod window;
 use super::graph::{ConstId, Graph, Op, ValueId};
 use super::verify::verify;
 use crate::{Diagnostics, Tensor};
-use fhec_math::chebyshev::clenshaw;
+use fhec_math::chebyshev::clenshaw_all;
 use rayon::prelude::*;
 
 /// Inputs that do not belong to the graph.
@@ -206,7 +206,9 @@ pub fn eval(op: &Op, operands: &[&Tensor], constants: &[Tensor], shape: &[usize]
         Op::PRelu { slope } => zip(operands[0], constant(*slope), |x, s| if x >= 0.0 { x } else { s * x }),
         Op::Polynomial { chebyshev, interval, .. } => {
             let (sum, width) = (interval.lo + interval.hi, interval.hi - interval.lo);
-            operands[0].map(|x| clenshaw(chebyshev, (2.0 * x - sum) / width))
+            let mut values: Vec<f64> = operands[0].values().iter().map(|x| (2.0 * x - sum) / width).collect();
+            clenshaw_all(chebyshev, &mut values);
+            Tensor::new(shape.to_vec(), values)
         }
         Op::Softmax { axis } => movement::softmax(operands[0], *axis),
     }
