@@ -13,7 +13,7 @@ const LOW_MASK: u64 = (1 << LOW) - 1;
 /// Products that the low sums take before their upper bits must move.
 ///
 /// One less than fit, so that the words a carry leaves count as one product.
-const BEFORE_CARRY: usize = 4095;
+pub(crate) const BEFORE_CARRY: usize = 4095;
 /// Products that the high sums take.
 pub const MAX_PRODUCTS: usize = 1 << 15;
 
@@ -115,7 +115,13 @@ pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u
 
 fn check_dot(a: &[&[u64]], b: &[&[u64]], n: usize) {
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
-    for limb in a.iter().chain(b) {
+    check_factors(a, n);
+    check_factors(b, n);
+}
+
+/// Checks the limbs of a lazy sum.
+pub(crate) fn check_factors(limbs: &[&[u64]], n: usize) {
+    for limb in limbs {
         assert_eq!(limb.len(), n, "limbs of different lengths");
         debug_assert!(limb.iter().all(|&x| x < 1 << 50), "factor too large for a lazy sum");
     }

@@ -25,7 +25,9 @@ pub fn detect() -> Kernels {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512f")
         && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512bw")
         && std::is_x86_feature_detected!("avx512ifma")
+        && std::is_x86_feature_detected!("avx512vbmi")
     {
         return Kernels::Avx512Ifma;
     }

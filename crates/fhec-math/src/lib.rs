@@ -24,6 +24,7 @@ pub mod error;
 pub mod galois;
 pub mod modulus;
 pub mod ntt;
+pub mod packed;
 pub mod pointwise;
 pub mod poly;
 pub mod primes;

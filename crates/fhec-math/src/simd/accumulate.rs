@@ -1,10 +1,12 @@
 //! Lazy sums of products. Checks and meaning: [`crate::accumulate`].
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use super::pointwise::{load_part, store_part};
 use super::{Field, V, hi, lo, load, store, zero};
 use crate::Modulus;
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn mac(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
     let ((low, low_tail), (high, high_tail)) = (low.as_chunks_mut::<8>(), high.as_chunks_mut::<8>());
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
@@ -20,7 +22,7 @@ pub(crate) fn mac(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn reduce(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
     let k = Field::new(m);
     let ((low, low_tail), (high, high_tail)) = (low.as_chunks::<8>(), high.as_chunks::<8>());
@@ -33,70 +35,111 @@ pub(crate) fn reduce(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
-    dot_n(m, a, [b], [out]);
+    plain(m, a, [b], [out]);
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
-    dot_n(m, a, b, out);
+    plain(m, a, b, out);
 }
 
-/// Sums of `a_k ∘ b_k` for `R` families `b` that share `a`: the accumulators never leave the registers.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn plain<const R: usize>(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; R], mut out: [&mut [u64]; R]) {
+    let n = out[0].len();
+    let whole = n / 8 * 8;
+    dot_n(m, a, b, out.each_mut().map(|limb| &mut limb[..whole]), |limb, group| {
+        prefetch(limb, 8 * group + AHEAD);
+        vector(limb, group)
+    });
+    if whole < n {
+        let k = Field::new(m);
+        for (family, limb) in b.into_iter().zip(out) {
+            let (mut low, mut high) = (zero(), zero());
+            for (x, y) in a.iter().zip(family) {
+                let (x, y) = (load_part(&x[whole..]), load_part(&y[whole..]));
+                low = lo(low, x, y);
+                high = hi(high, x, y);
+            }
+            store_part(&mut limb[whole..], k.reduce_wide(low, high));
+        }
+    }
+}
+
+/// How far ahead keys are fetched, in words. There are more of them than the hardware follows by itself.
+pub(super) const AHEAD: usize = 64;
+
+/// Asks for the word at `index`, which may lie behind the end: a prefetch never faults.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn dot_n<const R: usize>(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; R], out: [&mut [u64]; R]) {
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn prefetch(limb: &[u64], index: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(limb.as_ptr().wrapping_add(index).cast());
+}
+
+/// The `group`-th eight words of a limb.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn vector(limb: &[u64], group: usize) -> V {
+    let (vectors, _) = limb.as_chunks::<8>();
+    load(&vectors[group])
+}
+
+/// Sums of `a_k ∘ b_k` for `R` families `b` that share `a`, where `get` reads eight residues of a limb of `b`: the accumulators
+/// never leave the registers. Lengths are multiples of 8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn dot_n<const R: usize>(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; R],
+    mut out: [&mut [u64]; R],
+    get: impl Fn(&[u64], usize) -> V,
+) {
     /// Vectors handled together: enough sums in flight to hide the latency of the multiplier.
     const GROUP: usize = 4;
     let k = Field::new(m);
     // Sixteen products below 2^100 stay below 2^104.
     let narrow = a.len() <= 16;
-    let n = out[0].len();
-    let step = 8 * GROUP;
-    let whole = n / step * step;
-    for start in (0..whole).step_by(step) {
-        let mut low = [[zero(); GROUP]; R];
-        let mut high = [[zero(); GROUP]; R];
-        for (t, x) in a.iter().enumerate() {
-            let x = vectors::<GROUP>(&x[start..start + step]);
-            for r in 0..R {
-                let y = vectors::<GROUP>(&b[r][t][start..start + step]);
-                for g in 0..GROUP {
-                    low[r][g] = lo(low[r][g], x[g], y[g]);
-                    high[r][g] = hi(high[r][g], x[g], y[g]);
-                }
-            }
-        }
-        for r in 0..R {
-            let (blocks, _) = out[r][start..start + step].as_chunks_mut::<8>();
-            for (g, block) in blocks.iter_mut().enumerate() {
-                let (l, h) = (low[r][g], high[r][g]);
-                store(block, if narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) });
-            }
-        }
+    let groups = out[0].len() / 8;
+    let whole = groups / GROUP * GROUP;
+    for start in (0..whole).step_by(GROUP) {
+        sums::<R, GROUP>(&k, narrow, a, b, &mut out, start, &get);
     }
-    for start in (whole..n).step_by(8) {
-        let end = n.min(start + 8);
-        for r in 0..R {
-            let (mut low, mut high) = (zero(), zero());
-            for (x, y) in a.iter().zip(b[r]) {
-                let (x, y) = (load_part(&x[start..end]), load_part(&y[start..end]));
-                low = lo(low, x, y);
-                high = hi(high, x, y);
-            }
-            store_part(&mut out[r][start..end], k.reduce_wide(low, high));
-        }
+    for start in whole..groups {
+        sums::<R, 1>(&k, narrow, a, b, &mut out, start, &get);
     }
 }
 
+/// [`dot_n`] for the `G` vectors from `start` on.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn vectors<const G: usize>(words: &[u64]) -> [V; G] {
-    let (blocks, _) = words.as_chunks::<8>();
-    let mut out = [zero(); G];
-    for (v, block) in out.iter_mut().zip(blocks) {
-        *v = load(block);
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn sums<const R: usize, const G: usize>(
+    k: &Field,
+    narrow: bool,
+    a: &[&[u64]],
+    b: [&[&[u64]]; R],
+    out: &mut [&mut [u64]; R],
+    start: usize,
+    get: impl Fn(&[u64], usize) -> V,
+) {
+    let mut low = [[zero(); G]; R];
+    let mut high = [[zero(); G]; R];
+    for (t, x) in a.iter().enumerate() {
+        for g in 0..G {
+            let x = vector(x, start + g);
+            for r in 0..R {
+                let y = get(b[r][t], start + g);
+                low[r][g] = lo(low[r][g], x, y);
+                high[r][g] = hi(high[r][g], x, y);
+            }
+        }
     }
-    out
+    for r in 0..R {
+        let (vectors, _) = out[r].as_chunks_mut::<8>();
+        for g in 0..G {
+            let (l, h) = (low[r][g], high[r][g]);
+            store(&mut vectors[start + g], if narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) });
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::convert::{BaseConverter, Target};
 const GROUP: usize = 8;
 const STEP: usize = 8 * GROUP;
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut [u64]) {
     let n = src[0].len();
     for start in (0..n).step_by(c.block) {
@@ -29,7 +29,7 @@ pub(crate) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]],
 }
 
 /// Fills the rows of `scratch` with `y_i` and the last with `v`.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, scratch: &mut [u64]) {
     let block = c.block;
     // At most 512 coefficients, 64 vectors.
@@ -60,7 +60,7 @@ fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, sc
 }
 
 /// `out` = `Σ_i y_i·factor_i` for the coefficients of one block; `NARROW` sums stay below 2^104.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn combine<const NARROW: bool>(block: usize, scratch: &[u64], target: &Target, out: &mut [u64]) {
     let k = Field::new(&target.modulus);
     let (groups, tail) = out.as_chunks_mut::<STEP>();
@@ -79,7 +79,7 @@ fn combine<const NARROW: bool>(block: usize, scratch: &[u64], target: &Target, o
 
 /// [`combine`] for the coefficients from `start` on.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn sums<const NARROW: bool>(
     k: &Field,
     block: usize,

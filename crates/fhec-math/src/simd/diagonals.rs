@@ -14,7 +14,7 @@ const STEP: usize = 8 * GROUP;
 /// How far ahead values are fetched, in words.
 const AHEAD: usize = 64;
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], [out0, out1]: [&mut [u64]; 2]) {
     let k = Field::new(m);
     // Sixteen products below 2^100 stay below 2^104.
@@ -62,7 +62,7 @@ pub(crate) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], [out0, out1]
 
 /// Entries `start … start + STEP` of a diagonal.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn values(term: &DiagonalTerm<'_>, start: usize) -> [V; GROUP] {
     let first = start / term.repeat;
     match term.repeat {
@@ -98,7 +98,7 @@ fn values(term: &DiagonalTerm<'_>, start: usize) -> [V; GROUP] {
 
 /// Asks for the cache lines of `count` vectors.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn fetch(words: &[u64], from: usize, count: usize) {
     for i in 0..count {
         // The hint reads nothing, so the address may lie beyond the end.

@@ -6,7 +6,7 @@ use super::{load, store, zero};
 use crate::galois::Automorphism;
 
 /// The image in the positions `start …`; all lengths are multiples of 8.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn permute(map: &Automorphism, start: usize, src: &[u64], dst: &mut [u64]) {
     let ((src, _), (dst, _)) = (src.as_chunks::<8>(), dst.as_chunks_mut::<8>());
     let mask = src.len() - 1;

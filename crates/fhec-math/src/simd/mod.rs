@@ -12,6 +12,7 @@ pub(crate) mod accumulate;
 pub(crate) mod convert;
 pub(crate) mod diagonals;
 pub(crate) mod galois;
+pub(crate) mod packed;
 pub(crate) mod pointwise;
 
 use std::arch::x86_64::{
@@ -27,7 +28,7 @@ pub(crate) type V = __m512i;
 
 /// Loads eight words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn load(words: &[u64; 8]) -> V {
     // SAFETY: reads the 64 bytes of the array; the instruction needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
@@ -35,7 +36,7 @@ pub(crate) fn load(words: &[u64; 8]) -> V {
 
 /// Stores eight words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn store(words: &mut [u64; 8], v: V) {
     // SAFETY: writes the 64 bytes of the array; the instruction needs no alignment.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), v) }
@@ -43,49 +44,49 @@ pub(crate) fn store(words: &mut [u64; 8], v: V) {
 
 /// Eight copies of a word.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn splat(x: u64) -> V {
     _mm512_set1_epi64(x as i64)
 }
 
 /// `c + low52(a·b)`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn lo(c: V, a: V, b: V) -> V {
     _mm512_madd52lo_epu64(c, a, b)
 }
 
 /// `c + high52(a·b)`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn hi(c: V, a: V, b: V) -> V {
     _mm512_madd52hi_epu64(c, a, b)
 }
 
 /// `a + b`, wrapping.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn add(a: V, b: V) -> V {
     _mm512_add_epi64(a, b)
 }
 
 /// `a − b`, wrapping.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn sub(a: V, b: V) -> V {
     _mm512_sub_epi64(a, b)
 }
 
 /// Zero.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn zero() -> V {
     _mm512_setzero_si512()
 }
 
 /// `x` or `x − bound`, whichever is not negative: `x < 2·bound` becomes `x < bound`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn cut(x: V, bound: V) -> V {
     _mm512_min_epu64(x, _mm512_sub_epi64(x, bound))
 }
@@ -112,7 +113,7 @@ pub(crate) struct Field {
 
 impl Field {
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn new(m: &Modulus) -> Self {
         let p = m.value();
         let words = m.words();
@@ -131,21 +132,21 @@ impl Field {
 
     /// The low 52 bits.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn clean(&self, x: V) -> V {
         _mm512_and_si512(x, self.mask)
     }
 
     /// `a + b`, canonical.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn add(&self, a: V, b: V) -> V {
         cut(add(a, b), self.p)
     }
 
     /// `a − b`, canonical.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn sub(&self, a: V, b: V) -> V {
         let d = sub(a, b);
         _mm512_min_epu64(d, add(d, self.p))
@@ -154,7 +155,7 @@ impl Field {
     /// `a · b`, canonical. The quotient estimate is at most two too small: `t = ⌊ab/2^(bits−1)⌋` loses less than 1
     /// of a quantity times `2^(bits−1)/p ≤ 1`, the constant loses `t/2^52 ≤ 1/2`, and the floor loses less than 1.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn mul(&self, a: V, b: V) -> V {
         let t = hi(zero(), _mm512_sllv_epi64(a, self.shift), add(b, b));
         let q = hi(zero(), t, self.barrett_product);
@@ -165,7 +166,7 @@ impl Field {
     /// `c + a · w` modulo `p` and 2^52, where `c + 2p ≤ 2^52`, `a < 2^52` and `w_shoup = ⌊w·2^52/p⌋`: at most `2p` above `c`,
     /// with garbage above bit 52.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn shoup_add(&self, c: V, a: V, w: V, w_shoup: V) -> V {
         let q = hi(zero(), a, w_shoup);
         lo(lo(c, a, w), q, self.neg_p)
@@ -173,28 +174,28 @@ impl Field {
 
     /// `a · w`, canonical, for any `a < 2^52`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn mul_shoup(&self, a: V, (w, w_shoup): (V, V)) -> V {
         cut(self.clean(self.shoup_add(zero(), a, w, w_shoup)), self.p)
     }
 
     /// A value below `2p` congruent to `x`, whose true value is below 2^52; garbage stays.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn shrink(&self, x: V) -> V {
         self.shrink_above(x, zero())
     }
 
     /// As [`shrink`](Self::shrink), minus `start·p` with `start` modulo 2^52.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn shrink_above(&self, x: V, start: V) -> V {
         lo(x, hi(start, x, self.barrett_word), self.neg_p)
     }
 
     /// The residue of `x < 2^52`, with garbage or without.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce(&self, x: V) -> V {
         cut(self.clean(self.shrink(x)), self.p)
     }
@@ -202,14 +203,14 @@ impl Field {
     /// The residue of `high·2^52 + low` when this is below 2^104: every Shoup product and the reduction of the low word
     /// stay below `2p`, and `4p ≤ 2^52`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce_pair(&self, low: V, high: V) -> V {
         cut(self.reduce_pair_lazy(low, add(high, _mm512_srli_epi64::<52>(low))), self.p)
     }
 
     /// The residue of `high·2^52 + low` for `high < 2^63`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce_wide(&self, low: V, high: V) -> V {
         let high = add(high, _mm512_srli_epi64::<52>(low));
         let below_2p = self.reduce_pair_lazy(low, high);
@@ -221,7 +222,7 @@ impl Field {
 
     /// `high·2^52 + low` without the upper bits of either, below `2p`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     fn reduce_pair_lazy(&self, low: V, high: V) -> V {
         let (w, w_shoup) = self.two_52;
         let q = hi(hi(zero(), high, w_shoup), low, self.barrett_word);
@@ -231,7 +232,7 @@ impl Field {
 
     /// The residue of any word.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce_word(&self, x: V) -> V {
         self.reduce_pair(x, zero())
     }

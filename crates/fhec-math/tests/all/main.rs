@@ -6,6 +6,7 @@ mod diagonals;
 mod galois;
 mod modulus;
 mod ntt;
+mod packed;
 mod pointwise;
 mod poly;
 mod sample;

@@ -20,7 +20,7 @@ pub(super) const LAST_RECORD: usize = 16 + 7 * 16;
 /// # Safety
 /// `record` points to at least `node` pairs of words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) unsafe fn pair(record: *const u64, node: usize) -> (V, V) {
     // SAFETY: as promised by the caller.
     unsafe { (splat(*record.add(2 * node - 2)), splat(*record.add(2 * node - 1))) }
@@ -28,7 +28,7 @@ pub(super) unsafe fn pair(record: *const u64, node: usize) -> (V, V) {
 
 /// The factors of a node of the second half of a record of the last pass, with their companions.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn pair_of_vectors(record: &[u64; LAST_RECORD], node: usize) -> (V, V) {
     // The first two rows are the pairs of the first half.
     let (rows, _) = record.as_chunks::<8>();
@@ -37,7 +37,7 @@ pub(super) fn pair_of_vectors(record: &[u64; LAST_RECORD], node: usize) -> (V, V
 
 /// `(x, y) → (x + w·y, x − w·y)`. Lazy: `2p ≤ x`, `y < 2^52`, and the outputs differ from `x` by at most `2p`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn forward<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V)) -> (V, V) {
     if LAZY {
         let sum = k.shoup_add(x, y, w, w_shoup);
@@ -53,7 +53,7 @@ pub(super) fn forward<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V,
 /// The preparation of the values that a lazy forward pass of `STAGES` stages does not multiply in its first stage:
 /// `2p` for each stage, on top of the value or of something below `2p` congruent to it.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn lift<const STAGES: u64, const SHRINK: bool>(k: &Field, x: V) -> V {
     if SHRINK {
         // The quotient is made smaller by as much: its low 52 bits are those of q − 2·STAGES.
@@ -65,7 +65,7 @@ pub(super) fn lift<const STAGES: u64, const SHRINK: bool>(k: &Field, x: V) -> V 
 
 /// `(x, y) → (x + y, w·(x − y))`. Lazy: `y ≤ offset`, a multiple of `p`, and `x + offset < 2^52`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn inverse<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V), offset: V) -> (V, V) {
     let difference = sub(add(x, offset), y);
     let sum = add(x, y);
@@ -75,7 +75,7 @@ pub(super) fn inverse<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V,
 
 /// Transposes a square of 64 words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn transpose([a, b, c, d, e, f, g, h]: [V; 8]) -> [V; 8] {
     // Pairs within lanes of 128 bits, then a transposition of the lanes of even and of odd rows.
     let even = lanes(
@@ -95,7 +95,7 @@ pub(super) fn transpose([a, b, c, d, e, f, g, h]: [V; 8]) -> [V; 8] {
 
 /// Transposes four rows of four 128-bit lanes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn lanes(a: V, b: V, c: V, d: V) -> [V; 4] {
     const EVEN: i32 = 0b10_00_10_00;
     const ODD: i32 = 0b11_01_11_01;

@@ -4,14 +4,14 @@ use super::butterfly::{LAST_RECORD, forward, forward_tree, lift, pair, pair_of_v
 use super::{Direction, IfmaNtt};
 use crate::simd::{Field, cut, load, store, zero};
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn run(table: &IfmaNtt, limb: &mut [u64]) {
     let k = Field::new(&table.modulus);
     descend(&k, &table.forward, 0, 0, limb);
 }
 
 /// Runs the passes from `depth` on over the block with index `block` among those of its size.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64]) {
     let pass = &d.passes[depth];
     let words = record_words(pass.stages);
@@ -47,7 +47,7 @@ fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64
 macro_rules! pass {
     ($name:ident, $radix:tt) => {
         /// One pass over a block whose parts are a multiple of 8 words.
-        #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
         fn $name<const LAZY: bool, const SHRINK: bool>(k: &Field, limb: &mut [u64], record: &[u64]) {
             let stride = limb.len() / $radix;
             assert!(limb.len() == $radix * stride && stride.is_multiple_of(8) && record.len() == 2 * ($radix - 1));
@@ -83,7 +83,7 @@ pass!(pass_4, 4);
 pass!(pass_8, 8);
 
 /// The last six stages, and the reduction to canonical residues.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
     k: &Field,
     blocks: &mut [[u64; 64]],

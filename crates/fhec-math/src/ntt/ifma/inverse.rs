@@ -20,7 +20,7 @@ macro_rules! choose {
     }};
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn run(table: &IfmaNtt, limb: &mut [u64]) {
     let k = Field::new(&table.modulus);
     let n_inverse = (splat(table.n_inverse.0), splat(table.n_inverse.1));
@@ -28,7 +28,7 @@ pub(super) fn run(table: &IfmaNtt, limb: &mut [u64]) {
 }
 
 /// Undoes the passes from `depth` on over the block with index `block` among those of its size.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn ascend(k: &Field, d: &Direction, n_inverse: (V, V), depth: usize, block: usize, limb: &mut [u64]) {
     let pass = &d.passes[depth];
     let parts = 1 << pass.stages;
@@ -58,7 +58,7 @@ fn ascend(k: &Field, d: &Direction, n_inverse: (V, V), depth: usize, block: usiz
 
 /// Offsets that keep differences positive in each stage of a pass whose inputs are at most `bound` times `p`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn offsets<const LAZY: bool>(k: &Field, bound: u64) -> [V; 3] {
     if LAZY {
         // The product is below 2^52 for every stage that the pass has.
@@ -73,7 +73,7 @@ fn offsets<const LAZY: bool>(k: &Field, bound: u64) -> [V; 3] {
 macro_rules! pass {
     ($name:ident, $radix:tt) => {
         /// One pass over a block whose parts are a multiple of 8 words. The final one divides by `N` and reduces.
-        #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
         fn $name<const LAZY: bool, const SHRINK: bool, const FINAL: bool>(
             k: &Field,
             bound: u64,
@@ -120,7 +120,7 @@ pass!(pass_4, 4);
 pass!(pass_8, 8);
 
 /// Undoes the last six stages.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
     k: &Field,
     bounds: [u64; 2],

@@ -1,0 +1,125 @@
+//! Residues in as few whole bytes as the modulus needs.
+//!
+//! Key switching and plaintext sums read each word of a key or a diagonal once for two multiplications: they run at the speed
+//! of the memory. A residue of 30 bits in a 64-bit word wastes half of that; packed to 4 bytes it does not, and unpacking
+//! (one byte shuffle for eight residues) is hidden behind the loads.
+//!
+//! Residue `j` of a packed limb takes the bytes `j·w … (j+1)·w`, little-endian, with `w` = [`width`]. So eight residues take
+//! `w` words, every block of a multiple of eight residues begins at a whole word, and a packed limb lives in an ordinary `[u64]`.
+
+use crate::Modulus;
+use crate::accumulate::{BEFORE_CARRY, check_factors};
+use crate::cpu::dispatch;
+
+/// Bytes of a packed residue: 1 to 7.
+pub fn width(m: &Modulus) -> usize {
+    m.bits().div_ceil(8) as usize
+}
+
+/// Words of `n` packed residues.
+///
+/// # Panics
+/// When `n` is not a multiple of 8.
+pub fn words(m: &Modulus, n: usize) -> usize {
+    assert!(n.is_multiple_of(8), "packed limbs hold a multiple of eight residues");
+    n / 8 * width(m)
+}
+
+/// Packs canonical residues.
+///
+/// # Panics
+/// When the lengths do not fit ([`words`]).
+pub fn pack_into(m: &Modulus, src: &[u64], dst: &mut [u64]) {
+    assert_eq!(dst.len(), words(m, src.len()), "length of a packed limb");
+    debug_assert!(src.iter().all(|&x| x < m.value()), "limb is not reduced");
+    let w = width(m);
+    for (residues, out) in src.chunks_exact(8).zip(dst.chunks_exact_mut(w)) {
+        out.fill(0);
+        for (j, &x) in residues.iter().enumerate() {
+            let (word, shift) = (j * w / 8, j * w % 8 * 8);
+            out[word] |= x << shift;
+            if shift + 8 * w > 64 {
+                out[word + 1] |= x >> (64 - shift);
+            }
+        }
+    }
+}
+
+/// Unpacks residues. They are canonical only if what was packed was: check data from a file.
+///
+/// # Panics
+/// When the lengths do not fit ([`words`]).
+pub fn unpack_into(m: &Modulus, src: &[u64], dst: &mut [u64]) {
+    assert_eq!(src.len(), words(m, dst.len()), "length of a packed limb");
+    dispatch!(packed::unpack(m, src, dst));
+}
+
+/// [`accumulate::dot_into`](crate::accumulate::dot_into) with packed `b`.
+///
+/// # Panics
+/// When lengths differ, are no multiples of 8, or there are too many pairs.
+pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
+    check(m, a, b, out.len());
+    dispatch!(packed::dot(m, a, b, out));
+}
+
+/// [`accumulate::dot_pair_into`](crate::accumulate::dot_pair_into) with both lists `b` packed.
+///
+/// # Panics
+/// As [`dot_into`].
+pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+    for (family, limb) in b.iter().zip(&out) {
+        check(m, a, family, limb.len());
+    }
+    dispatch!(packed::dot_pair(m, a, b, out));
+}
+
+fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
+    assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    check_factors(a, n);
+    let packed = words(m, n);
+    assert!(b.iter().all(|limb| limb.len() == packed), "length of a packed limb");
+}
+
+mod portable {
+    use super::width;
+    use crate::Modulus;
+
+    /// The `j`-th of the eight residues in `words`.
+    fn residue(words: &[u64], w: usize, j: usize) -> u64 {
+        let (word, shift) = (j * w / 8, j * w % 8 * 8);
+        let mut x = words[word] >> shift;
+        if shift + 8 * w > 64 {
+            x |= words[word + 1] << (64 - shift);
+        }
+        x & ((1 << (8 * w)) - 1)
+    }
+
+    pub(super) fn unpack(m: &Modulus, src: &[u64], dst: &mut [u64]) {
+        let w = width(m);
+        for (words, out) in src.chunks_exact(w).zip(dst.chunks_exact_mut(8)) {
+            for (j, x) in out.iter_mut().enumerate() {
+                *x = residue(words, w, j);
+            }
+        }
+    }
+
+    pub(super) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
+        let w = width(m);
+        for (group, out) in out.chunks_exact_mut(8).enumerate() {
+            for (j, o) in out.iter_mut().enumerate() {
+                let terms = a.iter().zip(b).map(|(x, y)| {
+                    let y = residue(&y[group * w..(group + 1) * w], w, j);
+                    u128::from(x[8 * group + j]) * u128::from(y)
+                });
+                *o = m.reduce_u128(terms.sum());
+            }
+        }
+    }
+
+    pub(super) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+        for (family, limb) in b.into_iter().zip(out) {
+            dot(m, a, family, limb);
+        }
+    }
+}
