@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
+use fhec_math::{AlignedVec, Automorphism, Eval, Poly, SecretRng, lift_small, packed, pointwise, uniform_from_seed};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -138,14 +138,16 @@ pub(crate) fn expand_uniform(context: &Context, seed: &[u8; 32], level: usize) -
 ///
 /// It reaches up to its own level: it has the digits and limbs of that level only, which is a prefix of
 /// those of a key for the top level.
+///
+/// Residues are packed to whole bytes: an inner product reads a key once and runs at the speed of the memory.
 #[derive(Clone, Debug)]
 pub struct SwitchingKey {
     pub(crate) seed: [u8; 32],
     pub(crate) level: usize,
     /// `−a_d·s + e_d + P·g_d·s'` for each digit, over `q_0 … q_level, p_0 …`.
-    pub(crate) b: Vec<Poly<Eval>>,
+    pub(crate) b: Vec<PackedPoly>,
     /// Uniform, expanded from the seed.
-    pub(crate) a: Vec<Poly<Eval>>,
+    pub(crate) a: Vec<PackedPoly>,
 }
 
 impl SwitchingKey {
@@ -156,7 +158,7 @@ impl SwitchingKey {
 
     /// Bytes held in memory.
     pub fn bytes(&self) -> usize {
-        self.b.iter().chain(&self.a).map(|poly| poly.data().len() * 8).sum()
+        self.b.iter().chain(&self.a).map(PackedPoly::bytes).sum()
     }
 
     /// A key of `message` under `under`, both over `q_0 … q_L, p_0 …`.
@@ -171,10 +173,10 @@ impl SwitchingKey {
         let seed = rng.next_seed();
         let digits = context.digits_at(level);
         let noise: Vec<_> = (0..digits).map(|_| rng.noise(n)).collect();
-        let fresh = |_| Poly::<Eval>::scratch(n, context.qp_limbs(level));
-        let mut b: Vec<_> = (0..digits).map(fresh).collect();
-        let mut a: Vec<_> = (0..digits).map(fresh).collect();
-        for (d, ((b, a), noise)) in b.iter_mut().zip(&mut a).zip(&noise).enumerate() {
+        let mut key = Self { seed, level, b: Vec::with_capacity(digits), a: Vec::with_capacity(digits) };
+        let mut b = Poly::<Eval>::scratch(n, context.qp_limbs(level));
+        let mut a = Poly::<Eval>::scratch(n, context.qp_limbs(level));
+        for (d, noise) in noise.iter().enumerate() {
             let range = context.digit_range(d);
             par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
                 let m = context.qp_modulus(level, i);
@@ -187,32 +189,82 @@ impl SwitchingKey {
                     pointwise::mul_scalar_add_assign(m, b, message.limb(top), context.p_mod_q(i));
                 }
             });
+            key.b.push(PackedPoly::pack(context, level, &b));
+            key.a.push(PackedPoly::pack(context, level, &a));
         }
-        Self { seed, level, b, a }
+        key
     }
 
     /// The key with its public half expanded.
-    pub(crate) fn from_parts(context: &Context, seed: [u8; 32], level: usize, b: Vec<Poly<Eval>>) -> Self {
+    pub(crate) fn from_parts(context: &Context, seed: [u8; 32], level: usize, b: Vec<PackedPoly>) -> Self {
         let n = context.n();
+        let mut scratch = Poly::<Eval>::scratch(n, context.qp_limbs(level));
         let a = (0..b.len())
-            .into_par_iter()
             .map(|d| {
-                let mut a = Poly::<Eval>::scratch(n, context.qp_limbs(level));
-                par_chunks(a.data_mut(), n, HEAVY, |i, limb| {
+                par_chunks(scratch.data_mut(), n, HEAVY, |i, limb| {
                     uniform_from_seed(&seed, d as u64, context.qp_modulus(level, i), limb);
                 });
-                a
+                PackedPoly::pack(context, level, &scratch)
             })
             .collect();
         Self { seed, level, b, a }
     }
 
     /// Limb `i` (in the order of `level`, which may be below the key's) of the first `digits` digits of
-    /// one component.
+    /// one component, packed.
     pub(crate) fn column(&self, level: usize, i: usize, digits: usize, second: bool) -> Vec<&[u64]> {
         let index = limb_index(self.level, level, i);
         let half = if second { &self.a } else { &self.b };
         half[..digits].iter().map(|poly| poly.limb(index)).collect()
+    }
+}
+
+/// A polynomial over `q_0 … q_level, p_0 …` with residues of whole bytes ([`fhec_math::packed`]).
+#[derive(Clone, Debug)]
+pub(crate) struct PackedPoly {
+    data: AlignedVec,
+    /// Where each limb begins, in words, and where the last ends.
+    offsets: Vec<usize>,
+}
+
+impl PackedPoly {
+    pub(crate) fn pack(context: &Context, level: usize, poly: &Poly<Eval>) -> Self {
+        let n = context.n();
+        let mut offsets = vec![0];
+        let mut end = 0;
+        for i in 0..context.qp_limbs(level) {
+            end += packed::words(context.qp_modulus(level, i), n);
+            offsets.push(end);
+        }
+        let mut data = AlignedVec::scratch(end);
+        let mut limbs = Vec::with_capacity(poly.limbs());
+        let mut rest = &mut data[..];
+        for pair in offsets.windows(2) {
+            let (limb, tail) = rest.split_at_mut(pair[1] - pair[0]);
+            limbs.push(limb);
+            rest = tail;
+        }
+        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
+            packed::pack_into(context.qp_modulus(level, i), poly.limb(i), limb);
+        });
+        Self { data, offsets }
+    }
+
+    /// Limb `i`, packed.
+    pub(crate) fn limb(&self, i: usize) -> &[u64] {
+        &self.data[self.offsets[i]..self.offsets[i + 1]]
+    }
+
+    pub(crate) fn unpack(&self, context: &Context, level: usize) -> Poly<Eval> {
+        let mut poly = Poly::<Eval>::scratch(context.n(), context.qp_limbs(level));
+        par_chunks(poly.data_mut(), context.n(), HEAVY, |i, limb| {
+            packed::unpack_into(context.qp_modulus(level, i), self.limb(i), limb);
+        });
+        poly
+    }
+
+    fn bytes(&self) -> usize {
+        self.data.len() * 8
     }
 }
 

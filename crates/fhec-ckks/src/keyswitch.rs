@@ -15,8 +15,7 @@
 //! A key for the rotation `σ` encrypts `P·g_d·s` under `σ^-1(s)`: digits are never permuted, only the sum
 //! `u` is, which costs two permutations instead of one per digit (2020/1203 §4.1).
 
-use fhec_math::accumulate::dot_pair_into;
-use fhec_math::{AlignedVec, Automorphism, Eval, Modulus, Poly, pointwise};
+use fhec_math::{AlignedVec, Automorphism, Eval, Modulus, Poly, packed, pointwise};
 use rayon::prelude::*;
 
 use crate::error::{CkksError, Result};
@@ -185,7 +184,7 @@ fn dot_limb(
 ) {
     let m = context.qp_modulus(level, i);
     let [b, a] = [false, true].map(|second| key.column(level, i, digits.len(), second));
-    dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
+    packed::dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
     if i <= level {
         for (part, out) in [(lift.c0, out0), (lift.c1, out1)] {
             if let Some(c) = part {

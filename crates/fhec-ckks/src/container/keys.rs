@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 
 use super::{Kind, Reader, Shape, Writer, open};
 use crate::error::{ContainerError, Result};
-use crate::keys::{EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PublicKey, SecretKey, SwitchingKey};
+use crate::keys::{
+    EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey,
+};
 use crate::params::Context;
 
 /// Writes a secret key: two bits a coefficient. The caller protects the file (mode 0600).
@@ -137,7 +139,7 @@ fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Resu
 fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &SwitchingKey) -> Result<(), ContainerError> {
     writer.bytes(&key.seed)?;
     for b in &key.b {
-        writer.poly(context, key.level, b)?;
+        writer.poly(context, key.level, &b.unpack(context, key.level))?;
     }
     Ok(())
 }
@@ -192,6 +194,8 @@ pub fn read_evaluation_keys(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32
 
 fn read_key(reader: &mut Reader<'_>, context: &Context, level: usize) -> Result<SwitchingKey, ContainerError> {
     let seed = reader.array()?;
-    let b = (0..context.digits_at(level)).map(|_| reader.poly(context, level, true)).collect::<Result<_, _>>()?;
+    let b = (0..context.digits_at(level))
+        .map(|_| Ok(PackedPoly::pack(context, level, &reader.poly(context, level, true)?)))
+        .collect::<Result<_, ContainerError>>()?;
     Ok(SwitchingKey::from_parts(context, seed, level, b))
 }

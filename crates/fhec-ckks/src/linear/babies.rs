@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fhec_math::accumulate::dot_pair_into;
+use fhec_math::packed::{self, dot_pair_into};
 use fhec_math::{AlignedVec, Automorphism, galois_element, pointwise};
 use rayon::prelude::*;
 
@@ -199,9 +199,12 @@ impl<'a> Hoisted<'a> {
                 };
                 let Some(key) = keys.next() else { return };
                 let from = step.automorphism.source_block(start, len);
-                for (list, column) in lists.iter_mut().zip([digits, &key[0], &key[1]]) {
+                // Keys are packed; eight residues begin at a whole word.
+                let packed = packed::words(m, from)..packed::words(m, from + len);
+                let columns = [(digits, from..from + len), (&key[0], packed.clone()), (&key[1], packed)];
+                for (list, (column, range)) in lists.iter_mut().zip(columns) {
                     list.clear();
-                    list.extend(column.iter().map(|limb| &limb[from..from + len]));
+                    list.extend(column.iter().map(|limb| &limb[range.clone()]));
                 }
                 dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
                 if i <= self.level {

@@ -1,6 +1,6 @@
 //! The giant rotations of a linear map and the sums over them.
 
-use fhec_math::accumulate::dot_pair_into;
+use fhec_math::packed::dot_pair_into;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
 use rayon::prelude::*;
 
