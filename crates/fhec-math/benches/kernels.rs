@@ -8,7 +8,7 @@ use fhec_math::accumulate::{dot_into, dot_pair_into};
 use fhec_math::cpu::{Kernels, kernels};
 use fhec_math::{
     AlignedVec, Automorphism, BaseConverter, LazyAccumulator, Modulus, NttTable, galois_element, ntt_primes_below,
-    pointwise, uniform_from_seed,
+    packed, pointwise, uniform_from_seed,
 };
 
 fn modulus(bits: u32, log_n: u32) -> Modulus {
@@ -88,6 +88,42 @@ fn element_wise(c: &mut Criterion) {
     }
 }
 
+/// Inner products with keys that come from memory, as in a series of hoisted rotations.
+fn key_streaming(c: &mut Criterion) {
+    let (log_n, digits, keys) = (13, 6, 120);
+    let n = 1 << log_n;
+    let mut group = c.benchmark_group("inner product, keys from memory");
+    for bits in [30, 40, 50] {
+        let m = modulus(bits, log_n);
+        let digit_limbs: Vec<AlignedVec> = (0..digits).map(|d| limb(&m, n, d)).collect();
+        let a: Vec<&[u64]> = digit_limbs.iter().map(|v| &v[..]).collect();
+        let words = packed::words(&m, n);
+        let mut plain = AlignedVec::zeroed(keys * 2 * digits as usize * n);
+        let mut small = AlignedVec::zeroed(keys * 2 * digits as usize * words);
+        for (x, y) in plain.chunks_exact_mut(n).zip(small.chunks_exact_mut(words)) {
+            uniform_from_seed(&[2; 32], 0, &m, x);
+            packed::pack_into(&m, x, y);
+        }
+        let (mut x, mut y) = (AlignedVec::zeroed(n), AlignedVec::zeroed(n));
+        for (name, data, len) in [("plain", &plain, n), ("packed", &small, words)] {
+            let mut rounds = data.chunks_exact(2 * digits as usize * len).cycle();
+            group.bench_function(BenchmarkId::new(name, bits), |b| {
+                b.iter(|| {
+                    let Some(key) = rounds.next() else { return };
+                    let columns: Vec<&[u64]> = key.chunks_exact(len).collect();
+                    let (b0, b1) = columns.split_at(digits as usize);
+                    if name == "packed" {
+                        packed::dot_pair_into(&m, &a, [b0, b1], [&mut x, &mut y]);
+                    } else {
+                        dot_pair_into(&m, &a, [b0, b1], [&mut x, &mut y]);
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn base_conversion(c: &mut Criterion) {
     let mut group = c.benchmark_group("base conversion");
     for (log_n, from, to) in [(13, 2, 4), (16, 10, 28), (16, 9, 29), (16, 1, 29)] {
@@ -118,6 +154,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = transforms, element_wise, base_conversion
+    targets = transforms, element_wise, key_streaming, base_conversion
 }
 criterion_main!(benches);
