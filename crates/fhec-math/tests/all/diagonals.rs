@@ -1,7 +1,7 @@
 //! Sums of products of compressed diagonals against the definition.
 
 use crate::common::{moduli, words};
-use fhec_math::diagonals::{DiagonalTerm, sum_products};
+use fhec_math::diagonals::{DiagonalTerm, STEP, pack_step, step_words, sum_packed, sum_products};
 
 #[test]
 fn sums_agree_with_the_definition() {
@@ -42,4 +42,41 @@ fn lengths_are_checked() {
     let m = moduli(30, 10, 1)[0];
     let term = DiagonalTerm { values: &[1, 2, 3], repeat: 2, factors: [&[0; 8], &[0; 8]] };
     sum_products(&m, &[term], [&mut [0; 8], &mut [0; 8]]);
+}
+
+#[test]
+fn streams_give_the_same_sums() {
+    for bits in [17, 28, 34, 40, 49] {
+        let m = moduli(bits, 10, 1)[0];
+        let p = m.value();
+        for repeat in (0..8).map(|e| 1 << e) {
+            for (n, count) in [(256usize, 5u64), (32, 40), (64, 0), (96, 17)] {
+                for extreme in [false, true] {
+                    let fill = |seed: u64, len| if extreme { vec![p - 1; len] } else { words(seed + 1, len, p) };
+                    let values: Vec<Vec<u64>> = (0..count).map(|t| fill(t, n.div_ceil(repeat))).collect();
+                    let factors: Vec<[Vec<u64>; 2]> = (0..count).map(|t| [fill(t + 99, n), fill(t + 999, n)]).collect();
+                    let factors: Vec<[&[u64]; 2]> = factors.iter().map(|[a, b]| [&a[..], &b[..]]).collect();
+                    let terms: Vec<DiagonalTerm<'_>> = values
+                        .iter()
+                        .zip(&factors)
+                        .map(|(values, &factors)| DiagonalTerm { values, repeat, factors })
+                        .collect();
+                    let size = step_words(&m, repeat);
+                    let mut stream = vec![0; n / STEP * values.len() * size];
+                    for (at, out) in stream.chunks_exact_mut(size).enumerate() {
+                        let (step, t) = (at / values.len(), at % values.len());
+                        let first = step * STEP / repeat;
+                        pack_step(&m, repeat, &values[t][first..first + (STEP / repeat).max(1)], out);
+                    }
+                    let mut want = [vec![0; n], vec![0; n]];
+                    let mut got = want.clone();
+                    let [want0, want1] = &mut want;
+                    sum_products(&m, &terms, [want0, want1]);
+                    let [got0, got1] = &mut got;
+                    sum_packed(&m, repeat, &stream, &factors, [got0, got1]);
+                    assert!(got == want, "{bits} bits, runs of {repeat}, {count} terms of {n}");
+                }
+            }
+        }
+    }
 }
