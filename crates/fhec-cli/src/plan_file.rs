@@ -19,7 +19,7 @@ pub(crate) fn open_head(path: &Path) -> Result<PlanHead> {
     let context = || path.display().to_string();
     let file = files::map(path)?;
     let head = PlanHead::read((*file).as_ref()).with_context(context)?;
-    check_head(&head.parameters, &head.inputs, &head.outputs, Insecure::Refuse).with_context(context)?;
+    check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, Insecure::Refuse).with_context(context)?;
     Ok(head)
 }
 

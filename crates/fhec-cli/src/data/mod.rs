@@ -88,7 +88,7 @@ impl InputSpec {
     }
 
     /// The network's values from raw pixels: `(pixel · scale − mean) / std`, channel by channel.
-    fn from_pixels(&self, pixels: &[u8]) -> Vec<f64> {
+    fn values_of_pixels(&self, pixels: &[u8]) -> Vec<f64> {
         let Some(p) = &self.preprocess else { return pixels.iter().map(|&b| f64::from(b)).collect() };
         let grid = Grid::of(&self.shape);
         let channel = |i: usize| grid.map_or(0, |g| g.channel(i));
@@ -106,7 +106,7 @@ impl InputSpec {
     fn sample(&self, array: &Array, index: usize) -> Result<Vec<f64>> {
         let range = index * self.len()..(index + 1) * self.len();
         let values = match &array.values {
-            Values::Bytes(v) => self.from_pixels(&v[range]),
+            Values::Bytes(v) => self.values_of_pixels(&v[range]),
             Values::Floats(v) => v[range].to_vec(),
             Values::Integers(_) => {
                 bail!("integers are neither pixels (uint8) nor values (float32, float64)")
@@ -149,7 +149,7 @@ impl InputSpec {
         let Some(grid) = Grid::of(&self.shape) else {
             bail!("the input '{}' of shape {} takes no picture; give an array", self.name, show(&self.shape))
         };
-        Ok(self.from_pixels(&picture::read(file, &grid)?))
+        Ok(self.values_of_pixels(&picture::read(file, &grid)?))
     }
 
     /// Checks that a mean and a deviation per channel are there if any are.
@@ -242,7 +242,7 @@ mod tests {
     fn each_channel_has_its_own_mean() {
         let preprocess = Preprocess { scale: 1.0, mean: vec![1.0, 2.0, 3.0], std: vec![1.0, 2.0, 4.0] };
         let s = InputSpec { name: "x".into(), shape: vec![1, 3, 1, 2], preprocess: Some(preprocess) };
-        assert_eq!(s.from_pixels(&[1, 2, 2, 4, 3, 7]), [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(s.values_of_pixels(&[1, 2, 2, 4, 3, 7]), [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
         assert!(s.check_preprocess().is_ok());
     }
 }

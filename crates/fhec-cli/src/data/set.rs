@@ -178,9 +178,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = write(dir.path(), "x.npy", &[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let specs = [spec("x", &[1, 2])];
-        assert_eq!(load_inputs(&[path.clone()], Some(1), &specs).expect("loads"), [[3.0, 4.0]]);
+        assert_eq!(load_inputs(std::slice::from_ref(&path), Some(1), &specs).expect("loads"), [[3.0, 4.0]]);
         for (index, hint) in [(None, "--index"), (Some(3), "0 to 2")] {
-            let refused = load_inputs(&[path.clone()], index, &specs).expect_err("refused").to_string();
+            let refused = load_inputs(std::slice::from_ref(&path), index, &specs).expect_err("refused").to_string();
             assert!(refused.contains(hint), "{refused}");
         }
     }

@@ -120,6 +120,22 @@ fn simulate_compares_with_the_original() {
 }
 
 #[test]
+fn a_folder_of_pictures_is_a_data_set() {
+    let scratch = small().scratch();
+    let (onnx, plan) = (models().join("lola.onnx"), scratch.path().join("lola.plan"));
+    fhec!["compile", onnx, "-o", plan, "--calibrate", models().join("calibration.npy")].ok();
+    let digits = models().join("digits");
+    let out =
+        fhec!["simulate", plan, "--model", onnx, "--data", digits, "--labels", digits.join("labels.txt"), "--json",];
+    let report = json(&out.ok().stdout);
+    // One of them is misread, as models/README.md says.
+    assert_eq!((&report["samples"], &report["original"]["correct"]), (&Value::from(20), &Value::from(19)));
+    assert_eq!((&report["plan"]["correct"], &report["plan"]["same_class"]), (&Value::from(19), &Value::from(20)));
+    let layers = report["layers"].as_array().expect("layers");
+    assert!(layers.len() >= 5 && layers.iter().all(|l| l["rms"].as_f64().is_some_and(|e| e < 1e-9)), "{report:#}");
+}
+
+#[test]
 fn simulate_refuses_another_model_and_too_few_labels() {
     let (s, scratch) = (small(), small().scratch());
     fhec!["simulate", s.at("small.plan"), "--model", models().join("lola.onnx"), "--data", s.at("calibration.npy")]

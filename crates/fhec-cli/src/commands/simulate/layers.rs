@@ -4,6 +4,7 @@
 //! neighbouring matrices). So each layer's values are first fitted to the original ones by one factor and one
 //! offset over all samples; what the fit leaves is the error.
 
+use super::super::compile::tensors;
 use super::probe::{Probe, results};
 use crate::data::{DataSet, InputSpec};
 use crate::format::{self, Align, Table};
@@ -63,15 +64,28 @@ impl Moments {
         }
     }
 
-    /// Variance of y, and the variance that the best line leaves.
-    fn residual(&self) -> (f64, f64) {
-        let (mx, my) = (self.x / self.n, self.y / self.n);
-        let (vx, vy) = (self.xx / self.n - mx * mx, self.yy / self.n - my * my);
-        let covariance = self.xy / self.n - mx * my;
-        if vx <= 0.0 {
-            return (vy.max(0.0), vy.max(0.0));
-        }
-        (vy.max(0.0), (vy - covariance * covariance / vx).max(0.0))
+    fn line(&self) -> Line {
+        let n = self.n.max(1.0);
+        let (mx, my) = (self.x / n, self.y / n);
+        let variance = self.xx / n - mx * mx;
+        let factor = if variance > 0.0 { (self.xy / n - mx * my) / variance } else { 0.0 };
+        Line { factor, offset: my - factor * mx, variance: (self.yy / n - my * my).max(0.0) }
+    }
+}
+
+/// The best line, and the variance of the original values.
+#[derive(Clone, Copy)]
+struct Line {
+    factor: f64,
+    offset: f64,
+    variance: f64,
+}
+
+impl Line {
+    /// Sum of the squares of what the line leaves. Taken value by value: as a difference of moments it would drown in
+    /// rounding where the fit is good.
+    fn squares(&self, pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
+        pairs.map(|(x, y)| (y - self.factor * x - self.offset).powi(2)).sum()
     }
 }
 
@@ -98,46 +112,71 @@ pub(super) fn errors(
     evaluate: impl Fn(usize, Vec<Vec<f64>>) -> Result<LayerValues> + Sync,
 ) -> Result<Vec<LayerError>> {
     let pairs = pairs(verified, graph);
-    let (progress, done) = (Progress::new("layers"), AtomicUsize::new(0));
-    let per_sample: Vec<Vec<Moments>> = (0..samples)
-        .into_par_iter()
-        .map(|i| {
-            let values = set.sample(i)?;
-            let seen = evaluate(i, values.clone())?;
-            let mut nodes = BTreeMap::new();
-            let inputs = super::super::compile::tensors(specs, values)?;
-            original.run_with(&inputs, |id, tensor| {
-                if pairs.iter().any(|p| p.node == id) {
-                    nodes.insert(id, tensor.clone());
-                }
-            })?;
-            let moments = pairs.iter().map(|pair| match (seen.get(&pair.layer), nodes.get(&pair.node)) {
-                (Some(slots), Some(tensor)) => {
-                    let packed = unpack(slots, pair.layout, &pair.positions);
-                    Moments::of(packed.zip(tensor.values().iter().copied()))
-                }
-                _ => Moments::default(),
-            });
-            let moments = moments.collect();
-            progress.set(done.fetch_add(1, Ordering::Relaxed) + 1, samples);
-            Ok(moments)
-        })
-        .collect::<Result<_>>()?;
-    // Sample by sample in order, so that sums do not depend on the number of threads.
-    let total = per_sample.into_iter().reduce(|a, b| a.into_iter().zip(b).map(|(x, y)| x.and(y)).collect());
+    let compare = Compare { original, set, specs, samples, pairs: &pairs, evaluate: &evaluate };
+    let moments = compare.each_layer("fitting layers", |_, values| Moments::of(values), Moments::and)?;
+    let lines: Vec<Line> = moments.iter().map(Moments::line).collect();
+    let squares = compare.each_layer("layers", |pair, values| lines[pair].squares(values), |a, b| a + b)?;
     let layers = &verified.plan().layers;
-    let error = |(pair, moments): (&Pair<'_>, Moments)| {
-        let (variance, left) = moments.residual();
+    let error = |(i, pair): (usize, &Pair<'_>)| {
+        let left = squares[i] / moments[i].n.max(1.0);
         LayerError {
             name: layers[pair.layer].name.clone(),
             kind: layers[pair.layer].kind.clone(),
             elements: pair.positions.len(),
             rms: left.sqrt(),
-            spread: variance.sqrt(),
-            explained: if variance > 0.0 { 1.0 - left / variance } else { 1.0 },
+            spread: lines[i].variance.sqrt(),
+            explained: if lines[i].variance > 0.0 { 1.0 - left / lines[i].variance } else { 1.0 },
         }
     };
-    Ok(pairs.iter().zip(total.unwrap_or_default()).map(error).collect())
+    Ok(pairs.iter().enumerate().map(error).collect())
+}
+
+/// Runs plan and original network side by side.
+struct Compare<'a, E> {
+    original: &'a Interpreter<'a>,
+    set: &'a DataSet,
+    specs: &'a [InputSpec],
+    samples: usize,
+    pairs: &'a [Pair<'a>],
+    evaluate: &'a E,
+}
+
+/// Values of one layer in both networks, element by element.
+type Both<'a> = Box<dyn Iterator<Item = (f64, f64)> + 'a>;
+
+impl<E: Fn(usize, Vec<Vec<f64>>) -> Result<LayerValues> + Sync> Compare<'_, E> {
+    /// `of` of every pair of layers on every sample, joined over the samples in their order, so that results do not
+    /// depend on the number of threads.
+    fn each_layer<T: Send + Default>(
+        &self,
+        label: &str,
+        of: impl Fn(usize, Both<'_>) -> T + Sync,
+        join: impl Fn(T, T) -> T,
+    ) -> Result<Vec<T>> {
+        let (progress, done) = (Progress::new(label), AtomicUsize::new(0));
+        let one = |sample: usize| -> Result<Vec<T>> {
+            let values = self.set.sample(sample)?;
+            let seen = (self.evaluate)(sample, values.clone())?;
+            let mut nodes = BTreeMap::new();
+            self.original.run_with(&tensors(self.specs, values)?, |id, tensor| {
+                if self.pairs.iter().any(|p| p.node == id) {
+                    nodes.insert(id, tensor.clone());
+                }
+            })?;
+            progress.set(done.fetch_add(1, Ordering::Relaxed) + 1, self.samples);
+            let pair = |(i, pair): (usize, &Pair<'_>)| match (seen.get(&pair.layer), nodes.get(&pair.node)) {
+                (Some(slots), Some(tensor)) => {
+                    let packed = unpack(slots, pair.layout, &pair.positions);
+                    of(i, Box::new(packed.zip(tensor.values().iter().copied())))
+                }
+                _ => T::default(),
+            };
+            Ok(self.pairs.iter().enumerate().map(pair).collect())
+        };
+        let all: Vec<Vec<T>> = (0..self.samples).into_par_iter().map(one).collect::<Result<_>>()?;
+        let total = all.into_iter().reduce(|a, b| a.into_iter().zip(b).map(|(x, y)| join(x, y)).collect());
+        Ok(total.unwrap_or_default())
+    }
 }
 
 /// The results of all layers for one sample.
@@ -224,19 +263,24 @@ pub(super) fn as_json(errors: &[LayerError]) -> Value {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_scaled_and_shifted_copy_has_no_error() {
-        let x: Vec<f64> = (0..100).map(|i| (f64::from(i) * 0.7).sin()).collect();
-        let exact = Moments::of(x.iter().map(|&x| (x, 3.0 * x - 2.0)));
-        let (variance, left) = exact.residual();
-        assert!(variance > 1.0 && left < 1e-12, "{variance} {left}");
-        let noisy = Moments::of(x.iter().enumerate().map(|(i, &x)| (x, x + if i % 2 == 0 { 0.1 } else { -0.1 })));
-        assert!((noisy.residual().1 - 0.01).abs() < 1e-3);
+    /// What the best line leaves, root mean square.
+    fn left(pairs: &[(f64, f64)]) -> f64 {
+        let moments = Moments::of(pairs.iter().copied());
+        (moments.line().squares(pairs.iter().copied()) / moments.n).sqrt()
     }
 
     #[test]
-    fn constant_values_are_no_explanation() {
-        let (variance, left) = Moments::of([(1.0, 1.0), (1.0, 3.0)].into_iter()).residual();
-        assert_eq!((variance, left), (1.0, 1.0));
+    fn a_scaled_and_shifted_copy_has_no_error() {
+        let x: Vec<f64> = (0..100).map(|i| (f64::from(i) * 0.7).sin()).collect();
+        let exact: Vec<(f64, f64)> = x.iter().map(|&x| (x, 3.0 * x - 2.0)).collect();
+        assert!(left(&exact) < 1e-13);
+        let noise = |i: usize| if i.is_multiple_of(2) { 1e-6 } else { -1e-6 };
+        let noisy: Vec<(f64, f64)> = x.iter().enumerate().map(|(i, &x)| (x, 3.0 * x + noise(i))).collect();
+        assert!((left(&noisy) / 1e-6 - 1.0).abs() < 0.05, "{}", left(&noisy));
+    }
+
+    #[test]
+    fn constant_values_explain_nothing() {
+        assert_eq!(left(&[(1.0, 1.0), (1.0, 3.0)]), 1.0);
     }
 }
