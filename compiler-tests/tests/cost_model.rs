@@ -120,6 +120,11 @@ fn measure(case: &Case, samples: &mut Vec<Sample>) {
             best(|| drop(black_box(evaluator.relinearise(&product)))),
             Box::new(move |p| p.relinearise(level)),
         );
+        push(
+            "relinearise and rescale",
+            best(|| drop(black_box(evaluator.relinearise_rescale(&product)))),
+            Box::new(move |p| p.relinearise_rescale(level)),
+        );
         push("rescale", best(|| drop(black_box(evaluator.rescale(&a)))), Box::new(move |p| p.rescale(level, 2)));
         push("rotate", best(|| drop(black_box(evaluator.rotate(&a, 128)))), Box::new(move |p| p.rotate(level)));
         push("add", best(|| drop(black_box(evaluator.add(&a, &a)))), Box::new(move |p| p.elementwise(level, 2)));
@@ -150,9 +155,10 @@ fn measure(case: &Case, samples: &mut Vec<Sample>) {
 }
 
 /// The parameters of the table that are fitted, as fields.
-const FIELDS: [fn(&mut CostTable) -> &mut f64; 7] = [
+const FIELDS: [fn(&mut CostTable) -> &mut f64; 8] = [
     |t| &mut t.butterfly,
     |t| &mut t.multiply_accumulate,
+    |t| &mut t.stream,
     |t| &mut t.pointwise,
     |t| &mut t.convert,
     |t| &mut t.fft_butterfly,

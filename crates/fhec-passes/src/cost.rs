@@ -19,8 +19,10 @@ pub struct CostTable {
     pub machine: String,
     /// One butterfly of a transform; a transform of a limb has `N/2 · log2 N`.
     pub butterfly: f64,
-    /// One product with accumulation, key or diagonal streamed from memory.
+    /// One product with accumulation.
     pub multiply_accumulate: f64,
+    /// One byte of a key or diagonal that comes from memory.
+    pub stream: f64,
     /// One pointwise operation on an element in cache (product, sum, permutation).
     pub pointwise: f64,
     /// One term of a base conversion: one element, one source prime, one target prime.
@@ -44,7 +46,8 @@ impl Default for CostTable {
         CostTable {
             machine: "x86-64 with AVX-512-IFMA, one thread".into(),
             butterfly: 0.22,
-            multiply_accumulate: 0.45,
+            multiply_accumulate: 0.3,
+            stream: 0.06,
             pointwise: 0.45,
             convert: 0.45,
             fft_butterfly: 1.6,
@@ -139,7 +142,8 @@ impl Prices<'_> {
     fn inner_product_ns(&self, level: usize) -> f64 {
         let all = self.chain(level) + self.special();
         let digits = self.shape.digits_at(level) as f64;
-        self.mac(2.0 * digits * all) + self.pointwise(3.0 * all) + self.table.overhead
+        let stream = self.key_bytes(level) as f64 * self.table.stream;
+        self.mac(2.0 * digits * all) + stream + self.pointwise(3.0 * all) + self.table.overhead
     }
 
     /// Division of `parts` polynomials by P, and by the last prime too if `rescale`.
@@ -162,6 +166,11 @@ impl Prices<'_> {
     /// Relinearisation.
     pub fn relinearise(&self, level: usize) -> f64 {
         self.rotate(level)
+    }
+
+    /// Relinearisation and rescale in one division.
+    pub fn relinearise_rescale(&self, level: usize) -> f64 {
+        Self::seconds(self.decompose_ns(level) + self.inner_product_ns(level) + self.mod_down_ns(level, 2.0, true))
     }
 
     /// Rescale of `polys` polynomials.
@@ -246,26 +255,31 @@ impl Prices<'_> {
 
     /// Evaluating a polynomial whose argument is at `level`, for one ciphertext.
     pub fn polynomial(&self, level: usize, plan: &ChebyshevPlan) -> f64 {
+        let mut relinearised = false;
         plan.operations()
             .iter()
             .map(|op| {
                 let at = level - op.depth;
+                // A relinearisation is followed by the rescale of its value, in one division.
+                let fused = std::mem::replace(&mut relinearised, op.kind == ChebyshevOpKind::Relinearise);
                 match op.kind {
+                    ChebyshevOpKind::Rescale if fused => 0.0,
                     ChebyshevOpKind::Multiply | ChebyshevOpKind::Square => self.multiply(at),
                     ChebyshevOpKind::ScalarMultiply => self.elementwise(at, 2 * op.polys),
                     ChebyshevOpKind::ScalarAdd => self.elementwise(at, 1),
                     ChebyshevOpKind::Add => self.elementwise(at, op.polys),
-                    ChebyshevOpKind::Relinearise => self.relinearise(at),
+                    ChebyshevOpKind::Relinearise => self.relinearise_rescale(at),
                     ChebyshevOpKind::Rescale => self.rescale(at, op.polys),
                 }
             })
             .sum()
     }
 
-    /// Bytes in memory of a switching key that reaches up to `level`.
+    /// Bytes in memory of a switching key that reaches up to `level`: residues take whole bytes.
     pub fn key_bytes(&self, level: usize) -> u64 {
-        let limbs = (level + 1 + self.shape.special()) as u64;
-        2 * 8 * self.shape.digits_at(level) as u64 * limbs << self.shape.log_n
+        let bytes = |log2: &f64| (log2.floor() as u64 + 1).div_ceil(8);
+        let residue: u64 = self.shape.log2_q[..=level].iter().chain(&self.shape.log2_p).map(bytes).sum();
+        (2 * self.shape.digits_at(level) as u64 * residue) << self.shape.log_n
     }
 
     /// Bytes of a ciphertext in memory.
@@ -273,21 +287,25 @@ impl Prices<'_> {
         (2 * 8 * (level + 1) as u64) << self.shape.log_n
     }
 
-    /// Peak bytes of scratch memory of a linear map on one thread, as [`LinearGroup`]s are evaluated: babies and digits,
-    /// then babies, sums and one key switch.
+    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals are
+    /// taken to be encoded beforehand.
     pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize) -> u64 {
         let polynomial = 8u64 << self.shape.log_n;
         let chain = (level + 1) as u64;
         let all = chain + self.shape.special() as u64;
-        let single = single_hoisting(self.shape, level, group);
-        let sum_limbs = if single { chain } else { all };
         let digits = self.shape.digits_at(level) as u64 * all;
-        let babies = 2 * sum_limbs * group.bsgs.babies().len() as u64;
-        let decomposing = digits + chain + if single { 2 * (all + chain) } else { 0 };
-        let sums = 2 * sum_limbs * (group.bsgs.giants().len() as u64).min(8);
-        let results = outputs as u64 * 2 * all;
+        let bsgs = &group.bsgs;
+        let (babies, sums) = (bsgs.babies().len() as u64, bsgs.giants().len() as u64);
+        let (making, held, sum_limbs) = if single_hoisting(self.shape, level, group) {
+            (chain + digits + 2 * (all + chain) + 2 * chain * babies, 2 * chain * babies, chain)
+        } else {
+            let decomposed = bsgs.decompositions() as u64 * digits;
+            (chain + decomposed, decomposed, all)
+        };
         let switching = digits + 2 * chain + 2;
-        polynomial * (babies + decomposing).max(babies + results + sums + switching)
+        let results = outputs as u64 * 2 * all;
+        let ending = results + outputs as u64 * 2 * chain + 2 * chain;
+        polynomial * making.max(held + 2 * sum_limbs * sums + switching + results).max(ending)
     }
 }
 
@@ -308,7 +326,7 @@ mod tests {
             assert!(s.rotate(level) > s.rotate(level - 1));
             assert!(s.rotate(level) > s.rescale(level, 2));
             assert!(l.rotate(level) > 2.0 * s.rotate(level) * 0.99);
-            assert!(s.key_bytes(level) * 2 == l.key_bytes(level));
+            assert_eq!(s.key_bytes(level) * 2, l.key_bytes(level));
         }
         let w = s.linear_weights(5);
         assert!(w.giant > w.decompose && w.decompose > w.baby && w.baby > w.product);

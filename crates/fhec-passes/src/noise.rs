@@ -24,7 +24,7 @@ use fhec_plan::linear::LinearGroup;
 const SIGMA: f64 = 3.240_370_349_203_93;
 
 /// Factor on standard deviations, so that predictions err on the safe side where the model is rough.
-const SAFETY: f64 = 1.12;
+const SAFETY: f64 = 1.25;
 
 /// Noise of elementary operations, as variances of the real parts of the slots at scale 1.
 #[derive(Clone, Debug)]
@@ -157,6 +157,12 @@ impl<'a> Model<'a> {
     /// Evaluation plan of a polynomial's node.
     pub fn plan(&self, id: ValueId) -> Option<&ChebyshevPlan> {
         self.plans[id.index()].as_ref().map(|(plan, _)| plan)
+    }
+
+    /// Whether the value is a relinearised product that nothing uses but a rescale: the two are one division.
+    pub fn rescaled_at_once(&self, id: ValueId) -> bool {
+        let users = || self.graph.nodes.iter().filter(|n| n.inputs.contains(&id));
+        self.graph.node(id).op == Op::Relinearise && users().count() == 1 && users().all(|n| n.op == Op::Rescale)
     }
 
     /// The graph.

@@ -113,7 +113,9 @@ fn node_price(model: &Model<'_>, prices: &Prices<'_>, id: ValueId) -> NodePrice 
         Op::MulVector { vector: v, .. } => vector(*v, count * prices.elementwise(level, 2)),
         Op::AddVector(v) => vector(*v, count * prices.elementwise(level, 1)),
         Op::Rotate(_) => simple(prices.rotate(level)),
+        Op::Relinearise if model.rescaled_at_once(id) => simple(prices.relinearise_rescale(level)),
         Op::Relinearise => simple(prices.relinearise(level)),
+        Op::Rescale if model.rescaled_at_once(*operand) => simple(0.0),
         Op::Rescale => simple(prices.rescale(level, 2)),
     }
 }

@@ -169,10 +169,10 @@ fn random_graph(seed: u64, n: usize, depth: usize) -> Builder {
         let name = format!("n{i}");
         let (x, bx, dx) = pool[pick(pool.len())];
         let (y, by, dy) = pool[pick(pool.len())];
-        let (deep, both) = (dx + 1 <= depth, dx.max(dy));
+        let (deep, both) = (dx < depth, dx.max(dy));
         let made = match pick(9) {
             0 if deep => (b.dense(x, 16, 6.0 * bx, &name), 6.0 * bx, dx + 1),
-            1 if both + 1 <= depth => (b.binary(Op::Mul, x, y, bx * by, &name), bx * by, both + 1),
+            1 if both < depth => (b.binary(Op::Mul, x, y, bx * by, &name), bx * by, both + 1),
             2 if deep => (b.square(x, bx * bx, &name), bx * bx, dx + 1),
             3 if deep => (b.unary(Op::MulScalar { value: 0.5, scale: None }, x, bx, &name), bx, dx + 1),
             4 => (b.unary(Op::Negate, x, bx, &name), bx, dx),

@@ -1,6 +1,6 @@
 //! The facts a ciphertext graph must satisfy before it can become a plan.
 //!
-//! [`derive`] walks the graph once and finds level, exact scale, degree and magnitude of every value.
+//! [`derive()`] walks the graph once and finds level, exact scale, degree and magnitude of every value.
 //! Its result, [`Facts`], cannot be made in any other way, and emission demands it: an unverified graph
 //! cannot become a plan. Nothing is repaired here; the first contradiction is an error with both
 //! numbers and the layer's name.
