@@ -34,7 +34,7 @@ impl Evaluator {
     /// Rotates the slots to the left: slot `i` of the result is slot `i + steps` of the input.
     ///
     /// # Errors
-    /// [`CkksError::NoGaloisKey`], [`CkksError::KeyLevel`], [`CkksError::ContextMismatch`].
+    /// [`CkksError::NoGaloisKey`](crate::CkksError::NoGaloisKey), [`CkksError::KeyLevel`](crate::CkksError::KeyLevel), [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch).
     pub fn rotate(&self, a: &Ciphertext, steps: i64) -> Result<Ciphertext> {
         let element = galois_element(steps, self.context.log_n());
         if element == 1 {
@@ -77,7 +77,7 @@ impl Evaluator {
     /// Makes the digits once, for several rotations of the same ciphertext.
     ///
     /// # Errors
-    /// [`CkksError::ContextMismatch`].
+    /// [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch).
     pub fn hoist(&self, a: &Ciphertext) -> Result<HoistedCiphertext> {
         self.check("hoist", a)?;
         let digits = decompose(&self.context, &a.c1, a.level);
