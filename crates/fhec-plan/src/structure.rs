@@ -1,8 +1,9 @@
 //! Structural limits: what a plan must satisfy before any of its tables is walked.
 //!
-//! Everything that a file states (extents, offsets, block counts) is held against the limits of this
-//! module first, so that no later loop, allocation or 64-bit sum can be driven out of bounds by a
-//! hostile file. Meaning (levels, scales, slots in range, keys) is the business of the verifier.
+//! Counts, extents, offsets and block counts that a file states are held against the limits of this module
+//! when it is decoded, so that the sums over them fit 64 bits. Limits on what a whole plan takes (combinations
+//! of loops, diagonals in use, register memory) are named here and held by the verifier, as is meaning
+//! (levels, scales, slots in range, keys). Running a plan that passed may still take long.
 
 use crate::{Guard, Layout, Matrix, Nest, Offsets, Vector};
 
@@ -18,7 +19,25 @@ pub const MAX_CIPHERTEXTS: usize = 1 << 16;
 pub const MAX_LINEAR_SLOTS: usize = 1 << 24;
 /// Most instructions.
 pub const MAX_INSTRUCTIONS: usize = 1 << 20;
-/// Most elements of one input or output tensor.
+/// Most inputs, and most outputs.
+pub const MAX_PORTS: usize = 1 << 10;
+/// Most layers of the source model.
+pub const MAX_LAYERS: usize = 1 << 16;
+/// Most matrices, most vectors and most weight tensors.
+pub const MAX_TABLE: usize = 1 << 16;
+/// Most nests of all matrices and vectors together.
+pub const MAX_NESTS: usize = 1 << 18;
+/// Most polynomials.
+pub const MAX_POLYNOMIALS: usize = 1 << 12;
+/// Most coefficients of all polynomials together: planning one of degree 255 takes milliseconds.
+pub const MAX_COEFFICIENTS: usize = 1 << 15;
+/// Most diagonals that all linear map instructions together use; one that is used twice counts twice.
+pub const MAX_DIAGONALS: usize = 1 << 22;
+/// Most points of all vectors together.
+pub const MAX_VECTOR_POINTS: usize = 1 << 26;
+/// Most bytes of registers at once in a run.
+pub const MAX_REGISTER_BYTES: u64 = 64 << 30;
+/// Most elements of one input or output tensor, and of all of a plan together.
 pub const MAX_ELEMENTS: usize = 1 << 24;
 /// Most loops of a nest and dimensions of a layout.
 pub const MAX_DIMS: usize = 16;
@@ -105,6 +124,22 @@ pub(crate) fn check_layout(layout: &Layout) -> Check {
     })
 }
 
+/// Number of inputs and outputs, and of their elements together.
+pub(crate) fn check_ports<'a>(layouts: impl Iterator<Item = &'a Layout>) -> Check {
+    let (mut ports, mut elements) = (0usize, 0usize);
+    for layout in layouts {
+        ports += 1;
+        elements = elements.saturating_add(layout.elements());
+    }
+    ensure(ports <= 2 * MAX_PORTS, || format!("there are {ports} of them"))?;
+    ensure(elements <= MAX_ELEMENTS, || format!("{elements} elements together, at most {MAX_ELEMENTS}"))
+}
+
+/// Number of entries of a table.
+pub(crate) fn check_count(what: &str, count: usize, most: usize) -> Check {
+    ensure(count <= most, || format!("{count} {what}, at most {most}"))
+}
+
 /// True when no two elements of a checked layout share a slot.
 pub(crate) fn injective(layout: &Layout) -> bool {
     let mut slots = layout.positions();
@@ -126,7 +161,7 @@ fn check_guard(guard: &Guard, nest: &Nest) -> Check {
 }
 
 /// Number of points, guards ignored; `None` where it exceeds `limit`.
-fn points_up_to(nest: &Nest, limit: usize) -> Option<usize> {
+pub(crate) fn points_up_to(nest: &Nest, limit: usize) -> Option<usize> {
     let points = nest.dims.iter().fold(1usize, |n, d| n.saturating_mul(d.extent));
     (points <= limit).then_some(points)
 }
@@ -146,10 +181,41 @@ fn check_nest(nest: &Nest, max_points: usize) -> Check {
     ensure(points_up_to(nest, max_points).is_some(), || format!("a nest of more than {max_points} points"))
 }
 
-/// Most combinations of enumerated loops that all matrices together may need, given the number of weights
-/// in the plan: a convolution or dense layer has one per weight, a slice or pooling one per element or tap.
-pub(crate) fn max_runs(weights: usize) -> usize {
-    weights.saturating_mul(8).saturating_add(1 << 22)
+/// What enumerating the diagonals of all matrices of a plan may still take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Runs and boxes of parallel loops that are kept: memory.
+    pub runs: usize,
+    /// Combinations of enumerated loops that are tried: time.
+    pub tries: usize,
+}
+
+impl Budget {
+    /// No limit: for matrices of the compiler itself.
+    pub const NONE: Self = Budget { runs: usize::MAX, tries: usize::MAX };
+
+    /// What the number of weights in a plan justifies: a convolution or dense layer has one run per weight, a
+    /// slice or pooling one per element or tap. Padding and the search for loops that stay within one
+    /// ciphertext try some more.
+    pub(crate) fn justified(weights: usize) -> Self {
+        Budget {
+            runs: weights.saturating_mul(8).saturating_add(1 << 22),
+            tries: weights.saturating_mul(64).saturating_add(1 << 24),
+        }
+    }
+
+    /// Takes `count` combinations.
+    pub(crate) fn try_runs(&mut self, count: usize) -> Check {
+        let left = self.tries.checked_sub(count);
+        ensure(left.is_some(), || format!("{count} runs to try, at most {} are justified", self.tries))?;
+        self.tries = left.unwrap_or(0);
+        Ok(())
+    }
+}
+
+/// Most points of a box of parallel loops over a matrix with that many rows and columns.
+pub(crate) fn max_box(rows: usize, columns: usize) -> usize {
+    rows.max(columns).saturating_mul(MAX_OVERLAP)
 }
 
 /// Most points that a nest over `entries` distinct places may have.
@@ -163,6 +229,7 @@ pub(crate) fn check_matrix(matrix: &Matrix) -> Check {
     check_packing(matrix.slots, matrix.out_ciphertexts, matrix.out_period).map_err(|e| format!("output: {e}"))?;
     let columns = reach(matrix.slots, matrix.in_ciphertexts, matrix.in_period);
     let rows = reach(matrix.slots, matrix.out_ciphertexts, matrix.out_period);
+    ensure(!matrix.nests.is_empty(), || "it has no nest".into())?;
     let limit = max_points(rows.saturating_mul(columns));
     matrix.nests.iter().enumerate().try_for_each(|(i, n)| check_nest(n, limit).map_err(|e| format!("nest {i}: {e}")))
 }
@@ -170,6 +237,28 @@ pub(crate) fn check_matrix(matrix: &Matrix) -> Check {
 /// Shape, steps and point counts of a vector; see [`Vector`].
 pub(crate) fn check_vector(vector: &Vector) -> Check {
     check_packing(vector.slots, vector.ciphertexts, vector.period)?;
+    ensure(vector.ciphertexts * vector.period <= MAX_LINEAR_SLOTS, || {
+        format!("{} ciphertexts of period {} are too many", vector.ciphertexts, vector.period)
+    })?;
     let limit = max_points(reach(vector.slots, vector.ciphertexts, vector.period));
     vector.nests.iter().enumerate().try_for_each(|(i, n)| check_nest(n, limit).map_err(|e| format!("nest {i}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_as_bounded_as_matrices() {
+        let of = |ciphertexts| Vector { slots: 1 << 16, ciphertexts, period: 1 << 16, nests: vec![] };
+        assert!(check_vector(&of(256)).is_ok());
+        assert!(check_vector(&of(257)).unwrap_err().contains("too many"));
+    }
+
+    #[test]
+    fn tries_run_out() {
+        let mut budget = Budget { runs: 1, tries: 10 };
+        assert!(budget.try_runs(7).is_ok() && budget.try_runs(4).is_err() && budget.try_runs(3).is_ok());
+        assert_eq!(budget, Budget { runs: 1, tries: 0 });
+    }
 }

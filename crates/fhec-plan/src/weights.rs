@@ -52,17 +52,26 @@ impl Weights {
     /// A store over `data`.
     ///
     /// # Errors
-    /// Names the tensor that does not lie inside `data` or is not aligned to 64 bytes.
+    /// Names the tensor that does not lie inside `data`, is not aligned to 64 bytes, or does not begin after the one
+    /// before it. Disjoint tensors have no more elements together than `data` has room for.
     pub fn new(data: Arc<dyn AsRef<[u8]> + Send + Sync>, tensors: Vec<TensorInfo>) -> Result<Self, String> {
         let size = (*data).as_ref().len();
+        let mut before = 0;
         for (i, t) in tensors.iter().enumerate() {
             let end = t.len.checked_mul(t.dtype.bytes()).and_then(|b| b.checked_add(t.offset));
-            if t.offset % 64 != 0 || end.is_none_or(|end| end > size) {
+            let Some(end) = end.filter(|&end| t.offset.is_multiple_of(64) && end <= size) else {
                 return Err(format!(
                     "weight tensor {i} ({} elements at byte {}) does not fit the {size}-byte weight section",
                     t.len, t.offset
                 ));
+            };
+            if t.offset < before {
+                return Err(format!(
+                    "weight tensor {i} at byte {} begins before byte {before}, where the last ends",
+                    t.offset
+                ));
             }
+            before = end;
         }
         Ok(Weights { data, tensors })
     }
@@ -139,5 +148,17 @@ mod tests {
     fn tables_outside_the_blob_are_refused() {
         let info = TensorInfo { offset: 0, len: usize::MAX / 4, dtype: Dtype::F64 };
         assert!(Weights::new(Arc::new(vec![0u8; 64]), vec![info]).is_err());
+    }
+
+    #[test]
+    fn tensors_are_ascending_and_disjoint() {
+        let table = |offsets: [usize; 2]| {
+            let tensors = offsets.map(|offset| TensorInfo { offset, len: 20, dtype: Dtype::F32 });
+            Weights::new(Arc::new(vec![0u8; 512]), tensors.to_vec())
+        };
+        assert!(table([0, 128]).is_ok());
+        for overlapping in [[0, 0], [0, 64], [128, 0]] {
+            assert!(table(overlapping).unwrap_err().contains("tensor 1"));
+        }
     }
 }

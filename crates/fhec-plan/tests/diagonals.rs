@@ -52,7 +52,7 @@ fn check(m: &Matrix, weights: &Weights, baby: usize) {
     for (w, g) in want.iter().flatten().zip(got.iter().flatten()) {
         assert!((w - g).abs() < 1e-9, "{w} != {g}");
     }
-    let limits = Diagonals::checked(m, usize::MAX, |t| weights.len_of(t));
+    let limits = Diagonals::checked(m, &mut structure::Budget { ..structure::Budget::NONE }, |t| weights.len_of(t));
     assert_eq!(limits.map(|d| d.keys().to_vec()), Ok(Diagonals::of(m).keys().to_vec()));
 }
 

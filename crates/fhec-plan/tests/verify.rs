@@ -89,11 +89,22 @@ fn parameters() {
     refused(&["digit 1", "not below"], |p| p.parameters.digits = vec![1, 8]);
     refused(&["ring degree"], |p| p.parameters.log_n = 3);
     let plan = sample();
-    let check = |insecure| check_head(&plan.parameters, &plan.inputs, &plan.outputs, insecure);
+    let check = |insecure| check_head(&plan.parameters, &plan.keys, &plan.inputs, &plan.outputs, insecure);
     assert_eq!(check(ALLOW), Ok(()));
     assert!(check(Insecure::Refuse).unwrap_err().to_string().contains("no security level"));
     // claims security that a ring of degree 64 cannot give
     refused(&["security", "exceeds"], |p| p.parameters.security = Some(fhec_math::SecurityLevel::Bits128));
+}
+
+/// A client checks the head alone before it makes keys.
+#[test]
+fn heads_ask_only_for_keys_that_exist() {
+    let plan = sample();
+    for level in [9, usize::MAX] {
+        let keys = KeyManifest { relin: Some(level), ..plan.keys.clone() };
+        let error = check_head(&plan.parameters, &keys, &plan.inputs, &plan.outputs, ALLOW).unwrap_err().to_string();
+        assert!(error.contains("key manifest") && error.contains("ends at 8"), "{error}");
+    }
 }
 
 #[test]
@@ -103,8 +114,9 @@ fn security_is_checked_against_the_table() {
         let p = fhec_math::ntt_primes_below(36, 13).take(2).collect();
         Parameters { log_n: 13, digits: vec![1; q.len()], q, p, security: Some(fhec_math::SecurityLevel::Bits128) }
     };
-    assert_eq!(check_head(&parameters(1), &[], &[], Insecure::Refuse), Ok(()));
-    let error = check_head(&parameters(2), &[], &[], Insecure::Refuse).unwrap_err().to_string();
+    let none = KeyManifest::default();
+    assert_eq!(check_head(&parameters(1), &none, &[], &[], Insecure::Refuse), Ok(()));
+    let error = check_head(&parameters(2), &none, &[], &[], Insecure::Refuse).unwrap_err().to_string();
     assert!(error.contains("214") && error.contains("128"), "{error}");
 }
 
@@ -225,6 +237,102 @@ fn a_hostile_nest_cannot_ask_for_much_memory() {
     let mut plan = sample();
     plan.matrices[0].nests = vec![plan.matrices[0].nests[0].clone(); 3];
     assert!(verify(&plan, ALLOW).is_ok());
+}
+
+/// All of these are small plans; each must be refused without doing what it asks for.
+#[test]
+fn work_and_memory_are_bounded_over_the_whole_plan() {
+    // tries that leave no run: 2^24 of them without a single point
+    refused(&["matrix 0", "runs to try"], |p| {
+        let never = Guard { coefficients: vec![0], constant: -1, extent: 1 };
+        let nest = Nest { dims: vec![common::dim(12_000, 0, 1, 0)], guards: vec![never], ..one_point() };
+        p.matrices[0].nests = vec![nest; 1500];
+    });
+    refused(&["nests"], |p| p.matrices[0].nests = vec![one_point(); structure::MAX_NESTS]);
+    refused(&["matrix 0", "points on one diagonal"], |p| {
+        p.matrices[0].nests = vec![Nest { dims: vec![common::dim(2000, 0, 0, 0)], ..one_point() }];
+    });
+    refused(&["matrix 0", "no nest"], |p| p.matrices[0].nests.clear());
+    refused(&["vector 0", "points in all vectors"], |p| {
+        p.vectors[0].nests = vec![Nest { dims: vec![common::dim(4000, 0, 0, 0)], ..one_point() }; 17_000];
+    });
+    refused(&["polynomials"], |p| p.polynomials = vec![p.polynomials[0].clone(); structure::MAX_POLYNOMIALS + 1]);
+    refused(&["coefficients"], |p| {
+        p.polynomials[0].chebyshev = vec![0.1; 256];
+        p.polynomials = vec![p.polynomials[0].clone(); structure::MAX_COEFFICIENTS / 256 + 1];
+    });
+}
+
+fn one_point() -> Nest {
+    Nest { dims: vec![], row: 0, col: 0, weight: 0, tensor: None, factor: 1.0, guards: vec![] }
+}
+
+/// Makes the input of the sample `ciphertexts` full ciphertexts.
+fn widen(plan: &mut Plan, ciphertexts: usize) {
+    let slots = common::SLOTS;
+    plan.inputs[0].shape = vec![1, ciphertexts * slots];
+    let dims = vec![LayoutDim { extent: ciphertexts * slots, offsets: stride(1) }];
+    plan.inputs[0].layout = Layout { slots, ciphertexts, period: slots, clean: true, dims };
+}
+
+#[test]
+fn a_matrix_used_a_thousand_times_is_refused_before_its_diagonals_are_listed() {
+    refused(&["instruction 1", "diagonals together"], |p| {
+        widen(p, 16);
+        let size = 16 * common::SLOTS;
+        let nest = Nest { dims: vec![common::dim(size, 1, 0, 0), common::dim(size, 0, 1, 0)], ..one_point() };
+        let (slots, period) = (common::SLOTS, common::SLOTS);
+        p.matrices[0] = Matrix {
+            slots,
+            in_ciphertexts: 16,
+            in_period: period,
+            out_ciphertexts: 16,
+            out_period: period,
+            nests: vec![nest],
+        };
+        let Op::LinearMap { terms, .. } = op(p, 1) else { panic!() };
+        *terms = vec![terms[0].clone(); 1000];
+    });
+}
+
+#[test]
+fn registers_are_counted_while_they_live() {
+    let plan = sample();
+    let bytes = |parts: u64, level: u64| parts * (level + 1) * (8 << common::LOG_N);
+    let peak = verify(&plan, ALLOW).unwrap().peak_register_bytes();
+    // A sum, its negation and their difference outweigh a product of three parts and its one factor above.
+    assert_eq!(peak, 3 * bytes(2, 6));
+    assert!(peak > bytes(2, 7) + bytes(3, 7));
+    let forest = |live: u32| {
+        move |p: &mut Plan| {
+            widen(p, 1 << 16);
+            p.outputs.clear();
+            let layer = LayerId(0);
+            let mut ops = vec![Op::Input(0)];
+            ops.extend((0..live).map(|_| Op::Negate(Reg(0))));
+            ops.extend((1..=live).map(|r| Op::Negate(Reg(r))));
+            let all = (0..).zip(ops);
+            p.instructions = all.map(|(dst, op)| Instruction { dst: Reg(dst), layer, op }).collect();
+        }
+    };
+    refused(&["bytes at once"], forest(120));
+    let mut plan = sample();
+    forest(20)(&mut plan);
+    let facts = verify(&plan, ALLOW).unwrap();
+    // twenty and their source
+    assert_eq!(facts.peak_register_bytes(), 21 * bytes(2, 8) << 16);
+}
+
+#[test]
+fn inputs_are_read_once_and_names_are_unique() {
+    refused(&["instruction 1", "input 0 is read twice"], |p| *op(p, 1) = Op::Input(0));
+    refused(&["input 1", "\"x\" is there twice"], |p| p.inputs.push(p.inputs[0].clone()));
+    refused(&["output 1", "\"y\" is there twice"], |p| p.outputs.push(p.outputs[0].clone()));
+    refused(&["inputs and outputs", "elements together"], |p| {
+        widen(p, 1 << 16);
+        let input = p.inputs[0].clone();
+        p.inputs = (0..9).map(|i| Input { name: format!("x{i}"), ..input.clone() }).collect();
+    });
 }
 
 #[test]

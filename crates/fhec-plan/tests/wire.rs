@@ -165,6 +165,22 @@ fn unknown_fields_are_refused() {
 }
 
 #[test]
+fn tables_that_are_too_long_are_not_decoded() {
+    let refused = |word: &str, spoil: &dyn Fn(&mut Plan)| {
+        let mut plan = sample();
+        spoil(&mut plan);
+        let error = read(plan.to_bytes()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    refused("inputs", &|p| p.inputs = vec![p.inputs[0].clone(); structure::MAX_PORTS + 1]);
+    refused("outputs", &|p| p.outputs = vec![p.outputs[0].clone(); structure::MAX_PORTS + 1]);
+    refused("layers", &|p| p.layers = vec![p.layers[0].clone(); structure::MAX_LAYERS + 1]);
+    refused("polynomials", &|p| p.polynomials = vec![p.polynomials[0].clone(); structure::MAX_POLYNOMIALS + 1]);
+    refused("coefficients of a polynomial", &|p| p.polynomials[0].chebyshev = vec![0.5; 257]);
+    refused("vectors", &|p| p.vectors = vec![p.vectors[0].clone(); structure::MAX_TABLE + 1]);
+}
+
+#[test]
 fn missing_weights_are_noticed() {
     let bytes = sample().to_bytes();
     let weights = section(&bytes, 2);

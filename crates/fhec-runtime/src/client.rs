@@ -45,7 +45,7 @@ impl Client {
         if head.parameters.security.is_none() && insecure.is_none() {
             return Err(RuntimeError::Insecure);
         }
-        check_head(&head.parameters, &head.inputs, &head.outputs, policy)
+        check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, policy)
             .map_err(|e| RuntimeError::Ciphertexts { name: head.model.clone(), problem: e.to_string() })?;
         let context = context(&head.parameters, insecure)?;
         let (encoder, encryptor) = (Encoder::new(&context), Encryptor::new(&context));

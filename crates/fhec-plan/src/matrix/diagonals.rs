@@ -7,9 +7,9 @@
 mod enumerate;
 
 use super::{Matrix, Nest};
-use crate::structure::reach;
+use crate::structure::{Budget, max_box, reach};
 use crate::{TensorId, Weights};
-use enumerate::{Extent, Split, enumerate, split, walk};
+use enumerate::{Extent, Extents, Split, enumerate, split, walk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ struct Run {
     col: u32,
     weight: i64,
 }
+
+/// Memory of a box of parallel loops, in runs.
+const BOX_RUNS: usize = 16;
 
 /// The non-empty diagonals of a matrix, each with the runs that fill it.
 #[derive(Clone)]
@@ -59,34 +62,36 @@ impl Diagonals {
     /// # Panics
     /// When a row or column lies outside the matrix; use [`Diagonals::checked`] on foreign matrices.
     pub fn of(matrix: &Matrix) -> Self {
-        Self::build(matrix, usize::MAX, |_| None).expect("rows and columns lie inside the matrix")
+        Self::build(matrix, &mut Budget { ..Budget::NONE }, |_| None).expect("rows and columns lie inside the matrix")
     }
 
     /// [`Diagonals::of`] for a structurally sound matrix that is not trusted further. `tensor_len` gives
-    /// the number of elements of a tensor.
+    /// the number of elements of a tensor; what is enumerated is taken from `budget`.
     ///
     /// # Errors
-    /// A row, column or weight index that does not exist, an unknown tensor, or more than `max_runs`
-    /// combinations of enumerated loops.
+    /// A row, column or weight index that does not exist, an unknown tensor, more points of parallel loops than
+    /// the matrix has place for, or more combinations of enumerated loops than the budget has.
     pub fn checked(
         matrix: &Matrix,
-        max_runs: usize,
+        budget: &mut Budget,
         tensor_len: impl Fn(TensorId) -> Option<usize>,
     ) -> Result<Self, String> {
-        Self::build(matrix, max_runs, |nest| nest.tensor.map(|t| tensor_len(t).unwrap_or(0)))
+        Self::build(matrix, budget, |nest| nest.tensor.map(|t| tensor_len(t).unwrap_or(0)))
     }
 
     /// `weights` gives the number of weights that a nest may use, `None` for any.
-    fn build(matrix: &Matrix, max_runs: usize, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
+    fn build(matrix: &Matrix, budget: &mut Budget, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
         let place = Place::of(matrix);
         let mut bounds: Vec<Vec<(usize, usize)>> = Vec::new();
         let mut found: Vec<(u64, Run)> = Vec::new();
         let mut splits = Vec::new();
+        let largest = max_box(place.rows as usize, place.columns as usize);
         for (number, nest) in matrix.nests.iter().enumerate() {
-            let split =
-                split(matrix, nest, max_runs.saturating_sub(found.len())).map_err(|e| format!("nest {number}: {e}"))?;
+            let split = split(matrix, nest, budget).map_err(|e| format!("nest {number}: {e}"))?;
+            let extents = Extents::new(nest, &split);
             let available = weights(nest).map_or(i64::MAX, |n| n as i64);
             let mut outside = None;
+            let (mut runs, mut too_many, mut too_large) = (budget.runs, false, false);
             let mut known: BTreeMap<Vec<(usize, usize)>, (u32, Extent)> = BTreeMap::new();
             // The box of the run before, which most runs share.
             let mut last: Option<(u32, Extent)> = None;
@@ -96,7 +101,14 @@ impl Diagonals {
                     _ => match known.get(ranges) {
                         Some(&found) => found,
                         None => {
-                            let new = (bounds.len() as u32, Extent::of(nest, &split, ranges));
+                            let points = ranges.iter().fold(1usize, |n, (lo, hi)| n.saturating_mul(hi - lo));
+                            too_large |= points > largest;
+                            let new = (bounds.len() as u32, extents.of(&split, ranges));
+                            if runs < BOX_RUNS {
+                                too_many = true;
+                                return;
+                            }
+                            runs -= BOX_RUNS;
                             bounds.push(ranges.to_vec());
                             known.insert(ranges.to_vec(), new);
                             new
@@ -112,9 +124,21 @@ impl Diagonals {
                     outside = Some((row, col, weight));
                     return;
                 }
+                if runs == 0 {
+                    too_many = true;
+                    return;
+                }
+                runs -= 1;
                 let run = Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight };
                 found.push((place.key(row as u64, col as u64), run));
             });
+            if too_large {
+                return Err(format!("nest {number}: more than {largest} points on one diagonal"));
+            }
+            if too_many {
+                return Err(format!("nest {number}: more runs than its weights justify"));
+            }
+            budget.runs = runs;
             if let Some((row, col, weight)) = outside {
                 return Err(format!(
                     "nest {number}: near row {row}, column {col}, weight {weight} it leaves the matrix of \

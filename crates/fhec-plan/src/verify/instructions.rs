@@ -20,7 +20,10 @@ struct Checker<'a> {
     registers: BTreeMap<Reg, RegisterFacts>,
     groups: BTreeMap<usize, Vec<LinearGroup>>,
     keys: KeyManifest,
+    inputs_seen: Vec<bool>,
     outputs_seen: Vec<bool>,
+    /// Diagonals that linear maps may still use, each use counted.
+    diagonals_left: usize,
 }
 
 /// Derives the facts of all registers.
@@ -31,7 +34,9 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         registers: BTreeMap::new(),
         groups: BTreeMap::new(),
         keys: KeyManifest::default(),
+        inputs_seen: vec![false; plan.inputs.len()],
         outputs_seen: vec![false; plan.outputs.len()],
+        diagonals_left: structure::MAX_DIAGONALS,
     };
     for (number, instruction) in plan.instructions.iter().enumerate() {
         checker.step(number, instruction).map_err(|problem| VerifyError::Instruction {
@@ -45,7 +50,38 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         return Err(VerifyError::Entry { what: "output", index, problem: "no instruction writes it".into() });
     }
     let Checker { tables, registers, groups, keys, .. } = checker;
-    Ok(Facts { registers, diagonals: tables.diagonals, groups, polynomials: tables.polynomials, keys })
+    let peak_register_bytes = peak_register_bytes(plan, &registers);
+    if peak_register_bytes > structure::MAX_REGISTER_BYTES {
+        return Err(VerifyError::Entry {
+            what: "program",
+            index: 0,
+            problem: format!(
+                "registers of {peak_register_bytes} bytes at once, at most {}",
+                structure::MAX_REGISTER_BYTES
+            ),
+        });
+    }
+    let Tables { diagonals, polynomials } = tables;
+    Ok(Facts { registers, diagonals, groups, polynomials, keys, peak_register_bytes })
+}
+
+/// Most bytes of the registers that are live at once, each from its instruction to its last reader.
+fn peak_register_bytes(plan: &Plan, registers: &BTreeMap<Reg, RegisterFacts>) -> u64 {
+    let bytes = |facts: &RegisterFacts| {
+        let limbs = (u64::from(facts.degree) + 1) * (facts.level as u64 + 1) * facts.ciphertexts as u64;
+        limbs << (plan.parameters.log_n + 3)
+    };
+    let mut freed = vec![0u64; plan.instructions.len()];
+    for facts in registers.values() {
+        freed[facts.last_read] = freed[facts.last_read].saturating_add(bytes(facts));
+    }
+    let (mut live, mut peak) = (0u64, 0u64);
+    for (instruction, freed) in plan.instructions.iter().zip(freed) {
+        live = live.saturating_add(bytes(&registers[&instruction.dst]));
+        peak = peak.max(live);
+        live = live.saturating_sub(freed);
+    }
+    peak
 }
 
 impl Checker<'_> {
@@ -187,8 +223,11 @@ impl Checker<'_> {
         }
     }
 
-    fn input(&self, index: usize) -> Check<RegisterFacts> {
+    fn input(&mut self, index: usize) -> Check<RegisterFacts> {
         let input = self.plan.inputs.get(index).ok_or_else(|| format!("there is no input {index}"))?;
+        if std::mem::replace(&mut self.inputs_seen[index], true) {
+            return Err(format!("input {index} is read twice"));
+        }
         Ok(RegisterFacts {
             level: input.level,
             scale: input.scale.clone(),
@@ -285,6 +324,11 @@ impl Checker<'_> {
             if term.baby == 0 || term.baby > m.diagonal_period() {
                 return Err(format!("{} baby steps at period {}", term.baby, m.diagonal_period()));
             }
+            // Before anything is made of them: a few bytes of program can use a matrix a thousand times.
+            let used = self.tables.diagonals[term.matrix.index()].len();
+            self.diagonals_left = self.diagonals_left.checked_sub(used).ok_or_else(|| {
+                format!("the linear maps use more than {} diagonals together", structure::MAX_DIAGONALS)
+            })?;
             inputs += m.in_ciphertexts;
             if inputs * m.diagonal_period() > structure::MAX_LINEAR_SLOTS {
                 return Err(format!("{inputs} input ciphertexts are too many"));

@@ -3,14 +3,18 @@
 //! A plan comes from elsewhere: from a compiler that may have a bug, over a wire that may be hostile.
 //! Nothing runs before this module has derived, independently of the compiler,
 //!
-//! 1. that the parameters are well formed and as secure as they say ([`check_head`]);
+//! 1. that the parameters are well formed and as secure as they say, and that the keys asked for exist
+//!    ([`check_head`]);
 //! 2. that layouts, matrices, vectors, polynomials and weights are sound: no row, column or weight index
 //!    leaves its table, nothing is infinite or not a number;
 //! 3. level, exact scale, degree (2 for a product before relinearisation), number of ciphertexts and
 //!    period of every register, each written once and before it is read;
 //! 4. that operands agree where they must, and that stated scales are met exactly;
 //! 5. every key that is used, at which level, against the key manifest;
-//! 6. that each output comes out once, at the level and scale that the client will assume.
+//! 6. that each input is read at most once and each output comes out once, at the level and scale that the
+//!    client will assume;
+//! 7. that the work of this derivation, the tables that it makes and the registers of a run stay below
+//!    the limits of [`crate::structure`].
 //!
 //! The result, [`Facts`], is what a runtime demands: an unverified plan cannot be run.
 
@@ -21,7 +25,7 @@ mod tables;
 pub use parameters::check_head;
 
 use crate::linear::LinearGroup;
-use crate::{Diagonals, KeyManifest, MatrixId, Plan, PolyId, Reg, structure};
+use crate::{Diagonals, KeyManifest, MatrixId, Plan, PolyId, Reg};
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_math::scale::Scale;
 use std::collections::BTreeMap;
@@ -100,9 +104,15 @@ pub struct Facts {
     groups: BTreeMap<usize, Vec<LinearGroup>>,
     polynomials: Vec<ChebyshevPlan>,
     keys: KeyManifest,
+    peak_register_bytes: u64,
 }
 
 impl Facts {
+    /// Most bytes that the ciphertexts of live registers have at once.
+    pub fn peak_register_bytes(&self) -> u64 {
+        self.peak_register_bytes
+    }
+
     /// Facts of a register; `None` for one that is never written.
     pub fn register(&self, reg: Reg) -> Option<&RegisterFacts> {
         self.registers.get(&reg)
@@ -146,7 +156,11 @@ impl Facts {
 /// # Errors
 /// The first rule that is broken, with its place.
 pub fn derive(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
-    check_head(&plan.parameters, &plan.inputs, &plan.outputs, insecure)?;
+    derive_with(plan, &KeyManifest::default(), insecure)
+}
+
+fn derive_with(plan: &Plan, keys: &KeyManifest, insecure: Insecure) -> Result<Facts, VerifyError> {
+    check_head(&plan.parameters, keys, &plan.inputs, &plan.outputs, insecure)?;
     let tables = tables::check(plan)?;
     instructions::check(plan, tables)
 }
@@ -156,8 +170,7 @@ pub fn derive(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
 /// # Errors
 /// The first rule that is broken, with its place.
 pub fn verify(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
-    let facts = derive(plan, insecure)?;
-    parameters::check_manifest(&plan.parameters, &plan.keys)?;
+    let facts = derive_with(plan, &plan.keys, insecure)?;
     let bad = |problem| Err(VerifyError::Keys(problem));
     if let Some(need) = facts.keys.relin
         && plan.keys.relin.is_none_or(|have| have < need)
@@ -234,17 +247,4 @@ fn check_scale(q: &[u64], level: usize, scale: &Scale) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Most instructions are bounded so that register tables are.
-fn check_length(plan: &Plan) -> Result<(), VerifyError> {
-    let length = plan.instructions.len();
-    if length <= structure::MAX_INSTRUCTIONS {
-        return Ok(());
-    }
-    Err(VerifyError::Entry {
-        what: "program",
-        index: 0,
-        problem: format!("{length} instructions, at most {}", structure::MAX_INSTRUCTIONS),
-    })
 }

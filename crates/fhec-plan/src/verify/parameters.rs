@@ -6,26 +6,37 @@ use crate::{Input, KeyManifest, Layout, Output, Parameters, Postprocess};
 use fhec_math::scale::Scale;
 use fhec_math::{is_prime, log2_product, max_log_qp};
 
-/// Checks parameters, inputs and outputs, as a client does before it makes keys or encrypts.
+/// Checks parameters, key manifest, inputs and outputs, as a client does before it makes keys or encrypts.
 ///
 /// # Errors
 /// The first rule that is broken.
 pub fn check_head(
     parameters: &Parameters,
+    keys: &KeyManifest,
     inputs: &[Input],
     outputs: &[Output],
     insecure: Insecure,
 ) -> Result<(), VerifyError> {
     check_parameters(parameters, insecure).map_err(VerifyError::Parameters)?;
+    check_manifest(parameters, keys)?;
     let entry =
         |what, index, result: Result<(), String>| result.map_err(|problem| VerifyError::Entry { what, index, problem });
+    structure::check_ports(inputs.iter().map(|i| &i.layout).chain(outputs.iter().map(|o| &o.layout)))
+        .map_err(|e| VerifyError::Parameters(format!("inputs and outputs: {e}")))?;
     for (i, input) in inputs.iter().enumerate() {
         entry("input", i, check_input(parameters, input))?;
+        entry("input", i, unused(&input.name, inputs[..i].iter().map(|o| &o.name)))?;
     }
     for (i, output) in outputs.iter().enumerate() {
         entry("output", i, check_output(parameters, output))?;
+        entry("output", i, unused(&output.name, outputs[..i].iter().map(|o| &o.name)))?;
     }
     Ok(())
+}
+
+/// Ciphertexts of a bundle are told apart by name.
+fn unused<'a>(name: &str, mut before: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    if before.any(|other| other == name) { Err(format!("the name {name:?} is there twice")) } else { Ok(()) }
 }
 
 fn check_parameters(p: &Parameters, insecure: Insecure) -> Result<(), String> {
@@ -83,7 +94,7 @@ fn check_digits(p: &Parameters) -> Result<(), String> {
 }
 
 /// Elements and levels of a key manifest exist.
-pub(super) fn check_manifest(p: &Parameters, keys: &KeyManifest) -> Result<(), VerifyError> {
+fn check_manifest(p: &Parameters, keys: &KeyManifest) -> Result<(), VerifyError> {
     let bad = |problem| Err(VerifyError::Keys(problem));
     let two_n = 2u64 << p.log_n;
     for (&element, &level) in &keys.galois {

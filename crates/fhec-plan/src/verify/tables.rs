@@ -1,7 +1,7 @@
 //! Weights, matrices, vectors and polynomials.
 
-use super::{VerifyError, check_length};
-use crate::structure::{self, check_matrix, check_vector, max_runs};
+use super::VerifyError;
+use crate::structure::{self, Budget, check_count, check_matrix, check_vector, points_up_to};
 use crate::{Diagonals, Matrix, Nest, Plan, TensorId, Vector};
 use fhec_math::chebyshev::ChebyshevPlan;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(super) struct Tables {
 
 /// Checks all tables of `plan`.
 pub(super) fn check(plan: &Plan) -> Result<Tables, VerifyError> {
-    check_length(plan)?;
+    check_counts(plan).map_err(|e| entry("program", 0, e))?;
     for i in 0..plan.weights.tensors().len() {
         let finite = plan.weights.values(TensorId(i as u32)).iter().all(|v| v.is_finite());
         if !finite {
@@ -22,11 +22,15 @@ pub(super) fn check(plan: &Plan) -> Result<Tables, VerifyError> {
         }
     }
     let mut diagonals = Vec::with_capacity(plan.matrices.len());
-    let mut runs_left = max_runs(plan.weights.tensors().iter().map(|t| t.len).sum());
+    let mut budget = Budget::justified(plan.weights.tensors().iter().map(|t| t.len).sum());
     for (i, matrix) in plan.matrices.iter().enumerate() {
-        let found = matrix_diagonals(plan, matrix, runs_left).map_err(|e| entry("matrix", i, e))?;
-        runs_left = runs_left.saturating_sub(found.runs());
+        let found = matrix_diagonals(plan, matrix, &mut budget).map_err(|e| entry("matrix", i, e))?;
         diagonals.push(Arc::new(found));
+    }
+    let mut points = structure::MAX_VECTOR_POINTS;
+    for (i, nest) in plan.vectors.iter().enumerate().flat_map(|(i, v)| v.nests.iter().map(move |n| (i, n))) {
+        let more = || format!("more than {} points in all vectors", structure::MAX_VECTOR_POINTS);
+        points -= points_up_to(nest, points).ok_or_else(|| entry("vector", i, more()))?;
     }
     for (i, vector) in plan.vectors.iter().enumerate() {
         check_values(plan, vector).map_err(|e| entry("vector", i, e))?;
@@ -37,6 +41,20 @@ pub(super) fn check(plan: &Plan) -> Result<Tables, VerifyError> {
         polynomials.push(planned.map_err(|e| entry("polynomial", i, e.to_string()))?);
     }
     Ok(Tables { diagonals, polynomials })
+}
+
+/// Numbers of entries. Decoding holds most of them too; plans need not come from a file.
+fn check_counts(plan: &Plan) -> Result<(), String> {
+    check_count("instructions", plan.instructions.len(), structure::MAX_INSTRUCTIONS)?;
+    check_count("layers", plan.layers.len(), structure::MAX_LAYERS)?;
+    check_count("matrices", plan.matrices.len(), structure::MAX_TABLE)?;
+    check_count("vectors", plan.vectors.len(), structure::MAX_TABLE)?;
+    check_count("weight tensors", plan.weights.tensors().len(), structure::MAX_TABLE)?;
+    check_count("polynomials", plan.polynomials.len(), structure::MAX_POLYNOMIALS)?;
+    let coefficients = plan.polynomials.iter().map(|p| p.chebyshev.len()).sum();
+    check_count("polynomial coefficients", coefficients, structure::MAX_COEFFICIENTS)?;
+    let nests = plan.matrices.iter().map(|m| m.nests.len()).chain(plan.vectors.iter().map(|v| v.nests.len()));
+    check_count("nests", nests.sum(), structure::MAX_NESTS)
 }
 
 fn entry(what: &'static str, index: usize, problem: String) -> VerifyError {
@@ -54,7 +72,7 @@ fn check_nest(plan: &Plan, number: usize, nest: &Nest) -> Result<(), String> {
 }
 
 /// All diagonals of a matrix; every row, column and weight index is checked on the way.
-fn matrix_diagonals(plan: &Plan, matrix: &Matrix, max_runs: usize) -> Result<Diagonals, String> {
+fn matrix_diagonals(plan: &Plan, matrix: &Matrix, budget: &mut Budget) -> Result<Diagonals, String> {
     if matrix.slots != plan.parameters.slots() {
         return Err(format!("{} slots, ciphertexts have {}", matrix.slots, plan.parameters.slots()));
     }
@@ -67,7 +85,7 @@ fn matrix_diagonals(plan: &Plan, matrix: &Matrix, max_runs: usize) -> Result<Dia
     for (number, nest) in matrix.nests.iter().enumerate() {
         check_nest(plan, number, nest)?;
     }
-    Diagonals::checked(matrix, max_runs, |t| plan.weights.len_of(t))
+    Diagonals::checked(matrix, budget, |t| plan.weights.len_of(t))
 }
 
 /// Every point of a vector lies in its ciphertexts and in its weights.

@@ -1,7 +1,7 @@
 //! The head section: conversions between plain types and messages.
 
 use super::message as m;
-use crate::structure::{self, check_layout};
+use crate::structure::{self, check_count, check_layout};
 use crate::{Input, KeyManifest, Layout, LayoutDim, Offsets, Output, Parameters, Postprocess, Preprocess};
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
@@ -243,6 +243,8 @@ pub(super) fn encode(
 
 /// The plain types of the head section.
 pub(super) fn decode(head: m::Head) -> Convert<HeadParts> {
+    check_count("inputs", head.inputs.len(), structure::MAX_PORTS)?;
+    check_count("outputs", head.outputs.len(), structure::MAX_PORTS)?;
     Ok(HeadParts {
         compiler: head.compiler,
         model: head.model,

@@ -5,9 +5,10 @@
 //! numbers that the server borrows from a memory map. The encoding is canonical: a section that decodes
 //! but would be written differently is refused, so the hash of a plan names its contents.
 //!
-//! Reading is safe on hostile input: sections are bounded by the file, tables by their section, and every
-//! extent, offset and count is held against the structural limits before use. What a plan *means* is
-//! checked by [`crate::verify`], which everything that runs a plan demands.
+//! Reading does not trust the file: sections are bounded by it, messages by their section (decoded they take a
+//! small multiple of its bytes), and counts, extents and offsets of the decoded tables are held against
+//! [`crate::structure`]. What a plan *means*, and what working with it takes, is checked by [`crate::verify`],
+//! which everything that runs a plan demands.
 
 mod head;
 mod header;

@@ -2,11 +2,12 @@
 
 use super::head::{Convert, offsets_in, offsets_out, present, scale_in, scale_out, size};
 use super::message as m;
-use crate::structure::{check_matrix, check_vector};
+use crate::structure::{self, check_count, check_matrix, check_vector};
 use crate::{
     Dtype, Guard, Instruction, Layer, LayerId, LinearTerm, Matrix, MatrixId, Nest, NestDim, Op, Plan, PolyId,
     Polynomial, Reg, TensorId, TensorInfo, Vector, VectorId,
 };
+use fhec_math::chebyshev::MAX_DEGREE;
 
 fn nest_out(nest: &Nest) -> m::Nest {
     let dim = |d: &NestDim| m::NestDim {
@@ -209,6 +210,15 @@ fn list<A, B>(what: &str, items: Vec<A>, f: impl Fn(A) -> Convert<B>) -> Convert
 
 /// The plain types of the program section.
 pub(super) fn decode(program: m::Program) -> Convert<ProgramParts> {
+    check_count("instructions", program.instructions.len(), structure::MAX_INSTRUCTIONS)?;
+    check_count("layers", program.layers.len(), structure::MAX_LAYERS)?;
+    check_count("matrices", program.matrices.len(), structure::MAX_TABLE)?;
+    check_count("vectors", program.vectors.len(), structure::MAX_TABLE)?;
+    check_count("weight tensors", program.tensors.len(), structure::MAX_TABLE)?;
+    check_count("polynomials", program.polynomials.len(), structure::MAX_POLYNOMIALS)?;
+    for polynomial in &program.polynomials {
+        check_count("coefficients of a polynomial", polynomial.chebyshev.len(), MAX_DEGREE + 1)?;
+    }
     let tensor = |t: m::Tensor| -> Convert<TensorInfo> {
         let dtype = match t.width {
             4 => Dtype::F32,

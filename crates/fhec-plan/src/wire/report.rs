@@ -2,6 +2,7 @@
 
 use super::head::{Convert, layout_in, layout_out};
 use super::message as m;
+use crate::structure::{self, check_count};
 use crate::{LayerReport, LayerValue, Reg, Report};
 
 /// The message of the report section.
@@ -36,6 +37,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
 
 /// The plain type of the report section.
 pub(super) fn decode(report: m::Report) -> Convert<Report> {
+    check_count("layers", report.layers.len(), structure::MAX_LAYERS)?;
     let value = |v: m::LayerValue| -> Convert<LayerValue> {
         Ok(LayerValue { reg: Reg(v.register), layout: layout_in(v.layout)? })
     };

@@ -1,7 +1,9 @@
 //! The loops of a nest, split into those that leave the diagonal unchanged and those that are enumerated.
 
+use crate::Offsets;
 use crate::matrix::{Matrix, Nest};
-use crate::structure::offset_range;
+use crate::structure::{Budget, offset_range};
+use std::collections::BTreeMap;
 
 /// How a nest's loops are split.
 #[derive(Clone, Debug)]
@@ -17,15 +19,64 @@ pub(super) struct Extent {
     pub(super) weight: (i64, i64),
 }
 
-impl Extent {
-    pub(super) fn of(nest: &Nest, split: &Split, bounds: &[(usize, usize)]) -> Self {
+/// Smallest and largest offset of any index range of one loop, in constant time.
+enum Ranges<'a> {
+    Stride(&'a Offsets),
+    /// Entry `k`, `i`: over the indices `i .. i + 2^k`.
+    Table(Vec<Vec<(i64, i64)>>),
+}
+
+impl<'a> Ranges<'a> {
+    fn of(offsets: &'a Offsets) -> Self {
+        let Offsets::Table(table) = offsets else { return Ranges::Stride(offsets) };
+        let mut rows = vec![table.iter().map(|&v| (v, v)).collect::<Vec<_>>()];
+        for k in 0.. {
+            let (before, width) = (&rows[k], 1 << k);
+            if 2 * width > table.len() {
+                break;
+            }
+            let pairs = before.iter().zip(&before[width..]);
+            rows.push(pairs.map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))).collect());
+        }
+        Ranges::Table(rows)
+    }
+
+    /// Over the indices `lo..hi`, which must not be empty.
+    fn range(&self, lo: usize, hi: usize) -> (i64, i64) {
+        match self {
+            Ranges::Stride(offsets) => offset_range(offsets, lo, hi),
+            Ranges::Table(rows) => {
+                let k = (hi - lo).ilog2() as usize;
+                let (a, b) = (rows[k][lo], rows[k][hi - (1 << k)]);
+                (a.0.min(b.0), a.1.max(b.1))
+            }
+        }
+    }
+}
+
+/// Computes [`Extent`]s for the boxes of one nest.
+pub(super) struct Extents<'a> {
+    nest: &'a Nest,
+    /// Rows and weights of every parallel loop, by loop.
+    ranges: BTreeMap<usize, [Ranges<'a>; 2]>,
+}
+
+impl<'a> Extents<'a> {
+    pub(super) fn new(nest: &'a Nest, split: &Split) -> Self {
+        let ranges = |&d: &usize| (d, [Ranges::of(&nest.dims[d].row), Ranges::of(&nest.dims[d].weight)]);
+        Extents { nest, ranges: split.parallel.iter().map(ranges).collect() }
+    }
+
+    pub(super) fn of(&self, split: &Split, bounds: &[(usize, usize)]) -> Extent {
         let mut extent = Extent { step: (0, 0), weight: (0, 0) };
-        for (&d, &(lo, hi)) in split.parallel.iter().zip(bounds) {
-            let dim = &nest.dims[d];
-            for (offsets, sum) in [(&dim.row, &mut extent.step), (&dim.weight, &mut extent.weight)] {
-                let (a, b) = offset_range(offsets, lo, hi);
-                sum.0 += a - offsets.at(lo);
-                sum.1 += b - offsets.at(lo);
+        for (d, &(lo, hi)) in split.parallel.iter().zip(bounds) {
+            let dim = &self.nest.dims[*d];
+            let [row, weight] = &self.ranges[d];
+            let sums = [(row, dim.row.at(lo), &mut extent.step), (weight, dim.weight.at(lo), &mut extent.weight)];
+            for (ranges, first, sum) in sums {
+                let (a, b) = ranges.range(lo, hi);
+                sum.0 += a - first;
+                sum.1 += b - first;
             }
         }
         extent
@@ -33,8 +84,9 @@ impl Extent {
 }
 
 /// Loops whose row and column steps agree, as far as no guard joins two of them and none of their
-/// points crosses from one ciphertext to the next.
-pub(super) fn split(matrix: &Matrix, nest: &Nest, max_runs: usize) -> Result<Split, String> {
+/// points crosses from one ciphertext to the next. Takes the combinations that this and the enumeration after
+/// it try from `budget`.
+pub(super) fn split(matrix: &Matrix, nest: &Nest, budget: &mut Budget) -> Result<Split, String> {
     let mut split = Split {
         parallel: (0..nest.dims.len())
             .filter(|&d| {
@@ -51,36 +103,34 @@ pub(super) fn split(matrix: &Matrix, nest: &Nest, max_runs: usize) -> Result<Spl
             split.parallel.retain(|&d| Some(d) != shortest);
         }
     }
-    let affordable = |split: &Split| {
+    let tries = |split: &Split| {
         let outer = (0..nest.dims.len()).filter(|d| !split.parallel.contains(d));
-        let runs = outer.fold(1usize, |n, d| n.saturating_mul(nest.dims[d].extent));
-        if runs <= max_runs {
-            Ok(())
-        } else {
-            Err(format!("{runs} runs to enumerate, at most {max_runs} are justified"))
-        }
+        outer.fold(1usize, |n, d| n.saturating_mul(nest.dims[d].extent))
     };
-    affordable(&split)?;
+    // Once to enumerate, and once for each look at what crosses.
+    budget.try_runs(tries(&split))?;
     if matrix.in_ciphertexts.max(matrix.out_ciphertexts) > 1 {
-        while !split.parallel.is_empty() && crosses(matrix, nest, &split) {
+        budget.try_runs(tries(&split))?;
+        let extents = Extents::new(nest, &split);
+        while !split.parallel.is_empty() && crosses(matrix, nest, &extents, &split) {
             let reach = |d: usize| {
                 let (lo, hi) = offset_range(&nest.dims[d].row, 0, nest.dims[d].extent);
                 hi - lo
             };
             let furthest = split.parallel.iter().copied().max_by_key(|&d| reach(d));
             split.parallel.retain(|&d| Some(d) != furthest);
-            affordable(&split)?;
+            budget.try_runs(tries(&split).saturating_mul(2))?;
         }
     }
     Ok(split)
 }
 
 /// True when the parallel loops of some run leave the ciphertext in which the run begins.
-fn crosses(matrix: &Matrix, nest: &Nest, split: &Split) -> bool {
+fn crosses(matrix: &Matrix, nest: &Nest, extents: &Extents, split: &Split) -> bool {
     let slots = matrix.slots as i64;
     let mut crosses = false;
     enumerate(nest, split, |row, col, _, bounds| {
-        let (lo, hi) = Extent::of(nest, split, bounds).step;
+        let (lo, hi) = extents.of(split, bounds).step;
         let leaves = |at: i64| at.rem_euclid(slots) + lo < 0 || at.rem_euclid(slots) + hi >= slots;
         crosses |= leaves(row) || leaves(col);
     });
@@ -220,6 +270,19 @@ pub(super) fn walk(nest: &Nest, split: &Split, bounds: &[(usize, usize)], mut f:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_of_tables_agree_with_looking_at_every_entry() {
+        for len in [1usize, 2, 3, 7, 8, 13] {
+            let table = Offsets::Table((0..len as i64).map(|i| i * i * 7 % 11 - 5).collect());
+            let ranges = Ranges::of(&table);
+            for lo in 0..len {
+                for hi in lo + 1..=len {
+                    assert_eq!(ranges.range(lo, hi), offset_range(&table, lo, hi), "{len}: {lo}..{hi}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn narrow_agrees_with_trying_every_index() {
