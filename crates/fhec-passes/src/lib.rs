@@ -46,4 +46,5 @@ pub mod sensitivity;
 pub mod shape;
 pub mod stage;
 
+pub use parameters::Goal;
 pub use pipeline::{CompileError, Compiled, Options, compile, compile_watched};

@@ -4,7 +4,7 @@
 //! digits the chain can be split. For each, the smallest primes are sought with which the noise model promises the asked precision, within the security table. The
 //! free quantities are the size `b` of the chain's primes, the amplitude of inner values (scale times bound; it may
 //! exceed `b`, because high levels have room), and the amplitude of the outputs, which decides `q_0`. Of all candidates
-//! the one with the least predicted time wins, loading its keys included, then the one with the smallest modulus.
+//! the one with the least predicted time ([`Goal`]) wins, then the one with the smallest modulus.
 
 use crate::cost::CostTable;
 use crate::levels::Placed;
@@ -33,9 +33,21 @@ pub const PRIME_MARGIN: u32 = 9;
 /// Smallest outer amplitude tried.
 const MIN_AMPLITUDE: f64 = 8.0;
 
+/// What is to be least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// The time of a process that evaluates one input: keys are loaded and weights are encoded.
+    #[default]
+    Latency,
+    /// The time for each of many inputs: keys and encoded weights are there already.
+    Throughput,
+}
+
 /// What the parameters have to fulfil.
 #[derive(Clone, Copy, Debug)]
 pub struct Demands {
+    /// What is to be least.
+    pub goal: Goal,
     /// Security level.
     pub security: SecurityLevel,
     /// Precision of the worst output, in bits of its range (predicted standard deviation).
@@ -131,7 +143,7 @@ pub fn select(
             unfit = worse(unfit, Unfit::Memory(cost.fixed));
             continue;
         }
-        let (seconds, size) = (cost.seconds() + cost.load(table), point.shape.log2_qp());
+        let (seconds, size) = (cost.objective(demands.goal, table), point.shape.log2_qp());
         let better = best.as_ref().is_none_or(|(s, q, ..)| seconds < s * 0.999 || (seconds <= *s && size < *q));
         if better {
             best = Some((seconds, size, point, cost));

@@ -11,7 +11,7 @@ use crate::fold_batch_norm::fold_batch_norm;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
 use crate::merge_linear::merge_linear;
-use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
+use crate::parameters::{Demands, Goal, PRIME_MARGIN, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
 use crate::refuse::refuse_unsupported;
 use crate::report::Context;
@@ -44,6 +44,8 @@ pub struct Options {
     pub input_range: Option<Range>,
     /// How the client turns pictures into tensors, per input.
     pub preprocess: Vec<Option<Preprocess>>,
+    /// What is to be least.
+    pub goal: Goal,
     /// How good approximated activations have to be.
     pub approximate: ApproximateOptions,
     /// Prices of operations.
@@ -60,6 +62,7 @@ impl Default for Options {
             samples: Vec::new(),
             input_range: None,
             preprocess: Vec::new(),
+            goal: Goal::default(),
             approximate: ApproximateOptions::default(),
             cost: CostTable::default(),
         }
@@ -187,6 +190,7 @@ pub fn compile_watched(
         security: options.security,
         precision_bits: options.precision_bits,
         memory_budget: options.memory_budget,
+        goal: options.goal,
     };
     let mut reasons = Vec::new();
     let mut best: Option<Choice> = None;
@@ -203,16 +207,10 @@ pub fn compile_watched(
             reasons.push((log_n, Unfit::Security));
             continue;
         }
-        let placed = babies(placed, log_n, options, &mut driver)?;
         let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
-        let stage = Stage::new(placed, &samples)?;
-        match stage.select(log_n, &demands, &options.cost) {
-            Ok((selected, keys)) => {
-                let seconds = selected.price.seconds();
-                if best.as_ref().is_none_or(|b| seconds < b.selected.price.seconds()) {
-                    best = Some(Choice { stage, selected, keys });
-                }
-            }
+        match ring(placed, log_n, &samples, options, &demands, &mut driver)? {
+            Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
+            Ok(_) => {}
             Err(why) => reasons.push((log_n, why)),
         }
         // A larger ring can only pay where it packs values into fewer ciphertexts.
@@ -220,7 +218,7 @@ pub fn compile_watched(
             break;
         }
     }
-    let Some(Choice { stage, selected, keys }) = best else {
+    let Some(Choice { stage, selected, keys, .. }) = best else {
         return Err(CompileError::Parameters { demands, reasons });
     };
     let context = Context {
@@ -238,6 +236,8 @@ struct Choice {
     stage: Stage,
     selected: Selected,
     keys: KeyManifest,
+    /// Seconds by which choices are compared.
+    objective: f64,
 }
 
 /// Passes on the tensor graph.
@@ -297,16 +297,40 @@ fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_
     Ok(Placed { graph, levels })
 }
 
-/// Babies and giants of every map, by what they cost at its level: the last pass, and one that hopeless rings are spared.
-fn babies(placed: Placed, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
-    let shape = Shape::nominal(log_n, placed.top());
-    let prices = options.cost.prices(&shape);
-    let weights = |id: he::ValueId| {
-        let operand = placed.graph.node(id).inputs[0];
-        prices.linear_weights(placed.levels[operand.index()])
-    };
-    let graph = driver.he("plan-bsgs", &placed.graph, |g| plan_bsgs(g, weights))?;
-    Ok(Placed { graph, levels: placed.levels })
+/// Babies and giants of every map, and parameters. Each depends on the other: babies are priced for plausible
+/// parameters first, and once more for those that were selected.
+fn ring(
+    placed: Placed,
+    log_n: u32,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Result<Choice, Unfit>, CompileError> {
+    let mut shape = Shape::nominal(log_n, placed.top());
+    let analysed = Stage::new(placed, samples)?;
+    let mut best: Option<Choice> = None;
+    for pass in ["plan-bsgs", "replan-bsgs"] {
+        let placed = analysed.placed();
+        let prices = options.cost.prices(&shape);
+        let weights = |id: he::ValueId| {
+            let operand = placed.graph.node(id).inputs[0];
+            prices.linear_weights(placed.levels[operand.index()])
+        };
+        let stage = analysed.with_babies(driver.he(pass, &placed.graph, |g| plan_bsgs(g, weights))?);
+        match stage.select(log_n, demands, &options.cost) {
+            Ok((selected, keys)) => {
+                shape = Shape::of(&selected.parameters);
+                let objective = selected.price.objective(options.goal, &options.cost);
+                if best.as_ref().is_none_or(|b| objective < b.objective) {
+                    best = Some(Choice { stage, selected, keys, objective });
+                }
+            }
+            Err(why) if best.is_none() => return Ok(Err(why)),
+            Err(_) => {}
+        }
+    }
+    Ok(best.ok_or(Unfit::Security))
 }
 
 /// Whether a chain of the smallest useful primes fits at all.

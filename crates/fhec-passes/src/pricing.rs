@@ -2,6 +2,7 @@
 
 use crate::cost::{CostTable, Prices};
 use crate::noise::Model;
+use crate::parameters::Goal;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_plan::KeyManifest;
@@ -30,9 +31,12 @@ impl Price {
         self.nodes.iter().sum()
     }
 
-    /// Seconds that loading the keys takes, once for each process.
-    pub fn load(&self, table: &CostTable) -> f64 {
-        self.keys as f64 * table.read_byte * 1e-9
+    /// Seconds that decide between parameters.
+    pub fn objective(&self, goal: Goal, table: &CostTable) -> f64 {
+        match goal {
+            Goal::Latency => self.seconds() + self.keys as f64 * table.read_byte * 1e-9,
+            Goal::Throughput => self.seconds() - self.encode,
+        }
     }
 
     /// Bytes for cached plaintexts under a memory budget; `None` where the rest alone exceeds it.

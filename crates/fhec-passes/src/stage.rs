@@ -16,14 +16,15 @@ use fhec_ir::he::Graph;
 use fhec_ir::he::facts::{FactError, Facts, derive};
 use fhec_ir::nn::InputError;
 use fhec_plan::{KeyManifest, Plan, Preprocess};
+use std::sync::Arc;
 
 /// A graph with levels, and all that selection and emission need to know of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stage {
     placed: Placed,
     symbolic: Symbolic,
-    matrices: Vec<MatrixInfo>,
-    sensitivity: Sensitivity,
+    matrices: Arc<Vec<MatrixInfo>>,
+    sensitivity: Arc<Sensitivity>,
 }
 
 /// A graph with levels and scales, its facts, and its plan.
@@ -47,9 +48,20 @@ impl Stage {
     /// When scales cannot be chosen; [`scales::adapters`] sees to it that they can.
     pub fn new(placed: Placed, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
         let symbolic = scales::solve(&placed).expect("adapters make every sum solvable");
-        let matrices = matrices::analyse(&placed.graph);
-        let sensitivity = sensitivity::analyse(&placed.graph, &matrices, samples)?;
+        let matrices = Arc::new(matrices::analyse(&placed.graph));
+        let sensitivity = Arc::new(sensitivity::analyse(&placed.graph, &matrices, samples)?);
         Ok(Stage { placed, symbolic, matrices, sensitivity })
+    }
+
+    /// The same with other baby-step counts, on which no analysis depends.
+    #[must_use]
+    pub fn with_babies(&self, graph: Graph) -> Self {
+        Stage { placed: Placed { graph, levels: self.placed.levels.clone() }, ..self.clone() }
+    }
+
+    /// The graph with its levels.
+    pub fn placed(&self) -> &Placed {
+        &self.placed
     }
 
     fn model(&self) -> Model<'_> {

@@ -7,7 +7,7 @@ use fhec_ir::nn::Range;
 use fhec_math::security::SecurityLevel;
 use fhec_passes::common_subexpressions::common_subexpressions;
 use fhec_passes::cost::CostTable;
-use fhec_passes::parameters::{Demands, Selected, Unfit};
+use fhec_passes::parameters::{Demands, Goal, Selected, Unfit};
 use fhec_passes::report::Context;
 use fhec_passes::shape::Shape;
 use fhec_passes::stage::{Emitted, Stage, place};
@@ -16,7 +16,7 @@ use fhec_plan::{KeyManifest, Polynomial};
 use graphs::{Builder, mlp};
 
 fn demands(precision_bits: f64) -> Demands {
-    Demands { security: SecurityLevel::Bits128, precision_bits, memory_budget: None }
+    Demands { goal: Goal::Latency, security: SecurityLevel::Bits128, precision_bits, memory_budget: None }
 }
 
 fn select(b: &Builder, log_n: u32, demands: &Demands) -> Result<(Stage, Selected, KeyManifest), Unfit> {
