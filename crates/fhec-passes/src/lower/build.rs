@@ -4,6 +4,7 @@
 use super::value::*;
 use fhec_ir::nn::{self, ConstId, Op, Range, ValueId};
 use fhec_ir::{Diagnostic, Diagnostics, Tensor};
+use fhec_math::chebyshev::clenshaw;
 use fhec_plan::TensorId;
 use std::collections::BTreeMap;
 
@@ -137,8 +138,26 @@ impl Builder<'_> {
             Make::Map(affine) => affine.origin.clone(),
             _ => self.nn.node(v).origin.clone(),
         };
-        self.out.packed.push(Packed { make, shape, range, origin, kind });
+        let blank = self.blank(&make);
+        // Zero never matters for the magnitude, other fillings may.
+        let range = if blank == 0.0 { range } else { Range { lo: range.lo.min(blank), hi: range.hi.max(blank) } };
+        self.out.packed.push(Packed { make, shape, range, blank, origin, kind });
         PackedId(self.out.packed.len() - 1)
+    }
+
+    /// What an operation makes of the slots without an element.
+    fn blank(&self, make: &Make) -> f64 {
+        let of = |p: &PackedId| self.out.get(*p).blank;
+        match make {
+            Make::Input(_) | Make::Map(_) | Make::MulTensor(..) => 0.0,
+            Make::Polynomial { source, chebyshev, .. } => clenshaw(chebyshev, of(source)),
+            Make::Add(a, b) => of(a) + of(b),
+            Make::Sub(a, b) => of(a) - of(b),
+            Make::Mul(a, b) => of(a) * of(b),
+            Make::AddScalar(a, by) => of(a) + by,
+            Make::MulScalar(a, by) => of(a) * by,
+            Make::AddTensor(a, ..) => of(a),
+        }
     }
 
     /// The form `a·x + b` in which a new value `v` is best held: what a following polynomial needs, or
@@ -286,7 +305,18 @@ impl Builder<'_> {
     /// A packed value plus a constant.
     pub(super) fn shifted(&mut self, packed: PackedId, by: f64, v: ValueId) -> PackedId {
         let from = self.out.get(packed).clone();
-        self.pack(Make::AddScalar(packed, by), from.shape, map_range(from.range, 1.0, by), v, "Shift".into())
+        let range = map_range(from.range, 1.0, by);
+        // A scalar also fills the slots without an element, which must not become larger than the others:
+        // polynomials explode there, products may overflow.
+        let filled = from.blank + by;
+        let inside = range.lo <= filled && filled <= range.hi;
+        let make = if inside || filled.abs() <= from.blank.abs() {
+            Make::AddScalar(packed, by)
+        } else {
+            let bias = Bias { tensor: None, factor: by, place: Place::whole(&from.shape) };
+            Make::AddTensor(packed, vec![], bias)
+        };
+        self.pack(make, from.shape, range, v, "Shift".into())
     }
 
     fn outputs(&mut self) {

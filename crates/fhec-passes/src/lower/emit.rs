@@ -29,8 +29,6 @@ pub(crate) fn emit(
         let packed = skeleton.get(id);
         let layout = &choice.layouts[classes.class(id)];
         let value = |p: PackedId| values[p.0];
-        let is_clean = |p: PackedId| graph.node(values[p.0]).layout.clean;
-        let mut clean = packed.make.sharing().into_iter().all(is_clean);
         let (op, inputs) = match &packed.make {
             Make::Input(i) => (Op::Input(*i), vec![]),
             Make::Map(affine) => {
@@ -61,16 +59,12 @@ pub(crate) fn emit(
             }
             Make::Polynomial { source, chebyshev, label } => {
                 let poly = graph.polynomial(Polynomial { chebyshev: chebyshev.clone(), label: label.clone() });
-                clean = false;
                 (Op::Polynomial { poly, out_scale: None }, vec![value(*source)])
             }
             Make::Add(a, b) => (Op::Add, vec![value(*a), value(*b)]),
             Make::Sub(a, b) => (Op::Sub, vec![value(*a), value(*b)]),
             Make::Mul(a, b) => (Op::Mul, vec![value(*a), value(*b)]),
-            Make::AddScalar(a, by) => {
-                clean = false;
-                (Op::AddScalar(*by), vec![value(*a)])
-            }
+            Make::AddScalar(a, by) => (Op::AddScalar(*by), vec![value(*a)]),
             Make::MulScalar(a, by) => (Op::MulScalar { value: *by, scale: None }, vec![value(*a)]),
             Make::AddTensor(a, view, bias) => {
                 let vector = graph.vector(vector(layout, vec![bias_nests(bias, view, layout)]));
@@ -81,7 +75,7 @@ pub(crate) fn emit(
                 (Op::MulVector { vector, scale: None }, vec![value(*a)])
             }
         };
-        let layout = Layout { clean, ..layout.clone() };
+        let layout = Layout { clean: packed.blank == 0.0, ..layout.clone() };
         let (range, origin, kind) = (packed.range, packed.origin.clone(), packed.kind.clone());
         values.push(graph.push(Node { op, inputs, layout, range, origin, kind }));
     }

@@ -14,6 +14,7 @@ pub(crate) mod value;
 use crate::layouts::LinearCost;
 use crate::layouts::choose::{Choice, choose};
 use crate::layouts::classes::Classes;
+use crate::rewrite::Rewriter;
 use fhec_ir::{Diagnostics, he, nn};
 use fhec_plan::{Layout, Nest};
 use value::Skeleton;
@@ -31,7 +32,9 @@ impl Lowering {
     /// # Errors
     /// Every operation that an earlier pass should have replaced or that packing does not know.
     pub fn new(graph: &nn::Graph) -> Result<Self, Diagnostics> {
-        let skeleton = build::build(graph)?;
+        // What no output needs would only widen the choice of layouts.
+        let live = Rewriter::run(graph, |rw, id| rw.keep(id));
+        let skeleton = build::build(&live)?;
         let classes = Classes::of(&skeleton);
         Ok(Lowering { skeleton, classes })
     }

@@ -121,6 +121,14 @@ struct Slide {
     inside: usize,
 }
 
+impl Slide {
+    /// The output pixels, ascending and without gaps, whose input under `tap` is no padding.
+    fn reached(&self, dilation: usize, tap: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = self.start + (tap * dilation) as i64;
+        (0..self.extent).filter(move |&y| (0..self.inside as i64).contains(&(first + y as i64 * self.step)))
+    }
+}
+
 /// Loops `(taps, pixels)` of one axis of a window, or `None` when the input's offsets are no stride.
 fn slides(window: &Window, part: &Place, input: &[Offsets; 3], output: &[Offsets; 3]) -> [Slide; 2] {
     let lead = part.shape.len() - 3;
@@ -169,16 +177,26 @@ fn window_nests(
             for (extent, row, col, weight) in &channels.loops {
                 nest.push(*extent, row.clone(), col.clone(), weight.clone());
             }
+            let mut empty = false;
             let mut tap_loops = [None; 2];
+            let mut first_taps = [0; 2];
             for (d, tap) in [y, x].into_iter().enumerate() {
                 if let (None, Offsets::Stride(s)) = (tap, &slides[d].input) {
+                    // Taps that only ever meet padding would be listed as diagonals.
+                    let reaches = |tap: &usize| slides[d].reached(window.dilations[d], *tap).next().is_some();
+                    let mut taps_used = (0..window.kernel[d]).filter(reaches);
+                    let Some(lo) = taps_used.next() else {
+                        empty = true;
+                        continue;
+                    };
+                    let hi = taps_used.last().unwrap_or(lo);
                     let dilation = window.dilations[d] as i64;
-                    let col = Offsets::Stride(s * dilation);
-                    tap_loops[d] = nest.push(window.kernel[d], ZERO, col, stride(taps[d]));
-                    nest.nest.col += s * slides[d].start;
+                    tap_loops[d] = nest.push(hi - lo + 1, ZERO, Offsets::Stride(s * dilation), stride(taps[d]));
+                    nest.nest.col += s * (slides[d].start + lo as i64 * dilation);
+                    nest.nest.weight += (lo * taps[d]) as i64;
+                    first_taps[d] = lo as i64 * dilation;
                 }
             }
-            let mut empty = false;
             for (d, tap) in [y, x].into_iter().enumerate() {
                 let slide = &slides[d];
                 let dilation = window.dilations[d] as i64;
@@ -190,18 +208,19 @@ fn window_nests(
                             Offsets::Stride(s * slide.step),
                             stride(pixels[d]),
                         );
-                        nest.guard(&[(tap_loops[d], dilation), (pixel, slide.step)], slide.start, slide.inside);
+                        let start = slide.start + first_taps[d];
+                        nest.guard(&[(tap_loops[d], dilation), (pixel, slide.step)], start, slide.inside);
                     }
                     (tap, offsets) => {
                         let tap = tap.unwrap_or(0);
                         let first = slide.start + tap as i64 * dilation;
                         let at = |y: usize| first + y as i64 * slide.step;
-                        let reached: Vec<usize> =
-                            (0..slide.extent).filter(|&y| (0..slide.inside as i64).contains(&at(y))).collect();
-                        let (Some(&lo), Some(&hi)) = (reached.first(), reached.last()) else {
+                        let mut reached = slide.reached(window.dilations[d], tap);
+                        let Some(lo) = reached.next() else {
                             empty = true;
                             continue;
                         };
+                        let hi = reached.last().unwrap_or(lo);
                         let table =
                             |f: &dyn Fn(usize) -> i64| Offsets::from_table((lo..=hi).map(|y| f(y) - f(lo)).collect());
                         nest.nest.row += slide.out.at(lo);

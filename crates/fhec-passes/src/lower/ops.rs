@@ -169,6 +169,9 @@ impl Builder<'_> {
                 let plain = (a.mul == b.mul) == (sign > 0.0);
                 let make = if plain { Make::Add(a.packed, b.packed) } else { Make::Sub(a.packed, b.packed) };
                 let range = map_range(self.range(v), 1.0 / a.mul, -(a.add + sign * b.add) / a.mul);
+                let (x, y) = (self.out.get(a.packed).range, self.out.get(b.packed).range);
+                let y = map_range(y, if plain { 1.0 } else { -1.0 }, 0.0);
+                let range = with_hidden(&a.view, range, Range { lo: x.lo + y.lo, hi: x.hi + y.hi });
                 let shape = self.out.get(a.packed).shape.clone();
                 let packed = self.pack(make, shape, range, v, node.op.name().into());
                 let operand = Operand { packed, view: a.view.clone(), mul: a.mul, add: a.add + sign * b.add };
@@ -211,8 +214,10 @@ impl Builder<'_> {
         }
         let [a, b] = operands;
         let (pa, ma) = self.settled(&a, v);
-        let (pb, mb) = if (b.packed, b.add) == (a.packed, a.add) { (pa, ma) } else { self.settled(&b, v) };
+        let (pb, mb) =
+            if (b.packed, b.mul, b.add) == (a.packed, a.mul, a.add) { (pa, ma) } else { self.settled(&b, v) };
         let range = map_range(self.range(v), 1.0 / (ma * mb), 0.0);
+        let range = with_hidden(&a.view, range, product_range(self.out.get(pa).range, self.out.get(pb).range));
         let packed = self.pack(Make::Mul(pa, pb), self.out.get(pa).shape.clone(), range, v, "Mul".into());
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, view: a.view, mul: ma * mb, add: 0.0 }))
     }
@@ -256,6 +261,7 @@ impl Builder<'_> {
         let tensor = Some((self.tensor(c), constant.shape().to_vec()));
         let bias = Bias { tensor, factor: 1.0 / operand.mul, place: Place::whole(&node.shape) };
         let range = map_range(self.range(v), 1.0 / operand.mul, -operand.add / operand.mul);
+        let range = with_hidden(&operand.view, range, self.out.get(operand.packed).range);
         let make = Make::AddTensor(operand.packed, operand.view.clone(), bias);
         let packed = self.pack(make, self.out.get(operand.packed).shape.clone(), range, v, "AddConst".into());
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, ..operand }))
@@ -291,6 +297,7 @@ impl Builder<'_> {
         let tensor = Some((self.tensor(c), constant.shape().to_vec()));
         let bias = Bias { tensor, factor: 1.0, place: Place::whole(&node.shape) };
         let range = map_range(self.range(v), 1.0 / mul, 0.0);
+        let range = with_hidden(&operand.view, range, Range { lo: 0.0, hi: 0.0 });
         let make = Make::MulTensor(from, operand.view.clone(), bias);
         let packed = self.pack(make, self.out.get(from).shape.clone(), range, v, "MulConst".into());
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, view: operand.view, mul, add: 0.0 }))
@@ -446,12 +453,7 @@ impl Builder<'_> {
         let high = n.next_power_of_two() / 2;
         let a = self.power_of(v, high, made);
         let b = self.power_of(v, n - high, made);
-        let [x, y] = [a, b].map(|p| self.out.get(p).range);
-        let corners = [x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi];
-        let mut range = Range {
-            lo: corners.iter().copied().fold(f64::INFINITY, f64::min),
-            hi: corners.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        };
+        let mut range = product_range(self.out.get(a).range, self.out.get(b).range);
         if n.is_multiple_of(2) {
             range.lo = range.lo.max(0.0);
         }
@@ -470,6 +472,25 @@ impl Builder<'_> {
             parts = Parts::single(&self.nn.node(v).shape, operand);
         }
         let (a, b) = normalising(interval);
+        let explodes = |operand: &Operand| {
+            let packed = self.out.get(operand.packed);
+            let all = map_range(packed.range, a * operand.mul, a * operand.add + b);
+            let hidden = hides(&operand.view) && (all.lo < -1.0 || all.hi > 1.0);
+            // A shift may leave the blank slots as they are.
+            let (scaled, shifted) = (a * operand.mul * packed.blank, a * operand.add + b);
+            hidden || (scaled.abs() > 1.0 && (scaled + shifted).abs() > 1.0)
+        };
+        if parts.parts.iter().any(|(_, operand)| explodes(operand)) {
+            // Slots without an element, and elements that a slice hides, are still there, and polynomials
+            // explode outside of their interval. A copy has zeros there.
+            let mut affine = self.copied(source, &parts);
+            affine.scale(a);
+            affine.shift(b);
+            let (shape, kind) = (affine.shape.clone(), affine.kind.clone());
+            let range = map_range(self.range(source), a, b);
+            let packed = self.pack(Make::Map(affine), shape.clone(), range, source, kind);
+            parts = Parts::single(&shape, Operand { packed, view: vec![], mul: 1.0 / a, add: -b / a });
+        }
         let (c, d) = self.wanted(v);
         let mut coefficients: Vec<f64> = chebyshev.iter().map(|k| c * k).collect();
         if let Some(first) = coefficients.first_mut() {
@@ -487,11 +508,31 @@ impl Builder<'_> {
             if shift.abs() > 1e-13 {
                 from = self.shifted(from, shift, v);
             }
+            let most = coefficients.iter().map(|c| c.abs()).sum::<f64>();
+            let range = with_hidden(&operand.view, range, Range { lo: -most, hi: most });
             let make = Make::Polynomial { source: from, chebyshev: coefficients.clone(), label: label.to_string() };
             let packed = self.pack(make, shape, range, v, label.to_string());
             *operand = Operand { packed, view: operand.view.clone(), mul: 1.0 / c, add: -d / c };
         }
         Lowered::Parts(parts)
+    }
+}
+
+/// True when a view leaves elements out, which then live on unseen beside the others.
+fn hides(view: &View) -> bool {
+    view.iter().any(|step| matches!(step, ViewStep::Slice { .. }))
+}
+
+/// The range of all elements, when `seen` is that of the viewed ones and `all` bounds every one.
+fn with_hidden(view: &View, seen: Range, all: Range) -> Range {
+    if hides(view) { Range { lo: seen.lo.min(all.lo), hi: seen.hi.max(all.hi) } } else { seen }
+}
+
+fn product_range(x: Range, y: Range) -> Range {
+    let corners = [x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi];
+    Range {
+        lo: corners.iter().copied().fold(f64::INFINITY, f64::min),
+        hi: corners.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     }
 }
 

@@ -227,8 +227,10 @@ pub(crate) struct Packed {
     pub(crate) make: Make,
     /// Shape of the tensor that its layout numbers.
     pub(crate) shape: Vec<usize>,
-    /// Bound on the slot values.
+    /// Bound on the slot values, those without an element included.
     pub(crate) range: Range,
+    /// What the slots without an element hold, all the same.
+    pub(crate) blank: f64,
     pub(crate) origin: Origin,
     pub(crate) kind: String,
 }
