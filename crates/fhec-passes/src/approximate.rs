@@ -15,6 +15,9 @@ const DEGREES: [usize; 6] = [3, 7, 15, 31, 63, 127];
 /// Weight of the parts of the interval where calibration saw nothing, relative to the densest part.
 const FLOOR: f64 = 0.01;
 
+/// Rounds of widening intervals before the search gives up.
+const WIDENINGS: usize = 6;
+
 /// Samples that the degree search runs; enough to tell degrees apart.
 const SEARCH_SAMPLES: usize = 48;
 
@@ -64,11 +67,45 @@ pub struct Approximated {
     pub notes: Vec<String>,
 }
 
+/// Why activations cannot be approximated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApproximateError {
+    /// A sample does not fit the model.
+    Input(InputError),
+    /// The values leave the intervals of their polynomials on the calibration data, however wide those are made:
+    /// the result would be silently wrong.
+    Unbounded,
+}
+
+impl From<InputError> for ApproximateError {
+    fn from(e: InputError) -> Self {
+        ApproximateError::Input(e)
+    }
+}
+
+impl std::fmt::Display for ApproximateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ApproximateError::Input(e) => e.fmt(f),
+            ApproximateError::Unbounded => f.write_str(
+                "the activations cannot be approximated: with polynomials, values leave every interval that they are \
+                 fitted on; ask for a smaller approximation error",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ApproximateError {}
+
 /// Replaces every activation that is not a power by a polynomial. `graph` must have ranges.
 ///
 /// # Errors
-/// When a sample does not fit the model's inputs.
-pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> Result<Approximated, InputError> {
+/// When a sample does not fit the model's inputs, or no polynomials keep every layer in its interval.
+pub fn approximate(
+    graph: &Graph,
+    samples: &Samples,
+    options: &ApproximateOptions,
+) -> Result<Approximated, ApproximateError> {
     let targets: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
     if targets.is_empty() {
         let graph = graph.clone();
@@ -81,8 +118,8 @@ pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOption
     let search = Search::new(graph, &samples[..samples.len().min(SEARCH_SAMPLES)])?;
     let mut notes = Vec::new();
     // Earlier polynomials shift what later layers see: where a value leaves its interval, widen and
-    // search again.
-    for _ in 0..3 {
+    // search again. Every round adds the margin, so few are needed.
+    for _ in 0..WIDENINGS {
         let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
         let (polynomial, approximations) = Fits::new(graph, &intervals).replace(&degrees);
         let seen = observed_ranges(&polynomial, samples)?;
@@ -109,11 +146,7 @@ pub fn approximate(graph: &Graph, samples: &Samples, options: &ApproximateOption
             return Ok(Approximated { graph, approximations, output_error: error, notes });
         }
     }
-    notes.push("some activations leave their polynomial's interval on the calibration data".into());
-    let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
-    let (polynomial, approximations) = Fits::new(graph, &intervals).replace(&degrees);
-    let graph = calibrate(&polynomial, samples)?;
-    Ok(Approximated { graph, approximations, output_error: error, notes })
+    Err(ApproximateError::Unbounded)
 }
 
 /// Without samples: even weight on the interval, degree by the largest error.

@@ -6,16 +6,22 @@
 use fhec_ir::nn::{Graph, Node, Op, Range};
 use fhec_math::chebyshev::clenshaw;
 
-/// Sets the range of every value, given the range of the model's inputs.
+/// Sets the range of every value, given the one range of all the model's inputs.
 pub fn bound_ranges(graph: &Graph, input: Range) -> Graph {
     let mut out = graph.clone();
     for id in graph.ids() {
         let node = graph.node(id);
         let operands: Vec<Range> =
             node.inputs.iter().map(|v| out.node(*v).range.expect("operands come before users")).collect();
-        out.nodes[id.index()].range = Some(bound(graph, node, &operands, input));
+        out.nodes[id.index()].range = Some(with_width(bound(graph, node, &operands, input)));
     }
     out
+}
+
+/// A range of some width, whatever the values: a polynomial needs an interval to be fitted on.
+fn with_width(r: Range) -> Range {
+    let least = 1e-6 * (1.0 + r.hi.abs().max(r.lo.abs()));
+    if r.hi - r.lo >= least { r } else { Range { lo: r.lo - least, hi: r.hi + least } }
 }
 
 fn bound(graph: &Graph, node: &Node, x: &[Range], input: Range) -> Range {

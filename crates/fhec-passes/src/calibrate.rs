@@ -5,9 +5,10 @@ use fhec_ir::Tensor;
 use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Range};
 use rayon::prelude::*;
 
-/// How far beyond the sampled values a range reaches, as a part of its width on either side: other
-/// inputs will go further than the samples did, and a polynomial is worthless outside its interval.
-pub const MARGIN: f64 = 0.2;
+/// How far beyond the sampled values a range reaches on either side, as a part of the largest magnitude or of half
+/// the width, whichever is more: other inputs will go further than the samples did, and a polynomial is worthless
+/// outside its interval. Over the bundled models, the test set goes up to 1.36 times as far as 128 samples.
+pub const MARGIN: f64 = 0.4;
 
 /// Bins of a value's histogram.
 const BINS: usize = 64;
@@ -53,11 +54,14 @@ pub(crate) fn observed_ranges(graph: &Graph, samples: &Samples) -> Result<Vec<Ra
     Ok(summarise(graph, samples)?.into_iter().map(|s| s.range).collect())
 }
 
-/// A range with the calibration margin.
+/// A range with the calibration margin. Ends at zero stay there: what never went below zero is most likely a ReLU
+/// or a square, or a sum of them.
 pub(crate) fn widen(r: Range) -> Range {
+    let reach = |end: f64| MARGIN * end.abs().max((r.hi - r.lo) / 2.0);
+    let (below, above) = if r.lo == 0.0 { (0.0, reach(r.hi)) } else { (reach(r.lo), reach(r.hi)) };
     // A constant value still needs an interval of some width.
-    let by = ((r.hi - r.lo) * MARGIN).max(1e-6 * r.hi.abs().max(r.lo.abs())).max(1e-9);
-    Range { lo: r.lo - by, hi: r.hi + by }
+    let least = 1e-6 * (1.0 + r.hi.abs().max(r.lo.abs()));
+    Range { lo: r.lo - below.max(least), hi: r.hi + above.max(least) }
 }
 
 fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {

@@ -1,6 +1,6 @@
 //! The pipeline: which passes run, in which order, and the choice of the ring degree.
 
-use crate::approximate::{ApproximateOptions, Approximated, approximate};
+use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, approximate};
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate;
 use crate::canonicalise::canonicalise;
@@ -89,6 +89,8 @@ pub enum CompileError {
     Model(Diagnostics),
     /// A sample does not fit the model.
     Sample(InputError),
+    /// No polynomials keep the values in their intervals.
+    Unbounded(ApproximateError),
     /// Neither samples nor an input range.
     NoRange,
     /// No ring degree has parameters: per log2 of the degree, why.
@@ -116,6 +118,15 @@ impl From<Diagnostics> for CompileError {
     }
 }
 
+impl From<ApproximateError> for CompileError {
+    fn from(e: ApproximateError) -> Self {
+        match e {
+            ApproximateError::Input(e) => CompileError::Sample(e),
+            ApproximateError::Unbounded => CompileError::Unbounded(e),
+        }
+    }
+}
+
 impl From<InputError> for CompileError {
     fn from(e: InputError) -> Self {
         CompileError::Sample(e)
@@ -127,6 +138,7 @@ impl fmt::Display for CompileError {
         match self {
             CompileError::Model(d) => write!(f, "the model cannot be compiled:\n{d}"),
             CompileError::Sample(e) => write!(f, "calibration data: {e}"),
+            CompileError::Unbounded(e) => e.fmt(f),
             CompileError::NoRange => {
                 f.write_str("the range of the inputs is unknown: give calibration data, or declare the range")
             }
