@@ -25,6 +25,7 @@ mod apply;
 mod babies;
 mod fold;
 mod giants;
+mod packed;
 mod products;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use crate::plaintext::QpPlaintext;
 
 pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, DiagonalIndex};
 pub use fold::rotate_and_sum;
+pub use packed::PackedDiagonals;
 
 /// Where a linear map takes its diagonals from, one at a time and each once per application, so that a source may
 /// encode on demand.
@@ -53,10 +55,21 @@ pub trait DiagonalSource: Sync {
     /// Whatever keeps the source from encoding it.
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>>;
 
-    /// Whether all plaintexts are in memory anyway, so that asking for all of them at once costs nothing. That is the
-    /// fastest way: babies are then made where they are used and never stored.
+    /// Bytes of the largest plaintext ([`QpPlaintext::bytes`]) that [`plaintext`](Self::plaintext) hands out, where the
+    /// source knows; otherwise they count as not compressed. They need not be equal: a diagonal of zeros has period 1.
+    fn plaintext_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether all plaintexts are in memory anyway, so that asking for all of them at once costs nothing. That is
+    /// faster: babies are then made where they are used and never stored.
     fn resident(&self) -> bool {
         false
+    }
+
+    /// All diagonals in the fastest form, where the source keeps them so. Then none is asked for.
+    fn packed(&self) -> Option<&PackedDiagonals> {
+        None
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fhec_ckks::linear::{
     BsgsPlan, BsgsWeights, DiagonalId, DiagonalIndex, DiagonalSource, Hoisting, LinearMap, LinearOptions,
-    rotate_and_sum,
+    PackedDiagonals, rotate_and_sum,
 };
 use fhec_ckks::plaintext::{Plaintext, QpPlaintext};
 use fhec_ckks::{
@@ -159,6 +159,30 @@ impl DiagonalSource for Source<'_> {
             .collect();
         Ok(Arc::new(self.encoder.encode_qp(&values, self.level, &self.scale)?))
     }
+
+    fn plaintext_bytes(&self) -> Option<usize> {
+        let context = self.encoder.context();
+        Some(2 * self.matrix.p.max(self.matrix.h) * context.qp_limbs(self.level) * 8)
+    }
+}
+
+struct PackedSource {
+    terms: Vec<DiagonalId>,
+    packed: PackedDiagonals,
+}
+
+impl DiagonalSource for PackedSource {
+    fn diagonals(&self) -> &[DiagonalId] {
+        &self.terms
+    }
+
+    fn plaintext(&self, _: usize) -> Result<Arc<QpPlaintext>, CkksError> {
+        unreachable!("packed diagonals are not asked for one by one")
+    }
+
+    fn packed(&self) -> Option<&PackedDiagonals> {
+        Some(&self.packed)
+    }
 }
 
 fn inputs(matrix: &Matrix) -> Vec<Vec<f64>> {
@@ -227,13 +251,45 @@ impl<'a> Case<'a> {
             inputs.iter().map(|v| setup.encrypt(v, self.level, &self.in_scale)).collect();
         let references: Vec<&Ciphertext> = ciphertexts.iter().collect();
         let out = map.apply(&evaluator, &references, &source, &[], &out_scale, &self.options).unwrap();
-        assert_eq!(source.asked.into_inner(), self.plan.products(), "every diagonal is asked for once");
+        assert_eq!(source.asked.load(Ordering::Relaxed), self.plan.products(), "every diagonal is asked for once");
+        self.check_packed(&map, &evaluator, &references, &source, &out_scale, &out);
         assert_eq!(out.len(), self.matrix.out_blocks);
         for c in &out {
             assert_eq!(*c.scale(), out_scale);
             assert_eq!(c.level(), self.level - usize::from(self.options.rescale));
         }
         out.iter().map(|c| rotate_and_sum(&evaluator, c, &steps).unwrap()).collect()
+    }
+
+    /// Packed diagonals give the same result.
+    fn check_packed(
+        &self,
+        map: &LinearMap,
+        evaluator: &Evaluator,
+        inputs: &[&Ciphertext],
+        source: &Source<'_>,
+        out_scale: &Scale,
+        expected: &[Ciphertext],
+    ) {
+        let (context, period) = (&self.setup.context, self.matrix.p.max(self.matrix.h));
+        let packed = PackedDiagonals::new(context, map, source, period, self.options.hoisting);
+        if self.plan.products() == 0 {
+            assert!(matches!(packed, Err(CkksError::Parameters(_))));
+            return;
+        }
+        let packed = PackedSource { terms: source.terms.clone(), packed: packed.unwrap() };
+        let bytes = PackedDiagonals::bytes_of(context, map, self.level, period, self.options.hoisting);
+        assert_eq!(packed.packed.bytes(), bytes);
+        let out = map.apply(evaluator, inputs, &packed, &[], out_scale, &self.options).unwrap();
+        for (a, b) in out.iter().zip(expected) {
+            assert!(a.c0() == b.c0() && a.c1() == b.c1() && a.scale() == b.scale());
+        }
+        if inputs[0].level() > 1 {
+            let low: Vec<Ciphertext> =
+                inputs.iter().map(|c| evaluator.drop_to_level(c, c.level() - 1).unwrap()).collect();
+            let low: Vec<&Ciphertext> = low.iter().collect();
+            assert!(map.apply(evaluator, &low, &packed, &[], out_scale, &self.options).is_err());
+        }
     }
 
     /// Runs on random inputs and asserts the precision.

@@ -1,12 +1,10 @@
 //! Application of a linear map.
 
-use std::sync::Arc;
-
 use fhec_math::Scale;
 use rayon::prelude::*;
 
 use super::giants::Outputs;
-use super::products::Products;
+use super::products::{Diagonals, Products};
 use super::{DiagonalSource, Hoisting, LinearMap, LinearOptions, babies};
 use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
@@ -42,32 +40,38 @@ impl LinearMap {
             context.check_level(OP, level, 1)?;
         }
         let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, options.rescale);
-        let hoisting = self.resolve(context, level, options.hoisting);
+        let packed = source.packed();
+        let hoisting = match packed {
+            Some(packed) => packed.hoisting(),
+            None => self.resolve(context, level, options.hoisting),
+        };
         let limbs = if hoisting == Hoisting::Double { context.qp_limbs(level) } else { level + 1 };
-        // The first plaintext tells how large they are.
-        let first = if self.sums.is_empty() { None } else { Some(source.plaintext(0)?) };
-        let bytes = first.as_ref().map_or(0, |p| p.bytes());
-        let whole = source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
+        let uncompressed = || context.n() * context.qp_limbs(level) * 8;
+        let bytes = source.plaintext_bytes().unwrap_or_else(uncompressed);
+        let whole = packed.is_some() || source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
+        if let Some(packed) = packed {
+            packed.check(context, self, inputs, &sum_scale)?;
+        }
         let babies = babies::make(self, evaluator, inputs, level, hoisting, whole)?;
         let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
         for group in self.groups(whole, options.plaintext_window, bytes) {
             let sums = &self.sums[group];
-            let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
-            let plaintexts: Vec<Arc<QpPlaintext>> = range
-                .into_par_iter()
-                .map(|d| {
-                    let plaintext = match &first {
-                        Some(plaintext) if d == 0 => Arc::clone(plaintext),
-                        _ => source.plaintext(d)?,
+            let diagonals = match packed {
+                Some(packed) => Diagonals::Packed(packed),
+                None => {
+                    let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
+                    let fetch = |d| {
+                        let plaintext = source.plaintext(d)?;
+                        let input = inputs[source.diagonals()[d].in_block];
+                        check_plaintext(evaluator, &plaintext, input, &sum_scale)?;
+                        Ok(plaintext)
                     };
-                    let input = inputs[source.diagonals()[d].in_block];
-                    check_plaintext(evaluator, &plaintext, input, &sum_scale)?;
-                    Ok(plaintext)
-                })
-                .collect::<Result<_>>()?;
-            let products = Products { context, level, map: self, sums, babies: &babies, plaintexts: &plaintexts };
+                    Diagonals::Single(range.into_par_iter().map(fetch).collect::<Result<_>>()?)
+                }
+            };
+            let products = Products { context, level, map: self, sums, babies: &babies, diagonals: &diagonals };
             let results = products.compute(limbs);
-            drop(plaintexts);
+            drop(diagonals);
             outputs.add(sums, results)?;
         }
         drop(babies);

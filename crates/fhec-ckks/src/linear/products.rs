@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use fhec_math::accumulate::dot_pair_into;
+use fhec_math::diagonals::{DiagonalTerm, MAX_TERMS, sum_packed, sum_products};
 use fhec_math::{Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
-use super::babies::{Babies, Hoisted};
+use super::babies::Babies;
+use super::packed::PackedDiagonals;
 use super::{LinearMap, Sum};
 use crate::params::Context;
 use crate::plaintext::QpPlaintext;
@@ -18,13 +19,19 @@ use crate::plaintext::QpPlaintext;
 const CACHE: usize = 640 << 10;
 /// Bounds of the length of a block: shorter ones waste time on their ends.
 const BLOCK: (usize, usize) = (256, 2048);
-/// Products that one lazy sum takes; more are added piecewise.
-const MAX_TERMS: usize = 2048;
 /// Products of words that are worth a task of their own.
 const TASK: usize = 1 << 18;
 
 /// Both parts of the result of one sum.
 pub(super) type Pair = [Poly<Eval>; 2];
+
+/// Where diagonals are read from.
+pub(super) enum Diagonals<'a> {
+    /// One plaintext each, those of the sums at hand in order.
+    Single(Vec<Arc<QpPlaintext>>),
+    /// All in one.
+    Packed(&'a PackedDiagonals),
+}
 
 /// What the sums are made of.
 pub(super) struct Products<'a> {
@@ -33,17 +40,25 @@ pub(super) struct Products<'a> {
     pub(super) map: &'a LinearMap,
     pub(super) sums: &'a [Sum],
     pub(super) babies: &'a Babies<'a>,
-    /// The diagonals of the sums, in order.
-    pub(super) plaintexts: &'a [Arc<QpPlaintext>],
+    pub(super) diagonals: &'a Diagonals<'a>,
+}
+
+/// Positions handled at a time for a number of babies.
+pub(super) fn block_length(babies: usize, n: usize) -> usize {
+    let fit = CACHE / (16 * babies.max(1));
+    (1 << fit.max(1).ilog2()).clamp(BLOCK.0, BLOCK.1).min(n)
 }
 
 impl Products<'_> {
     /// The sums over the first `limbs` limbs.
     pub(super) fn compute(&self, limbs: usize) -> Vec<Pair> {
         let n = self.context.n();
-        let babies = self.babies.count().max(1);
-        let block = prev_power_of_two(CACHE / (16 * babies)).clamp(BLOCK.0, BLOCK.1).min(n);
-        let work = 2 * (self.plaintexts.len() + babies);
+        let terms: usize = self.sums.iter().map(|s| s.diagonals.len()).sum();
+        let block = match self.diagonals {
+            Diagonals::Single(_) => block_length(self.babies.count(), n),
+            Diagonals::Packed(packed) => packed.block(),
+        };
+        let work = 2 * (terms + self.babies.count());
         let range = (TASK / work.max(1)).next_power_of_two().clamp(block, n);
         let pair = || std::array::from_fn(|_| Poly::scratch(n, limbs));
         let mut results: Vec<Pair> = self.sums.iter().map(|_| pair()).collect();
@@ -55,7 +70,8 @@ impl Products<'_> {
                 task.push(chunk);
             }
         }
-        tasks.into_par_iter().enumerate().for_each_init(Scratch::default, |scratch, (index, mut outs)| {
+        let scratch = || Scratch { zeros: vec![0; block], ..Scratch::default() };
+        tasks.into_par_iter().enumerate().for_each_init(scratch, |scratch, (index, mut outs)| {
             self.task(scratch, index / ranges, index % ranges * range, block, &mut outs);
         });
         results
@@ -63,86 +79,77 @@ impl Products<'_> {
 
     /// Positions of limb `i` from `start` on; `outs` are both parts of every sum in turn.
     fn task(&self, scratch: &mut Scratch, i: usize, start: usize, block: usize, outs: &mut [&mut [u64]]) {
-        let columns = match self.babies {
+        let fused = match self.babies {
             Babies::Fused(hoisted) => Some((hoisted, hoisted.columns(i))),
             _ => None,
         };
+        let m = self.context.qp_modulus(self.level, i);
         let len = outs.first().map_or(0, |out| out.len());
         let babies = self.babies.count();
         for offset in (0..len).step_by(block) {
             let from = start + offset;
-            let Scratch { babies: made, sum, terms } = &mut *scratch;
-            if let Some((hoisted, columns)) = &columns {
+            let Scratch { babies: made, sum, zeros } = &mut *scratch;
+            if let Some((hoisted, columns)) = &fused {
                 made.resize(babies * 2 * block, 0);
                 hoisted.block(i, from, columns, made, sum);
             }
-            let baby = |b: usize| match &columns {
-                Some((hoisted, _)) => made_baby(hoisted, made, i, b, block),
-                None => self.babies.limb(i, b).map(|parts| parts.map(|part| &part[from..from + block])),
+            let (made, zeros) = (&made[..], &zeros[..]);
+            // Babies that are not rotated are zero modulo the special primes.
+            let baby = |b: usize| match &fused {
+                Some((hoisted, _)) if hoisted.is_zero(i, b) => [zeros; 2],
+                Some(_) => [0, 1].map(|part| &made[(2 * b + part) * block..(2 * b + part + 1) * block]),
+                None => match self.babies.limb(i, b) {
+                    Some(parts) => parts.map(|part| &part[from..from + block]),
+                    None => [zeros; 2],
+                },
             };
             for (sum, out) in self.sums.iter().zip(outs.chunks_exact_mut(2)) {
                 let [out0, out1] = out else { continue };
                 let out = [&mut out0[offset..offset + block], &mut out1[offset..offset + block]];
-                self.sum(terms, sum, i, from, baby, out);
-            }
-        }
-    }
-
-    /// One block of one sum.
-    fn sum<'b>(
-        &self,
-        buffers: &mut TermBuffers,
-        sum: &Sum,
-        i: usize,
-        from: usize,
-        baby: impl Fn(usize) -> Option<[&'b [u64]; 2]>,
-        [out0, out1]: [&mut [u64]; 2],
-    ) {
-        let m = self.context.qp_modulus(self.level, i);
-        let first = self.sums[0].diagonals.start;
-        let mut empty = true;
-        for piece in sum.diagonals.clone().step_by(MAX_TERMS) {
-            let range = piece..sum.diagonals.end.min(piece + MAX_TERMS);
-            let mut list: [Vec<&[u64]>; 2] = [Vec::with_capacity(range.len()), Vec::with_capacity(range.len())];
-            let mut plaintexts: Vec<&QpPlaintext> = Vec::with_capacity(range.len());
-            for d in range {
-                if let Some([baby0, baby1]) = baby(self.map.baby_of[d] as usize) {
-                    plaintexts.push(&self.plaintexts[d - first]);
-                    list[0].push(baby0);
-                    list[1].push(baby1);
+                let factors = sum.diagonals.clone().map(|d| baby(self.map.baby_of[d] as usize));
+                match self.diagonals {
+                    Diagonals::Packed(packed) => {
+                        let factors: Vec<[&[u64]; 2]> = factors.collect();
+                        let stream = packed.stream(self.context, i, from, &sum.diagonals);
+                        sum_packed(m, packed.repeat(), stream, &factors, out);
+                    }
+                    Diagonals::Single(plaintexts) => {
+                        let first = self.sums[0].diagonals.start;
+                        let plaintexts = &plaintexts[sum.diagonals.start - first..sum.diagonals.end - first];
+                        sum_single(m, i, from, plaintexts, factors, out);
+                    }
                 }
             }
-            if plaintexts.is_empty() {
-                continue;
-            }
-            if empty {
-                buffers.dot(m, i, from, &plaintexts, [&list[0], &list[1]], [&mut *out0, &mut *out1]);
-                empty = false;
-            } else {
-                let mut more = vec![0; 2 * out0.len()];
-                let (more0, more1) = more.split_at_mut(out0.len());
-                buffers.dot(m, i, from, &plaintexts, [&list[0], &list[1]], [more0, more1]);
-                pointwise::add_assign(m, out0, more0);
-                pointwise::add_assign(m, out1, more1);
-            }
-        }
-        if empty {
-            out0.fill(0);
-            out1.fill(0);
         }
     }
 }
 
-fn made_baby<'b>(hoisted: &Hoisted<'_>, made: &'b [u64], i: usize, b: usize, len: usize) -> Option<[&'b [u64]; 2]> {
-    if hoisted.is_zero(i, b) {
-        return None;
+/// One block of one sum, from separate plaintexts.
+fn sum_single<'b>(
+    m: &Modulus,
+    i: usize,
+    from: usize,
+    plaintexts: &'b [Arc<QpPlaintext>],
+    factors: impl Iterator<Item = [&'b [u64]; 2]>,
+    [out0, out1]: [&mut [u64]; 2],
+) {
+    let len = out0.len();
+    let term = |(plaintext, factors): (&'b Arc<QpPlaintext>, _)| {
+        let shift = plaintext.repeat().trailing_zeros();
+        let values = &plaintext.limb(i)[from >> shift..((from + len - 1) >> shift) + 1];
+        DiagonalTerm { values, repeat: 1 << shift, factors }
+    };
+    let mut terms = Vec::with_capacity(plaintexts.len());
+    terms.extend(plaintexts.iter().zip(factors).map(term));
+    let (head, tail) = terms.split_at(terms.len().min(MAX_TERMS));
+    sum_products(m, head, [&mut *out0, &mut *out1]);
+    for piece in tail.chunks(MAX_TERMS) {
+        let mut more = vec![0; 2 * len];
+        let (more0, more1) = more.split_at_mut(len);
+        sum_products(m, piece, [&mut *more0, &mut *more1]);
+        pointwise::add_assign(m, out0, more0);
+        pointwise::add_assign(m, out1, more1);
     }
-    let (baby0, baby1) = made[2 * b * len..2 * (b + 1) * len].split_at(len);
-    Some([baby0, baby1])
-}
-
-fn prev_power_of_two(x: usize) -> usize {
-    1 << x.max(1).ilog2()
 }
 
 /// Buffers of a thread.
@@ -151,47 +158,5 @@ struct Scratch {
     /// The babies of a block.
     babies: Vec<u64>,
     sum: Vec<u64>,
-    terms: TermBuffers,
-}
-
-#[derive(Default)]
-struct TermBuffers {
-    /// Compressed plaintexts, written out.
-    expanded: Vec<u64>,
-}
-
-impl TermBuffers {
-    /// Positions `from …` of limb `i` of `Σ plaintext · baby`.
-    fn dot(
-        &mut self,
-        m: &Modulus,
-        i: usize,
-        from: usize,
-        plaintexts: &[&QpPlaintext],
-        babies: [&[&[u64]]; 2],
-        out: [&mut [u64]; 2],
-    ) {
-        let len = out[0].len();
-        let compressed = |p: &QpPlaintext| p.repeat() > 1;
-        if plaintexts.iter().any(|p| compressed(p)) {
-            self.expanded.resize(plaintexts.len() * len, 0);
-        }
-        for (plaintext, buffer) in plaintexts.iter().zip(self.expanded.chunks_exact_mut(len)) {
-            if compressed(plaintext) {
-                plaintext.expand(i, from, buffer);
-            }
-        }
-        let mut expanded = self.expanded.chunks_exact(len);
-        let diagonals: Vec<&[u64]> = plaintexts
-            .iter()
-            .map(|plaintext| {
-                let buffer = expanded.next();
-                match buffer {
-                    Some(buffer) if compressed(plaintext) => buffer,
-                    _ => &plaintext.limb(i)[from..from + len],
-                }
-            })
-            .collect();
-        dot_pair_into(m, &diagonals, babies, out);
-    }
+    zeros: Vec<u64>,
 }
