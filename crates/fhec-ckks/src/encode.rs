@@ -13,7 +13,7 @@
 use std::f64::consts::PI;
 use std::sync::{Arc, OnceLock};
 
-use fhec_math::{Eval, Modulus, Poly, Scale, pointwise};
+use fhec_math::{Eval, Modulus, Poly, Scale, Zeroizing, pointwise};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use rustfft::{Fft, FftPlanner};
@@ -210,7 +210,7 @@ impl Encoder {
             subring_limb(&self.context, level, i, coeffs, &mut limb[..values]);
             spread(limb, values);
         });
-        Ok(Plaintext { poly, level, scale: coeffs.scale.clone(), id: self.context.id() })
+        Ok(Plaintext { poly: Zeroizing::new(poly), level, scale: coeffs.scale.clone(), id: self.context.id() })
     }
 
     /// Evaluation form over the chain of `level` and the special primes, compressed.
@@ -249,16 +249,16 @@ impl Encoder {
 
     /// The centred coefficients divided by the scale, by balanced mixed-radix digits: those above a
     /// small coefficient are exactly zero, so nothing cancels.
-    fn decode_coefficients(&self, plaintext: &Plaintext) -> Vec<f64> {
+    fn decode_coefficients(&self, plaintext: &Plaintext) -> Zeroizing<Vec<f64>> {
         let context = &self.context;
         // Enough limbs for the coefficients of any sensible message; each more costs as much as all below it.
         let wanted = plaintext.scale.log2() + LOG2_DECODED;
         let enough = (0..plaintext.level).find(|&level| context.log_q(level) >= wanted);
         let (n, limbs) = (context.n(), enough.unwrap_or(plaintext.level) + 1);
-        let mut data = plaintext.poly.data()[..limbs * n].to_vec();
+        let mut data = Zeroizing::new(plaintext.poly.data()[..limbs * n].to_vec());
         par_chunks(&mut data, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
         let radix = MixedRadix::new(&context.moduli_q()[..limbs], &plaintext.scale);
-        let mut out = vec![0.0; n];
+        let mut out = Zeroizing::new(vec![0.0; n]);
         out.par_iter_mut().enumerate().with_min_len(4096 / limbs).for_each(|(k, value)| {
             *value = radix.value(|i| data[i * n + k]);
         });

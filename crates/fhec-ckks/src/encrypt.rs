@@ -72,14 +72,14 @@ impl Encryptor {
     }
 
     /// Decrypts. The result contains the noise and with it information about the key: it must stay with
-    /// the key holder (2020/1533).
+    /// the key holder (2020/1533). It is wiped when dropped.
     ///
     /// # Errors
     /// [`CkksError::ContextMismatch`](crate::CkksError::ContextMismatch).
     pub fn decrypt(&self, key: &SecretKey, ciphertext: &Ciphertext) -> Result<Plaintext> {
         self.context.check_id("decrypt", key.context().id())?;
         self.context.check_id("decrypt", ciphertext.id)?;
-        let mut poly = ciphertext.c0.clone();
+        let mut poly = Zeroizing::new(ciphertext.c0.clone());
         par_chunks(poly.data_mut(), self.context.n(), HEAVY, |i, limb| {
             let m = self.context.q(i);
             pointwise::mul_add_assign(m, limb, ciphertext.c1.limb(i), key.q_limb(i));

@@ -1,12 +1,15 @@
 //! Encoded vectors in three forms: coefficients, evaluation form over the chain, and evaluation form
 //! over chain and special primes with periodic vectors kept compressed.
 
-use fhec_math::{Eval, Poly, Scale};
+use fhec_math::{Eval, Poly, Scale, Zeroizing};
 
 /// An encoded vector in evaluation form over `q_0 … q_level`.
+///
+/// One that comes from a decryption is as good as the secret key: with its ciphertext it gives `s = (m − c0)/c1`. It
+/// is wiped when dropped.
 #[derive(Clone, Debug)]
 pub struct Plaintext {
-    pub(crate) poly: Poly<Eval>,
+    pub(crate) poly: Zeroizing<Poly<Eval>>,
     pub(crate) level: usize,
     pub(crate) scale: Scale,
     pub(crate) id: u64,

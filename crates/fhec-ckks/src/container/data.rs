@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use fhec_math::Zeroizing;
+
 use super::{Kind, Writer, open};
 use crate::cipher::{Ciphertext, SeededCiphertext};
 use crate::error::Result;
@@ -153,5 +155,5 @@ pub fn read_plaintext(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Resul
     let scale = reader.scale(context)?;
     let poly = reader.poly(context, level, false)?;
     reader.finish()?;
-    Ok(Plaintext { poly, level, scale, id: context.id() })
+    Ok(Plaintext { poly: Zeroizing::new(poly), level, scale, id: context.id() })
 }
