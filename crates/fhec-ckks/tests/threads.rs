@@ -6,7 +6,8 @@ use common::{Setup, insecure, random};
 use fhec_ckks::{PublicKey, container};
 use fhec_math::Scale;
 
-/// Hash over everything that the crate computes, at a size where work is split.
+/// Hash over keys, fresh ciphertexts, products, rotations and a decryption, at a size where work is split. Linear maps
+/// and polynomials have such tests of their own.
 fn digest(threads: usize) -> blake3::Hash {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     pool.install(|| {

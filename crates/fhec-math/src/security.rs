@@ -59,7 +59,9 @@ pub fn max_log_qp(level: SecurityLevel, log_n: u32) -> Option<u32> {
 /// An estimate of the security in bits for reports, or `None` outside the table.
 ///
 /// Security is nearly linear in `1/log2(Q·P)`, so the estimate interpolates there between table entries, and is
-/// proportional to it outside. It is never above a level that the table does not grant.
+/// proportional to it outside. A modulus above the entry of a level gives less than that level; at degrees for which
+/// the table has no entry for the higher levels (2^10), values above its last entry are extrapolated and grant nothing:
+/// parameters are held against [`max_log_qp`], never against this.
 pub fn security_estimate(log_n: u32, log_qp: f64) -> Option<f64> {
     let limits = row(log_n)?;
     if log_qp.is_nan() || log_qp <= 0.0 {

@@ -86,6 +86,7 @@ pub(super) fn put(block: Block) -> Vec<Block> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::AlignedVec;
 
     #[test]
@@ -116,5 +117,11 @@ mod tests {
             }
         }
         assert!(held.iter().all(|b| b.as_ptr().addr().is_multiple_of(64)));
+        // Forty blocks freed at once are more than may stay.
+        let more: Vec<AlignedVec> = (0..40).map(|_| AlignedVec::scratch(1 << 20)).collect();
+        drop(more);
+        let pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: usize = pool.classes.values().flat_map(|c| &c.blocks).map(Block::bytes).sum();
+        assert!(pool.bytes == kept && kept <= MAX_BYTES, "{kept} bytes kept, {} counted", pool.bytes);
     }
 }

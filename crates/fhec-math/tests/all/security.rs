@@ -27,8 +27,12 @@ fn table_values() {
 fn estimates_meet_the_table_and_never_exceed_it() {
     for log_n in 10..=17 {
         for level in SecurityLevel::ALL {
-            let Some(limit) = max_log_qp(level, log_n) else { continue };
             let at = |log_qp: f64| security_estimate(log_n, log_qp).unwrap();
+            let Some(limit) = max_log_qp(level, log_n) else {
+                // Only an extrapolation is left there, and it says nothing about what the table grants.
+                assert!(log_n == 10 && at(5.0) > f64::from(level.bits()));
+                continue;
+            };
             assert!((at(f64::from(limit)) - f64::from(level.bits())).abs() < 1e-9);
             assert!(at(f64::from(limit) + 0.5) < f64::from(level.bits()));
         }

@@ -8,9 +8,7 @@
 
 use fhec_ckks::Context;
 use fhec_math::log2_product;
-
-/// Standard deviation of the engine's error distribution, a centred binomial of 42 bits (√42/2).
-const SIGMA: f64 = 3.240_370_349_203_93;
+use fhec_math::sample::NOISE_SIGMA as SIGMA;
 
 /// Noise of one set of parameters.
 #[derive(Clone, Copy, Debug)]
