@@ -1,6 +1,7 @@
 //! Reading and writing files: bounded reads, memory maps, and writes that are all or nothing.
 
 use anyhow::{Context, Result, bail};
+use fhec_math::Zeroizing;
 use fhec_plan::SharedBytes;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -97,8 +98,8 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
         Err(_) => false,
     };
     if special {
-        let mut file = BufWriter::new(File::create(path).with_context(|| cannot_write(path))?);
-        write(&mut file).and_then(|()| Ok(file.flush()?)).with_context(|| cannot_write(path))?;
+        let file = File::create(path).with_context(|| cannot_write(path))?;
+        fill(file, access, write).with_context(|| cannot_write(path))?;
         return Ok(Staged { target: path.to_owned(), temporary: None });
     }
     // Through symbolic links, so that a link stays a link.
@@ -117,15 +118,52 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
         let mode = if access == Access::Secret { 0o600 } else { 0o666 };
         builder.permissions(fs::Permissions::from_mode(mode));
     }
-    #[cfg(not(unix))]
-    let _ = access;
     let temporary = builder.tempfile_in(folder).with_context(|| cannot_write(path))?;
-    let mut out = BufWriter::with_capacity(1 << 20, temporary);
-    write(&mut out).with_context(|| cannot_write(path))?;
-    let temporary = out.into_inner().map_err(|e| e.into_error()).with_context(|| cannot_write(path))?;
+    let temporary = fill(temporary, access, write).with_context(|| cannot_write(path))?;
     // A rename that reaches the disk before the contents would leave an empty file after a crash.
     temporary.as_file().sync_all().with_context(|| cannot_write(path))?;
     Ok(Staged { target, temporary: Some(temporary) })
+}
+
+/// Writes what `write` makes to `out`: through a buffer, or if it is secret from one block of memory that is wiped
+/// afterwards.
+fn fill<W: Write>(mut out: W, access: Access, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<W> {
+    match access {
+        Access::Public => {
+            let mut buffered = BufWriter::with_capacity(1 << 20, out);
+            write(&mut buffered)?;
+            Ok(buffered.into_inner().map_err(|e| e.into_error())?)
+        }
+        Access::Secret => {
+            let mut all = Wiped::default();
+            write(&mut all)?;
+            out.write_all(&all.0)?;
+            out.flush()?;
+            Ok(out)
+        }
+    }
+}
+
+/// Bytes in memory that leave no copy behind when they grow or go.
+#[derive(Default)]
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl Write for Wiped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            // A vector that grows by itself leaves its old block as it is.
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two().max(1 << 12)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes a file, all or nothing; see [`stage`].
@@ -194,7 +232,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("secret");
         fs::write(&path, "old and readable").expect("writes");
-        write(&path, Access::Secret, |out| Ok(out.write_all(b"s")?)).expect("writes");
+        let large: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
+        let halves = large.split_at(7000);
+        write(&path, Access::Secret, |out| Ok(out.write_all(halves.0).and_then(|()| out.write_all(halves.1))?))
+            .expect("writes");
+        assert_eq!(fs::read(&path).expect("reads"), large);
         assert_eq!(fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
     }
 }

@@ -6,7 +6,7 @@ use super::{compile, decrypt, keygen};
 use crate::data::load_inputs;
 use crate::files::{self, Access, print};
 use crate::format::{self, seconds};
-use crate::{keys, plan_file};
+use crate::{keys, memory, plan_file};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use fhec_ir::nn::{Graph, Interpreter};
@@ -197,7 +197,7 @@ impl Stage {
     fn server(&self) -> Result<Job> {
         let start = Instant::now();
         let plan = Arc::new(plan_file::open(&self.plan)?);
-        let job = Job::open(plan, &self.evaluation, DIGITS.len())?;
+        let job = Job::open(plan, &self.evaluation, DIGITS.len(), memory::allowance(None))?;
         print(&format!(
             "THE SERVER has the plan and the evaluation keys, read and checked in {}.\n\
              \x20 It runs on {}.\n",

@@ -2,13 +2,14 @@
 
 use crate::cli::Cli;
 use crate::files::{self, Access, status};
-use crate::format;
+use crate::keys::refuse_secret;
 use crate::plan_file::{self, short_hash};
 use crate::progress::Progress;
+use crate::{format, memory};
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use fhec_ckks::container::{Header, Kind, read_ciphertexts, read_evaluation_keys, write_ciphertexts};
+use fhec_ckks::container::{read_ciphertexts, read_evaluation_keys, write_ciphertexts};
 use fhec_plan::verify::Verified;
 use fhec_runtime::{Server, Trace, server_context};
 use serde_json::{Value, json};
@@ -39,6 +40,9 @@ pub(crate) struct Run {
     /// Threads to use; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Memory for ciphertexts in work and for weights kept between inputs; half of the machine's by default
+    #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
+    memory: Option<u64>,
     /// Write the time of every layer and instruction as JSON
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -67,7 +71,7 @@ impl Run {
             format::seconds(report.seconds),
             format::bytes(report.peak_memory)
         ));
-        let job = Job::open(plan, eval_keys, self.input.len())?;
+        let job = Job::open(plan, eval_keys, self.input.len(), memory::allowance(self.memory))?;
         let mut traces = Vec::new();
         for (input, output) in self.input.iter().zip(&self.output) {
             let trace = job.run(input, output)?;
@@ -95,18 +99,24 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Loads the keys for `runs` evaluations of a plan.
-    pub(crate) fn open(plan: Arc<Verified>, eval_keys: &Path, runs: usize) -> Result<Self> {
+    /// Loads the keys for `runs` evaluations of a plan, whose registers and kept weights must fit `memory` bytes.
+    pub(crate) fn open(plan: Arc<Verified>, eval_keys: &Path, runs: usize, memory: u64) -> Result<Self> {
+        let registers = plan.facts().peak_register_bytes();
+        let Some(left) = memory.checked_sub(registers) else {
+            bail!(
+                "the plan needs {} for ciphertexts alone, allowed are {} (--memory)",
+                format::bytes(registers),
+                format::bytes(memory)
+            );
+        };
         let context = server_context(&plan, None)?;
         let file = files::map(eval_keys)?;
         let bytes: &[u8] = (*file).as_ref();
         let named = || eval_keys.display().to_string();
-        if Header::read(bytes).with_context(named)?.kind == Kind::SecretKey {
-            bail!("{}: this is a secret key; a server must never hold one, run takes eval.keys", eval_keys.display());
-        }
+        refuse_secret(bytes).with_context(named)?;
         let keys = Arc::new(read_evaluation_keys(bytes, &context, plan.hash()).with_context(named)?);
         // A single run uses every encoded weight once: keeping them would only cost memory.
-        let budget = if runs > 1 { plan.plan().report.plaintext_budget } else { 0 };
+        let budget = if runs > 1 { plan.plan().report.plaintext_budget.min(left) } else { 0 };
         let server = Server::new(Arc::clone(&plan), &context, keys, budget).with_context(named)?;
         Ok(Job { plan, server })
     }

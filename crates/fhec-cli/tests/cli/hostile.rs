@@ -2,8 +2,10 @@
 
 use crate::common::{command, listing, small, small_model};
 use crate::fhec;
-use std::path::Path;
+use fhec_plan::{Plan, Polynomial};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// Damages a file in ways that depend on `round`: bytes changed, cut, repeated.
 fn mutate(bytes: &[u8], round: u64) -> Vec<u8> {
@@ -101,6 +103,116 @@ fn mutated_models_and_data_never_crash() {
         c.arg("encrypt").arg(s.at("small.plan")).arg("--secret-key").arg(s.at("small-keys/secret.key"));
         c.arg("--input").arg(bad).arg("-o").arg(out);
     });
+}
+
+/// The small plan with something changed and all hashes right again, as a hostile writer would send it.
+fn forged(folder: &Path, spoil: impl FnOnce(&mut Plan)) -> PathBuf {
+    let file = std::fs::read(small().at("small.plan")).expect("reads");
+    let mut plan = Plan::read(Arc::new(file)).expect("a plan");
+    spoil(&mut plan);
+    let path = folder.join("forged.plan");
+    std::fs::write(&path, plan.to_bytes()).expect("writes");
+    path
+}
+
+/// What every command says to a plan whose head is forged.
+fn heads_refused(words: &[&str], spoil: impl FnOnce(&mut Plan)) {
+    let (s, scratch) = (small(), small().scratch());
+    let plan = forged(scratch.path(), spoil);
+    let out = scratch.path().join("out");
+    let secret = s.at("small-keys/secret.key");
+    fhec!["keygen", plan, "-o", out].fails(words);
+    fhec!["encrypt", plan, "--secret-key", secret, "--input", s.at("x.npy"), "-o", out].fails(words);
+    fhec!["decrypt", plan, "--secret-key", secret, "--input", s.at("x.ct"), "-o", out].fails(words);
+    run_refused(&plan, words);
+    assert_eq!(listing(scratch.path()), ["forged.plan"]);
+}
+
+fn run_refused(plan: &Path, words: &[&str]) {
+    let (s, scratch) = (small(), small().scratch());
+    let out = scratch.path().join("out");
+    fhec!["run", plan, "--eval-keys", s.at("small-keys/eval.keys"), "--input", s.at("x.ct"), "-o", out].fails(words);
+    assert!(listing(scratch.path()).is_empty());
+}
+
+#[test]
+fn forged_heads_are_refused_by_every_command() {
+    let too_high = &["key manifest", "the chain ends at"];
+    heads_refused(too_high, |p| p.keys.relin = Some(p.parameters.max_level() + 1));
+    heads_refused(too_high, |p| p.keys.relin = Some(usize::MAX));
+    heads_refused(&["key manifest"], |p| {
+        p.keys.galois.insert(5, usize::MAX);
+    });
+    heads_refused(&["key manifest", "Galois element"], |p| {
+        p.keys.galois.insert(u64::MAX, 0);
+    });
+    heads_refused(&["input 1", "twice"], |p| p.inputs.push(p.inputs[0].clone()));
+    heads_refused(&["parameters", "prime"], |p| p.parameters.q[0] -= 2);
+    heads_refused(&["parameters", "security"], |p| p.parameters.security = None);
+    heads_refused(&["input 0", "level"], |p| p.inputs[0].level = usize::MAX);
+}
+
+#[test]
+fn forged_programs_are_refused_before_they_run() {
+    let program = |words: &[&str], spoil: &dyn Fn(&mut Plan)| {
+        let scratch = small().scratch();
+        run_refused(&forged(scratch.path(), |p| spoil(p)), words);
+    };
+    program(&["no nest"], &|p| p.matrices[0].nests.clear());
+    program(&["input 0 is read twice"], &|p| p.instructions[1].op = p.instructions[0].op.clone());
+    program(&["matrix 0"], &|p| p.matrices[0].nests[0].dims[0].extent = 1 << 40);
+    program(&["leaves the matrix"], &|p| p.matrices[0].nests[0].row += 1 << 30);
+    program(&["coefficients"], &|p| {
+        p.polynomials.push(Polynomial { chebyshev: vec![0.5; 1 << 16], label: String::new() });
+    });
+    program(&["layers"], &|p| p.layers = vec![p.layers[0].clone(); 1 << 17]);
+}
+
+/// A plan may not say how much memory its runs take.
+#[test]
+fn the_memory_of_a_run_is_the_users_to_give() {
+    let (s, scratch) = (small(), small().scratch());
+    let plan = forged(scratch.path(), |p| p.report.plaintext_budget = u64::MAX);
+    let (keys, out) = (scratch.path().join("keys"), scratch.path().join("y.ct"));
+    fhec!["keygen", plan, "-o", keys].ok();
+    let x = scratch.path().join("x.ct");
+    fhec!["encrypt", plan, "--secret-key", keys.join("secret.key"), "--input", s.at("x.npy"), "-o", x].ok();
+    let again = scratch.path().join("again.ct");
+    fhec!["run", plan, "--eval-keys", keys.join("eval.keys"), "--input", x, "-o", out, "--input", x, "-o", again].ok();
+    let more = ["--memory", "1KiB"];
+    fhec!["run", plan, "--eval-keys", keys.join("eval.keys"), "--input", x, "-o", out, more[0], more[1]]
+        .fails(&["1.00 KiB", "--memory"]);
+}
+
+/// A key file with something changed and its checksum right again.
+fn resigned(folder: &Path, file: &str, spoil: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = std::fs::read(small().at("small-keys").join(file)).expect("reads");
+    bytes.truncate(bytes.len() - 32);
+    spoil(&mut bytes);
+    let checksum = *blake3::hash(&bytes).as_bytes();
+    bytes.extend(checksum);
+    let path = folder.join(file);
+    std::fs::write(&path, bytes).expect("writes");
+    path
+}
+
+#[test]
+fn keys_with_forged_contents_are_refused() {
+    let (s, scratch) = (small(), small().scratch());
+    let plan = s.at("small.plan");
+    let run = |keys: &Path| {
+        let out = scratch.path().join("out");
+        fhec!["run", plan, "--eval-keys", keys, "--input", s.at("x.ct"), "-o", out]
+    };
+    run(&resigned(scratch.path(), "eval.keys", |_| ())).ok();
+    // The first words behind the header of 80 bytes say how many keys there are and how large.
+    for at in (80..100).step_by(4) {
+        run(&resigned(scratch.path(), "eval.keys", |b| b[at..at + 4].fill(0xff))).fails(&["eval.keys"]);
+    }
+    run(&resigned(scratch.path(), "eval.keys", |b| b.truncate(b.len() - 1))).fails(&["eval.keys"]);
+    let secret = resigned(scratch.path(), "secret.key", |b| *b.last_mut().expect("a byte") = 0xff);
+    let out = scratch.path().join("other");
+    fhec!["encrypt", plan, "--secret-key", secret, "--input", s.at("x.npy"), "-o", out].fails(&["secret.key"]);
 }
 
 #[cfg(target_os = "linux")]

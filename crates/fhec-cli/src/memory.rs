@@ -1,0 +1,36 @@
+//! How much memory a run may take.
+
+/// Where the system does not say how much it has.
+const UNKNOWN: u64 = 2 << 30;
+
+/// Bytes that a run may use for registers and for weights that it keeps: what the user said, or half of what the
+/// machine has. A plan's own figures are no measure: whoever made it wrote them.
+pub(crate) fn allowance(given: Option<u64>) -> u64 {
+    given.unwrap_or_else(|| total().map_or(UNKNOWN, |bytes| bytes / 2))
+}
+
+/// Bytes of memory of this machine, where the system says.
+fn total() -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn parse(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_understood_or_left() {
+        assert_eq!(parse("Buffers: 1 kB\nMemTotal:       32811984 kB\nMemFree: 1 kB\n"), Some(32_811_984 << 10));
+        for nothing in ["", "MemTotal:", "MemTotal: 5 MB", "MemTotal: -1 kB", "MemTotal: 99999999999999999999 kB"] {
+            assert_eq!(parse(nothing), None);
+        }
+        assert_eq!(allowance(Some(5)), 5);
+        assert!(allowance(None) > 0);
+    }
+}
