@@ -32,13 +32,20 @@ pub(crate) fn elementwise(node: &Node<'_, '_>) -> Option<Result<Constant, Proble
     if node.opset < 7 && matches!(node.attributes.int("axis"), Ok(Some(_))) {
         return Some(Err(Problem::new("broadcasting of a constant to another along an axis").of("axis")));
     }
+    if node.opset < 7 {
+        // Broadcasting from the last axis is what happens anyway.
+        node.attributes.ignore(&["broadcast"]);
+    }
     let budget = node.builder.budget;
     if let (Some(f), [x]) = (unary(operator), constants.as_slice()) {
         return Some(budget.take(x.tensor.shape()).map(|()| Constant { dtype: x.dtype, tensor: x.tensor.map(f) }));
     }
     match (operator, constants.as_slice()) {
         ("Cast", [x]) => Some(cast_target(node).and_then(|to| cast(x, to, budget))),
-        ("CastLike", [x, like]) => Some(cast(x, like.dtype, budget)),
+        ("CastLike", [x, like]) => {
+            node.attributes.ignore(&["saturate", "round_mode"]);
+            Some(cast(x, like.dtype, budget))
+        }
         ("Where", [c, a, b]) => Some(select(c, a, b, budget)),
         ("Mod", [a, b]) => Some(modulo(node).and_then(|f| zip(a, b, a.dtype, f, budget))),
         (_, [first, rest @ ..]) => {
@@ -154,6 +161,7 @@ fn select(c: &Constant, a: &Constant, b: &Constant, budget: &Budget) -> Result<C
 }
 
 fn cast_target(node: &Node<'_, '_>) -> Result<DataType, Problem> {
+    node.attributes.ignore(&["saturate", "round_mode"]);
     let to = i32::try_from(node.attributes.int_or("to", 0)?).unwrap_or(0);
     DataType::from_number(to).map_err(|message| Problem::new(message).of("to"))
 }

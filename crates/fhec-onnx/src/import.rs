@@ -8,7 +8,8 @@ use crate::inputs::{info, static_shape};
 use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::tensor::{Constant, DataType};
 use crate::{OPSETS, Options, fold, ops, pattern, prune, suggest, tensor};
-use fhec_ir::nn::{Graph, Op, Output, ValueId, verify};
+use fhec_ir::nn::refusals::{MAXIMUM, MAXIMUM_HELP, refusals};
+use fhec_ir::nn::{Graph, Op, Output, verify};
 use fhec_ir::{Diagnostic, Diagnostics, Origin};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +208,9 @@ impl<'a> Import<'a> {
             return Ok(proto.output.iter().map(|_| Value::Unknown).collect());
         }
         if constant && let Some(folded) = fold::elementwise(&node) {
-            return folded.map(|c| vec![Value::Constant(c)]);
+            let folded = folded?;
+            node.attributes.finish(self.opset)?;
+            return Ok(vec![Value::Constant(folded)]);
         }
         let Some(known) = known else {
             let (reason, help) = suggest::unsupported(operator);
@@ -269,7 +272,8 @@ impl<'a> Import<'a> {
         self.builder.graph.name = self.graph.name.clone();
         let mut graph = self.builder.graph;
         if !self.problems.is_empty() {
-            self.problems.extend(refused_later(&graph));
+            // The compiler would refuse these later; when the model is refused anyway they belong on the list.
+            self.problems.extend(refusals(&graph));
             return Err(ImportError::Unsupported(Diagnostics(self.problems)));
         }
         pattern::recognise(&mut graph);
@@ -280,7 +284,7 @@ impl<'a> Import<'a> {
 }
 
 fn max_pool() -> Problem {
-    Problem::new("maxima of encrypted values are not available").help("train with AveragePool or strided convolutions")
+    Problem::new(MAXIMUM).help(MAXIMUM_HELP)
 }
 
 /// Unsupported operators whose result has the shape of their first operand.
@@ -302,23 +306,4 @@ fn keeps_shape(operator: &str) -> bool {
         "Trilu",
     ];
     KEEPERS.contains(&operator)
-}
-
-/// Operations that the graph can hold and the interpreter can run, but that no encrypted mode evaluates
-/// yet: when the model is refused anyway, they belong on the list.
-fn refused_later(graph: &Graph) -> Vec<Diagnostic> {
-    let users = graph.users();
-    let check = |id: ValueId| {
-        let node = graph.node(id);
-        let problem = match node.op {
-            Op::MaxPool(_) => max_pool(),
-            Op::Softmax { .. } if users[id.index()].iter().any(|&u| graph.node(u).op != Op::Reshape) => {
-                Problem::new("it is not the last operation")
-                    .help("only a last Softmax is supported: the client computes it after decryption")
-            }
-            _ => return None,
-        };
-        Some(problem.at(&node.origin, node.op.name()))
-    };
-    graph.ids().filter_map(check).collect()
 }

@@ -45,7 +45,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// Versions of the operator set that are understood. Version 6 differs from 7 in the broadcasting of
+/// Versions of the operator set that are understood: 7 to 27 are those that the documentation promises. Version 6 differs from 7 in the broadcasting of
 /// arithmetic, and old PyTorch exports use it; 28 is the draft that the ONNX test cases already use.
 pub const OPSETS: RangeInclusive<i64> = 6..=28;
 

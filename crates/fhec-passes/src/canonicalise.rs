@@ -3,15 +3,20 @@
 
 use crate::rewrite::Rewriter;
 use fhec_ir::Tensor;
+use fhec_ir::nn::refusals::softmax_axis;
 use fhec_ir::nn::{Activation, ConstId, Conv, Graph, Node, Op, ValueId};
+
+/// Largest exponent that powers are merged to; more is a chain of powers, with the same depth.
+pub const MAX_POWER: u32 = 64;
 
 /// Rewrites to the canonical form, until nothing changes:
 ///
-/// * `x · x` → `x²`; `(xᵃ)ᵇ` → `xᵃᵇ`; `x + x` → `2x`
+/// * `x · x` → `x²`; `(xᵃ)ᵇ` → `xᵃᵇ` up to [`MAX_POWER`]; `x + x` → `2x`
 /// * `PRelu(x)` → `slope·x + (1 − slope)·ReLU(x)`, exactly
 /// * multiplications and additions of constants that vary by channel at most move into the
 ///   convolution, dense layer, or constant operation before them, if nothing else uses its value
 /// * multiplications by 1 and additions of 0 vanish
+/// * a softmax moves behind the reshapes that follow it: the client computes it last
 pub fn canonicalise(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     loop {
@@ -49,6 +54,7 @@ fn once(graph: &Graph) -> Graph {
                 let merged = if alone(source) { merge(rw, graph, node, product, constant) } else { None };
                 merged.unwrap_or_else(|| rw.keep(id))
             }
+            Op::Reshape => sink_softmax(rw, graph, node).unwrap_or_else(|| rw.keep(id)),
             _ => rw.keep(id),
         }
     })
@@ -64,13 +70,29 @@ fn replace(rw: &mut Rewriter<'_>, node: &Node, op: Op, operands: &[ValueId]) -> 
 fn power(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, exponent: u32) -> ValueId {
     let source = graph.node(node.inputs[0]);
     if let Op::Activation(Activation::Power { exponent: inner }) = source.op
-        && let Some(exponent) = inner.checked_mul(exponent)
+        && let Some(exponent) = inner.checked_mul(exponent).filter(|&e| e <= MAX_POWER)
     {
         let op = Op::Activation(Activation::Power { exponent });
         let inputs = vec![rw.value(source.inputs[0])];
         return rw.add(Node { op, inputs, origin: source.origin.join(&node.origin), ..node.clone() });
     }
     replace(rw, node, Op::Activation(Activation::Power { exponent }), &node.inputs[..1])
+}
+
+/// `reshape(… softmax(x))` as `softmax(reshape(x))`, where the reshapes leave the axis whole.
+fn sink_softmax(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node) -> Option<ValueId> {
+    let mut source = graph.node(node.inputs[0]);
+    while source.op == Op::Reshape {
+        source = graph.node(source.inputs[0]);
+    }
+    let Op::Softmax { axis } = source.op else { return None };
+    let axis = softmax_axis(&source.shape, axis, &node.shape)?;
+    let operand = graph.node(source.inputs[0]);
+    let (range, distribution) = (operand.range, operand.distribution.clone());
+    let inputs = vec![rw.value(source.inputs[0])];
+    let logits = rw.add(Node { op: Op::Reshape, inputs, range, distribution, ..node.clone() });
+    let origin = source.origin.join(&node.origin);
+    Some(rw.add(Node { op: Op::Softmax { axis }, inputs: vec![logits], origin, ..node.clone() }))
 }
 
 /// `slope·x + (1 − slope)·ReLU(x)`.

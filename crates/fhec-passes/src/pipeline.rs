@@ -27,7 +27,7 @@ use fhec_plan::{KeyManifest, Plan, Preprocess};
 use std::fmt;
 
 /// Ring degrees tried, as log2, smallest first.
-const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
@@ -252,16 +252,36 @@ struct Choice {
     objective: f64,
 }
 
-/// Passes on the tensor graph.
-fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Approximated, CompileError> {
+/// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far
+/// as that depends on the model.
+///
+/// # Errors
+/// Everything in the model that cannot be compiled, or that a pass broke the graph.
+pub fn check(graph: &nn::Graph) -> Result<(), CompileError> {
+    canonical(graph, &mut Driver::new(&mut |_| {})).map(|_| ())
+}
+
+/// Passes that need no data, and all refusals.
+fn canonical(graph: &nn::Graph, driver: &mut Driver<'_>) -> Result<nn::Graph, CompileError> {
     // Batch norms vanish into the linear layers before them, so that later passes never see one.
     let graph = driver.nn("fold-batch-norm", graph, fold_batch_norm)?;
-    // One form for each thing: constants folded, reshapes merged, squares recognised.
+    // One form for each thing: constants folded, squares recognised, softmax last.
     let graph = driver.nn("canonicalise", &graph, canonicalise)?;
     // All that cannot be evaluated, at once, before any time is spent.
     refuse_unsupported(&graph)?;
+    Ok(graph)
+}
+
+/// Passes on the tensor graph.
+fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Approximated, CompileError> {
+    let graph = canonical(graph, driver)?;
     // Every value gets a range: what approximation intervals, scales and q_0 rest on.
     let mut notes = Vec::new();
+    for output in &graph.outputs {
+        if matches!(graph.node(output.value).op, Op::Softmax { .. }) {
+            notes.push(format!("output '{}': softmax is left to the client, after decryption", output.name));
+        }
+    }
     let graph = match options.input_range {
         _ if !options.samples.is_empty() => {
             driver.try_nn("calibrate", &graph, |g| calibrate(g, &options.samples).map_err(CompileError::from))?

@@ -1,8 +1,11 @@
 //! The whole pipeline on networks written by hand.
 
-use fhec_ir::nn::{Graph, Interpreter, Op, Output, Range, ValueId};
+use fhec_ir::nn::{Activation, Graph, Interpreter, Op, Output, Pool, Range, ValueId};
 use fhec_ir::{Origin, Tensor, he};
+use fhec_passes::canonicalise::canonicalise;
+use fhec_passes::pipeline::check;
 use fhec_passes::{CompileError, Options, compile, compile_watched};
+use fhec_plan::Postprocess;
 use fhec_plan::verify::Insecure;
 
 mod graphs;
@@ -83,4 +86,71 @@ fn a_memory_budget_is_obeyed_or_refused_with_the_least_that_works() {
     let least: u64 = text.rsplit(' ').nth(1).and_then(|n| n.parse().ok()).expect("the message ends in a number of MiB");
     let c = compile(&g, &options(Some(least << 20))).expect("the stated budget works");
     assert!(c.plan.report.peak_memory <= least << 20);
+}
+
+fn powers(exponents: &[u32]) -> Graph {
+    let mut g = Graph { name: "powers".into(), ..Graph::default() };
+    let mut x = g.push(Op::Input { name: "x".into() }, vec![], vec![1, 4], Origin::named("x"));
+    for (i, &exponent) in exponents.iter().enumerate() {
+        let op = Op::Activation(Activation::Power { exponent });
+        x = g.push(op, vec![x], vec![1, 4], Origin::named(format!("power{i}")));
+    }
+    output(&mut g, x);
+    g
+}
+
+#[test]
+fn chained_powers_stay_bounded_and_are_refused_when_too_deep() {
+    let merged = canonicalise(&powers(&[2, 3, 10]));
+    assert!(matches!(merged.nodes[1].op, Op::Activation(Activation::Power { exponent: 60 })));
+    assert_eq!(merged.nodes.len(), 2);
+    // 64^5 fits a u32 and no memory.
+    assert_eq!(canonicalise(&powers(&[64; 5])).nodes.len(), 6);
+    check(&powers(&[64; 5])).expect("thirty multiplications in a row are not refused for their number");
+    let Err(CompileError::Model(found)) = check(&powers(&[64; 13])) else { panic!("78 in a row are too many") };
+    assert_eq!(found.0.len(), 1, "{found}");
+    assert!(found.0[0].message.contains("too deep") && found.0[0].origin.to_string() == "power11", "{found}");
+}
+
+#[test]
+fn softmax_before_reshapes_is_left_to_the_client() {
+    let mut g = Graph { name: "softmax".into(), ..Graph::default() };
+    let x = g.push(Op::Input { name: "x".into() }, vec![], vec![1, 4], Origin::named("x"));
+    let weight = g.constant(Tensor::new(vec![10, 4], random(3, 40)));
+    let y = g.push(Op::Dense { weight, bias: None }, vec![x], vec![1, 10], Origin::named("fc"));
+    let y = g.push(Op::Activation(Activation::Sigmoid), vec![y], vec![1, 10], Origin::named("sigmoid"));
+    let y = g.push(Op::Reshape, vec![y], vec![1, 10, 1], Origin::named("in"));
+    let y = g.push(Op::Softmax { axis: 1 }, vec![y], vec![1, 10, 1], Origin::named("softmax"));
+    let y = g.push(Op::Reshape, vec![y], vec![1, 2, 5], Origin::named("apart"));
+    let y = g.push(Op::Reshape, vec![y], vec![10], Origin::named("out"));
+    output(&mut g, y);
+    let options = Options { samples: samples(16, 4), precision_bits: 10.0, ..Options::default() };
+    let compiled = compile(&g, &options).expect("compiles");
+    let port = &compiled.plan.outputs[0];
+    assert_eq!(
+        (port.shape.as_slice(), port.postprocess.as_slice()),
+        (&[10][..], &[Postprocess::Softmax { axis: 0 }][..])
+    );
+    assert!(compiled.plan.report.notes.iter().any(|n| n.contains("softmax")), "{:?}", compiled.plan.report.notes);
+    let run = |g: &Graph| Interpreter::new(g).expect("valid").run(&options.samples[0]).expect("runs").remove(0);
+    let (expected, got) = (run(&g), run(&compiled.polynomial));
+    assert_eq!(expected.shape(), got.shape());
+    assert!(expected.values().iter().zip(got.values()).all(|(a, b)| (a - b).abs() < 0.02), "{expected:?} {got:?}");
+}
+
+#[test]
+fn a_batch_is_refused_once_along_with_the_rest() {
+    let pool = Pool { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1], counted_pads: [0; 4] };
+    let mut g = Graph { name: "batch".into(), ..Graph::default() };
+    let shape = vec![2, 3, 4, 4];
+    let mut x = g.push(Op::Input { name: "x".into() }, vec![], shape.clone(), Origin::named("x"));
+    for (i, op) in
+        [Op::AveragePool(pool.clone()), Op::AveragePool(pool.clone()), Op::MaxPool(pool)].into_iter().enumerate()
+    {
+        x = g.push(op, vec![x], shape.clone(), Origin::named(format!("pool{i}")));
+    }
+    output(&mut g, x);
+    let Err(CompileError::Model(found)) = check(&g) else { panic!("a batch of two compiles") };
+    let blamed: Vec<String> = found.0.iter().map(|d| d.origin.to_string()).collect();
+    assert_eq!(blamed, ["pool2", "pool0"], "{found}");
 }

@@ -15,6 +15,7 @@ pub mod interpret;
 mod op;
 pub mod parse;
 pub mod print;
+pub mod refusals;
 pub mod shape;
 pub mod verify;
 

@@ -23,7 +23,7 @@ fn five_problems_are_five_entries() {
         ("node 'd' (Resize): resampling", 2),
         ("node 'e' (LSTM): recurrent", 3),
         ("node 'c' (MaxPool): maxima", 4),
-        ("node 'f' (Softmax): it is not the last", 5),
+        ("node 'f' (Softmax): softmax is supported only as the last", 5),
     ] {
         assert!(problems[line].contains(part), "{part} in {problems:#?}");
         assert!(line == 1 || problems[line].contains("help: "), "{}", problems[line]);

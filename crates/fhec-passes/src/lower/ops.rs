@@ -3,7 +3,12 @@
 use super::build::{Builder, Lowered, map_range, normalising, term, uniform};
 use super::value::*;
 use fhec_ir::Tensor;
+use fhec_ir::nn::refusals::{MAXIMUM, MAXIMUM_HELP};
 use fhec_ir::nn::{Activation, ConstId, Conv, Op, Pool, Range, ValueId};
+use std::collections::BTreeMap;
+
+/// What to do about a batch.
+const ONE_IMAGE: &str = "packing takes one image at a time: shape 1xCxHxW";
 
 impl Builder<'_> {
     /// Lowers node `v`; its operands have been.
@@ -41,7 +46,7 @@ impl Builder<'_> {
                 self.broken(v)
             }
             Op::MaxPool(_) => {
-                self.problem(v, "a maximum is not a polynomial of its inputs", "use average pooling");
+                self.problem(v, MAXIMUM, MAXIMUM_HELP);
                 self.broken(v)
             }
         }
@@ -72,7 +77,11 @@ impl Builder<'_> {
             [1, c, h, w] => Some([c, h, w]),
             ref other => {
                 let message = format!("works on a tensor of shape {other:?}");
-                self.problem(v, message, "packing takes one image at a time: shape 1xCxHxW");
+                // A batch reaches every layer: telling it once is enough.
+                let batch = matches!(other, [n, _, _, _] if *n != 1);
+                if !batch || self.problems.iter().all(|p| p.help != ONE_IMAGE) {
+                    self.problem(v, message, ONE_IMAGE);
+                }
                 None
             }
         }
@@ -436,8 +445,7 @@ impl Builder<'_> {
         let mut parts = self.parts(source);
         for (_, operand) in &mut parts.parts {
             let (packed, mul) = self.settled(operand, v);
-            let mut made = vec![None; exponent as usize + 1];
-            made[1] = Some(packed);
+            let mut made = BTreeMap::from([(1, packed)]);
             let packed = self.power_of(v, exponent, &mut made);
             *operand = Operand { packed, view: operand.view.clone(), mul: mul.powi(exponent as i32), add: 0.0 };
         }
@@ -445,8 +453,8 @@ impl Builder<'_> {
     }
 
     /// xⁿ by products of the least depth, each power once.
-    fn power_of(&mut self, v: ValueId, n: u32, made: &mut Vec<Option<PackedId>>) -> PackedId {
-        if let Some(packed) = made[n as usize] {
+    fn power_of(&mut self, v: ValueId, n: u32, made: &mut BTreeMap<u32, PackedId>) -> PackedId {
+        if let Some(&packed) = made.get(&n) {
             return packed;
         }
         // The largest power of two below n leaves a rest of no greater depth.
@@ -459,7 +467,7 @@ impl Builder<'_> {
         }
         let kind = if n == 2 { "Square".to_string() } else { format!("Power {n}") };
         let packed = self.pack(Make::Mul(a, b), self.out.get(a).shape.clone(), range, v, kind);
-        made[n as usize] = Some(packed);
+        made.insert(n, packed);
         packed
     }
 
