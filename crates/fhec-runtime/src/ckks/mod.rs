@@ -65,6 +65,11 @@ impl CkksBackend {
         self.plaintexts.prepare(&self.verified, &self.encoder)
     }
 
+    /// The evaluator, which counts its key switches.
+    pub fn evaluator(&self) -> &Evaluator {
+        &self.evaluator
+    }
+
     /// Where the bytes are.
     pub fn memory(&self) -> Memory {
         Memory {
@@ -172,6 +177,7 @@ impl Backend for CkksBackend {
             for &term in &group.terms {
                 inputs.extend(sources[term].ciphertexts()?);
             }
+            source.pack()?;
             let parts = source.map().apply(&self.evaluator, &inputs, &source, &[], out_scale, &options)?;
             let folded = parts.into_par_iter().map(|c| rotate_and_sum(&self.evaluator, &c, &group.fold));
             let folded = folded.collect::<Result<Vec<_>, CkksError>>()?;

@@ -5,11 +5,12 @@
 //! the number of limbs) and transforms them at each use, *transient* makes everything anew. The tiers are
 //! fixed when the store is made, so they do not depend on the order of use: as many diagonals as possible get
 //! coefficients, since those are the smallest and save filling and FFT; the rest of the budget then lifts diagonals
-//! to evaluation form, in the order of the program.
+//! to evaluation form, in the order of the program. A map whose diagonals all got there keeps them packed in the order
+//! of use ([`PackedDiagonals`]), which is smaller and faster to read.
 
 use crate::backend::{OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
-use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap, LinearOptions};
+use fhec_ckks::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals};
 use fhec_ckks::{CkksError, CoeffPlaintext, Context, Encoder, Plaintext, QpPlaintext};
 use fhec_math::Scale;
 use fhec_plan::linear::LinearGroup;
@@ -50,12 +51,22 @@ struct Group {
     diagonals: Vec<Diagonal>,
     /// Values of a diagonal before it repeats.
     period: usize,
+    /// All diagonals, where they are kept together.
+    packed: OnceLock<PackedDiagonals>,
 }
 
 impl Group {
     /// All diagonals are kept ready to multiply.
     fn resident(&self) -> bool {
         self.diagonals.iter().all(|d| d.tier == Tier::Evaluation)
+    }
+
+    /// Diagonals that are all kept are kept together, unless runs too long for that are shorter one by one.
+    fn packs(&self, context: &Context) -> bool {
+        let together = PackedDiagonals::bytes_of(context, &self.map, self.level, self.period, Hoisting::Auto);
+        !self.diagonals.is_empty()
+            && self.resident()
+            && together <= self.diagonals.len() * self.plaintext_bytes(context)
     }
 
     /// Bytes of a diagonal's coefficients.
@@ -107,6 +118,7 @@ impl Plaintexts {
                     scales: group.terms.iter().map(scale_of).collect(),
                     diagonals: group.sources.iter().map(|_| new()).collect(),
                     period: plan.matrices[terms[group.terms[0]].matrix.index()].diagonal_period(),
+                    packed: OnceLock::new(),
                 });
             }
             store.groups.insert(number, groups);
@@ -198,6 +210,10 @@ impl Plaintexts {
 
     fn prepare_step(&self, step: &Step, encoder: &Encoder) -> OpResult<()> {
         for source in self.linear(encoder, step) {
+            if source.packs() {
+                source.pack()?;
+                continue;
+            }
             (0..source.own.diagonals.len()).into_par_iter().try_for_each(|i| source.warm(i))?;
         }
         let Some((vector, level)) = encoded_vector(step.verified, step.instruction) else { return Ok(()) };
@@ -289,6 +305,25 @@ impl GroupSource<'_> {
         &self.own.map
     }
 
+    /// Whether the diagonals are kept together.
+    fn packs(&self) -> bool {
+        self.own.packs(self.encoder.context())
+    }
+
+    /// Encodes the diagonals that are kept together, if that is still to be done.
+    pub(super) fn pack(&self) -> Result<(), CkksError> {
+        if self.own.packed.get().is_some() || !self.packs() {
+            return Ok(());
+        }
+        let (context, own) = (self.encoder.context(), self.own);
+        let packed = PackedDiagonals::new(context, &own.map, self, own.period, Hoisting::Auto)?;
+        let bytes = packed.bytes();
+        if own.packed.set(packed).is_ok() {
+            self.store.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Keeps diagonal `index` in the form of its tier.
     fn warm(&self, index: usize) -> OpResult<()> {
         match self.own.diagonals[index].tier {
@@ -333,8 +368,16 @@ impl DiagonalSource for GroupSource<'_> {
         self.group.bsgs.terms()
     }
 
+    fn plaintext_bytes(&self) -> Option<usize> {
+        Some(self.own.plaintext_bytes(self.encoder.context()))
+    }
+
     fn resident(&self) -> bool {
         self.own.resident()
+    }
+
+    fn packed(&self) -> Option<&PackedDiagonals> {
+        self.own.packed.get()
     }
 
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {
@@ -343,7 +386,8 @@ impl DiagonalSource for GroupSource<'_> {
             return Ok(Arc::clone(found));
         }
         let made = Arc::new(self.encoder.qp_plaintext(&*self.coefficients(index)?, self.own.level)?);
-        if diagonal.tier == Tier::Evaluation && diagonal.evaluation.set(Arc::clone(&made)).is_ok() {
+        let keep = diagonal.tier == Tier::Evaluation && !self.packs();
+        if keep && diagonal.evaluation.set(Arc::clone(&made)).is_ok() {
             self.store.bytes.fetch_add(made.bytes(), Ordering::Relaxed);
         }
         Ok(made)
