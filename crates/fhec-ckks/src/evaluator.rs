@@ -11,6 +11,7 @@ mod scalars;
 pub use rotations::HoistedCiphertext;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fhec_math::{Eval, Poly, Scale, pointwise};
 
@@ -27,6 +28,22 @@ use crate::plaintext::Plaintext;
 pub struct Evaluator {
     context: Arc<Context>,
     keys: Arc<EvaluationKeys>,
+    counters: Arc<Counters>,
+}
+
+/// How often switching keys were used; what an evaluation costs, mostly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeySwitches {
+    /// Rotations and conjugations, hoisted ones and those inside linear maps included.
+    pub rotations: u64,
+    /// Relinearisations.
+    pub relinearisations: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    rotations: AtomicU64,
+    relinearisations: AtomicU64,
 }
 
 /// What the checks need to know of an operand.
@@ -53,7 +70,15 @@ impl Evaluator {
     /// [`CkksError::ContextMismatch`] where the keys belong to other parameters.
     pub fn new(context: &Arc<Context>, keys: Arc<EvaluationKeys>) -> Result<Self> {
         context.check_id("evaluator", keys.context().id())?;
-        Ok(Self { context: Arc::clone(context), keys })
+        Ok(Self { context: Arc::clone(context), keys, counters: Arc::default() })
+    }
+
+    /// Key switches since the evaluator was made, by it and its clones.
+    pub fn key_switches(&self) -> KeySwitches {
+        KeySwitches {
+            rotations: self.counters.rotations.load(Ordering::Relaxed),
+            relinearisations: self.counters.relinearisations.load(Ordering::Relaxed),
+        }
     }
 
     /// The context.
@@ -168,13 +193,15 @@ impl Evaluator {
         Ok(out)
     }
 
-    /// The key of a Galois element, checked to reach `level`.
+    /// The key of a Galois element, checked to reach `level`, for one rotation: it is counted
+    /// ([`key_switches`](Self::key_switches)).
     ///
     /// # Errors
     /// [`CkksError::NoGaloisKey`], [`CkksError::KeyLevel`].
     pub fn galois_key(&self, op: &'static str, element: u64, level: usize) -> Result<&SwitchingKey> {
         let key = self.keys.galois(element).ok_or(CkksError::NoGaloisKey { op, element })?;
         check_reach(op, key, level)?;
+        self.counters.rotations.fetch_add(1, Ordering::Relaxed);
         Ok(key)
     }
 

@@ -81,7 +81,7 @@ pub use cipher::{Ciphertext, Product, SeededCiphertext};
 pub use encode::Encoder;
 pub use encrypt::Encryptor;
 pub use error::CkksError;
-pub use evaluator::{Evaluator, HoistedCiphertext};
+pub use evaluator::{Evaluator, HoistedCiphertext, KeySwitches};
 pub use keys::{EvaluationKeys, KeyRequest, PublicKey, SecretKey, SwitchingKey};
 pub use keyswitch::Decomposed;
 pub use params::{Context, InsecureToken, ParameterSpec, Security};

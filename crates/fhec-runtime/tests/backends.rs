@@ -178,6 +178,23 @@ fn counts_of_a_small_network() {
     assert_eq!(layers[2].plaintext_products, 4);
 }
 
+/// The counting backend predicts exactly what the engine does.
+#[test]
+fn counts_agree_with_the_engine() {
+    let plans = [mlp(), convolution(8), convolution(10), everything(), several_terms(), wide()];
+    for (number, verified) in plans.iter().enumerate() {
+        let counts = CountBackend::count(verified).unwrap().total();
+        for budget in [0, u64::MAX] {
+            let mut parties = Parties::new(verified, budget);
+            parties.run(&inputs(verified, 0.37));
+            let engine = parties.server.backend().evaluator().key_switches();
+            let counted = (counts.rotations as u64, counts.relinearisations as u64);
+            assert_eq!((engine.rotations, engine.relinearisations), counted, "plan {number}, budget {budget}");
+            assert_eq!(counts.key_switches, counts.rotations + counts.relinearisations);
+        }
+    }
+}
+
 #[test]
 fn registers_are_freed_at_their_last_use() {
     let verified = mlp();

@@ -1,5 +1,7 @@
 //! Products of ciphertexts, before and after relinearisation.
 
+use std::sync::atomic::Ordering;
+
 use fhec_math::{Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
@@ -132,6 +134,7 @@ impl Evaluator {
     fn relin_key(&self, op: &'static str, level: usize) -> Result<&SwitchingKey> {
         let key = self.keys.relin().ok_or(CkksError::NoRelinKey { op })?;
         check_reach(op, key, level)?;
+        self.counters.relinearisations.fetch_add(1, Ordering::Relaxed);
         Ok(key)
     }
 
