@@ -10,6 +10,8 @@ mod diagonals;
 
 pub use diagonals::{DiagonalKey, Diagonals};
 
+use diagonals::narrow;
+
 use crate::{Offsets, TensorId, Weights};
 
 /// One loop of a [`Nest`].
@@ -64,36 +66,57 @@ impl Nest {
 
     /// Calls `f(row, col, weight)` for every point that the guards admit.
     pub fn for_each(&self, mut f: impl FnMut(i64, i64, i64)) {
-        let mut index = vec![0usize; self.dims.len()];
-        if self.dims.iter().any(|d| d.extent == 0) {
-            return;
-        }
-        loop {
-            let admitted = self.guards.iter().all(|g| {
-                let v: i64 = g.constant + g.coefficients.iter().zip(&index).map(|(c, &i)| c * i as i64).sum::<i64>();
-                (0..g.extent).contains(&v)
-            });
-            if admitted {
-                let (mut row, mut col, mut weight) = (self.row, self.col, self.weight);
-                for (dim, &i) in self.dims.iter().zip(&index) {
-                    row += dim.row.at(i);
-                    col += dim.col.at(i);
-                    weight += dim.weight.at(i);
-                }
-                f(row, col, weight);
+        let table = |d: &NestDim| (0..d.extent).map(|i| [d.row.at(i), d.col.at(i), d.weight.at(i)]).collect();
+        let walk = Walk { nest: self, tables: self.dims.iter().map(table).collect() };
+        // What the guards have summed up, one row for each loop entered.
+        let guards = self.guards.len();
+        let mut sums = vec![0; guards * (self.dims.len() + 1)];
+        sums.iter_mut().zip(&self.guards).for_each(|(s, g)| *s = g.constant);
+        walk.run(0, [self.row, self.col, self.weight], &mut sums, &mut f);
+    }
+}
+
+/// A walk over the points of a nest that adds up offsets and guards loop by loop.
+struct Walk<'a> {
+    nest: &'a Nest,
+    /// Row, column and weight step of every index of every loop.
+    tables: Vec<Vec<[i64; 3]>>,
+}
+
+impl Walk<'_> {
+    /// Runs the loops from number `depth` on, at a point reached by the outer ones; `sums` begins with the row of guard
+    /// sums of that point.
+    fn run(&self, depth: usize, at: [i64; 3], sums: &mut [i64], f: &mut impl FnMut(i64, i64, i64)) {
+        let guards = &self.nest.guards;
+        let (own, inner) = sums.split_at_mut(guards.len());
+        let Some(table) = self.tables.get(depth) else {
+            if guards.iter().zip(own).all(|(g, s)| (0..g.extent).contains(s)) {
+                f(at[0], at[1], at[2]);
             }
-            let mut d = self.dims.len();
-            loop {
-                if d == 0 {
+            return;
+        };
+        if depth + 1 == self.tables.len() {
+            // The innermost loop: every guard admits a range of its indices.
+            let mut range = (0, table.len());
+            for (g, &sum) in guards.iter().zip(own.iter()) {
+                let admitted = match g.coefficients[depth] {
+                    0 => (0..g.extent).contains(&sum),
+                    c => narrow(&mut range, c, sum, g.extent),
+                };
+                if !admitted {
                     return;
                 }
-                d -= 1;
-                index[d] += 1;
-                if index[d] < self.dims[d].extent {
-                    break;
-                }
-                index[d] = 0;
             }
+            for step in &table[range.0..range.1] {
+                f(at[0] + step[0], at[1] + step[1], at[2] + step[2]);
+            }
+            return;
+        }
+        for (i, step) in table.iter().enumerate() {
+            for ((inner, own), g) in inner.iter_mut().zip(own.iter()).zip(guards) {
+                *inner = own + g.coefficients[depth] * i as i64;
+            }
+            self.run(depth + 1, [at[0] + step[0], at[1] + step[1], at[2] + step[2]], inner, f);
         }
     }
 }
@@ -178,5 +201,84 @@ impl Vector {
             });
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The points of a nest by counting through all indices.
+    fn points(nest: &Nest) -> Vec<[i64; 3]> {
+        let mut found = Vec::new();
+        for mut number in 0..nest.points() {
+            let mut index = vec![0i64; nest.dims.len()];
+            for (d, dim) in nest.dims.iter().enumerate().rev() {
+                index[d] = (number % dim.extent) as i64;
+                number /= dim.extent;
+            }
+            let admitted = nest.guards.iter().all(|g| {
+                let sum: i64 = g.coefficients.iter().zip(&index).map(|(c, i)| c * i).sum();
+                (0..g.extent).contains(&(g.constant + sum))
+            });
+            if admitted {
+                let mut at = [nest.row, nest.col, nest.weight];
+                for (dim, &i) in nest.dims.iter().zip(&index) {
+                    let i = i as usize;
+                    at = [at[0] + dim.row.at(i), at[1] + dim.col.at(i), at[2] + dim.weight.at(i)];
+                }
+                found.push(at);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn points_come_in_order_and_guards_hold() {
+        let dim = |extent: usize, row: Offsets, col: i64| NestDim {
+            extent,
+            row,
+            col: Offsets::Stride(col),
+            weight: Offsets::Stride(1),
+        };
+        let guard =
+            |coefficients: &[i64], constant, extent| Guard { coefficients: coefficients.to_vec(), constant, extent };
+        let table = Offsets::Table(vec![4, 0, 9]);
+        let dims = [dim(3, table, 5), dim(4, Offsets::Stride(2), -1), dim(5, Offsets::Stride(1), 7)];
+        let cases = [
+            vec![],
+            vec![guard(&[0, 1, 1], -2, 4)],
+            vec![guard(&[1, 0, -1], 2, 3), guard(&[0, -2, 3], 1, 6)],
+            vec![guard(&[1, 0, 0], -1, 1)],
+            vec![guard(&[0, 0, 0], 5, 3)],
+        ];
+        for guards in cases {
+            for depth in 0..=3 {
+                let guards =
+                    guards.iter().map(|g| Guard { coefficients: g.coefficients[..depth].to_vec(), ..g.clone() });
+                let nest = Nest {
+                    dims: dims[..depth].to_vec(),
+                    row: 1,
+                    col: 2,
+                    weight: 3,
+                    tensor: None,
+                    factor: 1.0,
+                    guards: guards.collect(),
+                };
+                let mut seen = Vec::new();
+                nest.for_each(|row, col, weight| seen.push([row, col, weight]));
+                assert_eq!(seen, points(&nest));
+            }
+        }
+        let empty = Nest {
+            dims: vec![dim(0, Offsets::Stride(1), 1)],
+            row: 0,
+            col: 0,
+            weight: 0,
+            tensor: None,
+            factor: 1.0,
+            guards: vec![],
+        };
+        empty.for_each(|_, _, _| panic!("a loop without iterations has no points"));
     }
 }

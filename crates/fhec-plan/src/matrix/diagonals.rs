@@ -6,6 +6,8 @@
 
 mod enumerate;
 
+pub(super) use enumerate::narrow;
+
 use super::{Matrix, Nest};
 use crate::structure::{Budget, max_box, reach};
 use crate::{TensorId, Weights};

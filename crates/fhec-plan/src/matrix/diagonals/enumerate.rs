@@ -222,7 +222,7 @@ fn advance(nest: &Nest, d: usize, i: usize, before: &Prefix, after: &mut Prefix)
 }
 
 /// Narrows `bounds` to the `i` with `0 ≤ fixed + c·i < extent`; false when none is left.
-fn narrow(bounds: &mut (usize, usize), c: i64, fixed: i64, extent: i64) -> bool {
+pub(in crate::matrix) fn narrow(bounds: &mut (usize, usize), c: i64, fixed: i64, extent: i64) -> bool {
     let ceil_div = |a: i64, b: i64| a.div_euclid(b) + i64::from(a.rem_euclid(b) != 0);
     let (lo, hi) = if c > 0 {
         (ceil_div(-fixed, c), ceil_div(extent - fixed, c))
