@@ -32,6 +32,8 @@ use clap::{Parser, Subcommand};
 Or all of it on a bundled network:
   fhec demo
 
+FHEC_LOG=debug shows every pass of the compiler with its time.
+
 Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Cli {

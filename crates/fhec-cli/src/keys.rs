@@ -1,10 +1,10 @@
 //! The client's files: keys and ciphertexts, with messages that name the file.
 
 use crate::files;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fhec_ckks::container::{
-    BundleEntry, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key, write_ciphertexts,
-    write_public_key, write_secret_key,
+    BundleEntry, Header, Kind, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
+    write_ciphertexts, write_public_key, write_secret_key,
 };
 use fhec_ckks::{PublicKey, SecretKey};
 use fhec_math::SecretRng;
@@ -12,6 +12,15 @@ use fhec_plan::PlanHead;
 use fhec_runtime::EncryptionKey;
 use std::io::Write;
 use std::path::Path;
+
+/// Refuses a file that holds a secret key where evaluation keys belong.
+pub(crate) fn refuse_secret(file: &[u8]) -> Result<()> {
+    ensure!(
+        Header::read(file)?.kind != Kind::SecretKey,
+        "this is a secret key; a server must never hold one, run takes eval.keys"
+    );
+    Ok(())
+}
 
 /// The client of one plan.
 pub(crate) struct Client {

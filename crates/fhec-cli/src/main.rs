@@ -29,9 +29,20 @@ fn message(error: &anyhow::Error) -> String {
     })
 }
 
+/// Shows what the passes do and take on standard error, where `FHEC_LOG` asks for it: `FHEC_LOG=debug`, or a filter such
+/// as `fhec_passes=debug`.
+fn trace() {
+    let Ok(wanted) = std::env::var("FHEC_LOG") else { return };
+    match tracing_subscriber::EnvFilter::try_new(&wanted) {
+        Ok(filter) => tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init(),
+        Err(error) => files::warn(&format!("FHEC_LOG={wanted}: {error}")),
+    }
+}
+
 fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
     let cli = cli::Cli::parse();
+    trace();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if files::is_closed_pipe(&error) => ExitCode::SUCCESS,

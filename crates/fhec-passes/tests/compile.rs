@@ -119,6 +119,8 @@ fn softmax_before_reshapes_is_left_to_the_client() {
     let weight = g.constant(Tensor::new(vec![10, 4], random(3, 40)));
     let y = g.push(Op::Dense { weight, bias: None }, vec![x], vec![1, 10], Origin::named("fc"));
     let y = g.push(Op::Activation(Activation::Sigmoid), vec![y], vec![1, 10], Origin::named("sigmoid"));
+    let weight = g.constant(Tensor::new(vec![10, 10], random(4, 100)));
+    let y = g.push(Op::Dense { weight, bias: None }, vec![y], vec![1, 10], Origin::named("last"));
     let y = g.push(Op::Reshape, vec![y], vec![1, 10, 1], Origin::named("in"));
     let y = g.push(Op::Softmax { axis: 1 }, vec![y], vec![1, 10, 1], Origin::named("softmax"));
     let y = g.push(Op::Reshape, vec![y], vec![1, 2, 5], Origin::named("apart"));

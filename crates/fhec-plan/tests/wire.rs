@@ -39,6 +39,9 @@ fn a_client_reads_only_the_beginning() {
     let end = 320 + u64::from_le_bytes(bytes[32..40].try_into().unwrap()) as usize;
     assert!(end < bytes.len() / 2);
     assert_eq!(PlanHead::read(&bytes[..end]).unwrap(), head);
+    let mut alone = Vec::new();
+    plan.write_head_to(&mut alone).unwrap();
+    assert_eq!(alone, bytes[..end]);
     assert!(matches!(PlanHead::read(&bytes[..end - 1]), Err(PlanError::Truncated { section: Section::Head, .. })));
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use fhec_ir::nn::Graph;
 use fhec_ir::{Diagnostic, Diagnostics};
 use fhec_onnx::ImportError;
+use fhec_passes::pipeline::{self, CompileError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use std::path::PathBuf;
   fhec check model.onnx
   fhec check model.onnx --json | jq -r '.problems[].node'
 
-Exit status 0: the model can be compiled, as far as its operators go. Exit status 1: it cannot,
+Exit status 0: the model can be compiled, as far as that does not depend on data and options. Exit status 1: it cannot,
 and every node that is to blame is listed with the reason and what to do instead.")]
 pub(crate) struct Check {
     /// The model
@@ -32,8 +33,12 @@ impl Check {
     pub(crate) fn run(&self) -> Result<()> {
         let (graph, problems) = match fhec_onnx::load(&self.model) {
             Ok(graph) => {
-                let problems = fhec_passes::refuse::refuse_unsupported(&graph).err();
-                (Some(graph), problems.unwrap_or_default())
+                let problems = match pipeline::check(&graph) {
+                    Ok(()) => Diagnostics::default(),
+                    Err(CompileError::Model(problems)) => problems,
+                    Err(other) => return Err(anyhow::Error::new(other).context(self.model.display().to_string())),
+                };
+                (Some(graph), problems)
             }
             Err(ImportError::Unsupported(problems)) => (None, problems),
             Err(other) => return Err(anyhow::Error::new(other).context(self.model.display().to_string())),

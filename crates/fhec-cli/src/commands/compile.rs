@@ -67,7 +67,7 @@ pub(crate) struct Settings {
     /// Memory that one evaluation may use
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     pub(crate) memory_budget: Option<u64>,
-    /// What to make fast; one and the same while a plan evaluates one input at a time
+    /// What to make fast
     #[arg(long, value_enum, default_value_t = Goal::Latency)]
     pub(crate) goal: Goal,
     /// Factor for raw pixels 0…255
@@ -84,9 +84,9 @@ pub(crate) struct Settings {
 /// What to optimise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Goal {
-    /// The time of one evaluation
+    /// One evaluation, with loading the keys and encoding the weights
     Latency,
-    /// The time per image
+    /// Each of many evaluations, one after another
     Throughput,
 }
 
@@ -111,7 +111,7 @@ impl Compile {
         let plan = &compiled.plan;
         files::write(&self.output, Access::Public, |out| Ok(plan.write_to(out)?))?;
         for note in &plan.report.notes {
-            warn(note);
+            status(&format!("note: {note}"));
         }
         status(&summary(&compiled, &self.output, start.elapsed().as_secs_f64()));
         Ok(())
@@ -174,9 +174,6 @@ impl Settings {
 
     /// Compiles a model; `watch` sees every pass.
     pub(crate) fn compile(&self, graph: &Graph, model: &Path, watch: &mut dyn FnMut(PassRun<'_>)) -> Result<Compiled> {
-        if self.goal == Goal::Throughput {
-            warn("a plan evaluates one input at a time: the plan for throughput is the one for latency");
-        }
         let preprocess = self.preprocess()?;
         let specs = specs(graph, Some(&preprocess));
         specs.iter().try_for_each(InputSpec::check_preprocess)?;
@@ -188,6 +185,10 @@ impl Settings {
             samples: self.samples(&specs)?,
             input_range: Some(self.range(&preprocess)),
             preprocess: vec![Some(preprocess); specs.len()],
+            goal: match self.goal {
+                Goal::Latency => fhec_passes::Goal::Latency,
+                Goal::Throughput => fhec_passes::Goal::Throughput,
+            },
             ..defaults
         };
         pipeline::compile_watched(graph, &options, watch).with_context(|| model.display().to_string())

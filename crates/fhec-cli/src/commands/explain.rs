@@ -1,12 +1,14 @@
 //! `fhec explain`: what a plan does and what it will cost.
 
-use crate::files::print;
+use crate::files::{self, Access, print};
 use crate::format::{self, Align, Table, pairs};
 use crate::plan_file;
 use anyhow::Result;
 use clap::Args;
 use fhec_plan::verify::Verified;
 use fhec_plan::{LayerReport, Op, Plan};
+use petgraph::dot::{Config, Dot, RankDir};
+use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -19,6 +21,9 @@ use std::path::PathBuf;
   fhec explain mnist.plan --json | jq .totals
   fhec explain mnist.plan --dot | dot -Tsvg > mnist.svg
   fhec explain mnist.plan --listing
+  fhec explain mnist.plan --head mnist.head
+
+A head is all that keygen, encrypt and decrypt need of a plan; it holds no weights.
 
 The figures are predictions for one thread of the machine that the cost table was measured on;
 the error of a layer is the standard deviation that encryption adds to its result.")]
@@ -34,12 +39,19 @@ pub(crate) struct Explain {
     /// Print the instructions, with the level and scale of every register
     #[arg(long, group = "form")]
     listing: bool,
+    /// Write the plan's head for clients: parameters, keys, inputs and outputs, without the weights
+    #[arg(long, group = "form", value_name = "FILE")]
+    head: Option<PathBuf>,
 }
 
 impl Explain {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let plan = plan_file::open(&self.plan)?;
+        if let Some(path) = &self.head {
+            files::write(path, Access::Public, |out| Ok(plan.plan().write_head_to(out)?))?;
+            return Ok(());
+        }
         print(&if self.json {
             format!("{:#}\n", as_json(&plan))
         } else if self.dot {
@@ -215,49 +227,54 @@ fn as_json(verified: &Verified) -> Value {
     })
 }
 
+/// A node of the drawing, in the order of drawing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mark {
+    Input(usize),
+    Layer(usize),
+    Output(usize),
+}
+
 /// A box per layer, an arrow for every value that goes from one to another.
 fn as_dot(plan: &Plan) -> String {
     let mut writer = BTreeMap::new();
     let mut edges = BTreeSet::new();
     let mut used = BTreeSet::new();
-    let mut out = String::from("digraph plan {\n  rankdir=TB;\n  node [shape=box, fontname=\"sans-serif\"];\n");
     for instruction in &plan.instructions {
         let own = match &instruction.op {
-            Op::Input(i) => format!("in{i}"),
-            Op::Output { output, .. } => format!("out{output}"),
-            _ => {
-                used.insert(instruction.layer.index());
-                format!("l{}", instruction.layer)
-            }
+            Op::Input(i) => Mark::Input(*i),
+            Op::Output { output, .. } => Mark::Output(*output),
+            _ => Mark::Layer(instruction.layer.index()),
         };
+        used.insert(own);
         for source in instruction.op.sources() {
-            if let Some(from) = writer.get(&source).filter(|from| **from != own) {
-                edges.insert((String::clone(from), own.clone()));
+            if let Some(&from) = writer.get(&source).filter(|&&from| from != own) {
+                edges.insert((from, own));
             }
         }
         writer.insert(instruction.dst, own);
     }
-    // Writing to a string cannot fail.
-    for (i, input) in plan.inputs.iter().enumerate() {
-        let label = format!("{}\n{}", input.name, format::shape(&input.shape));
-        let _ = writeln!(out, "  in{i} [shape=ellipse, label={}];", quote(&label));
-    }
-    for (i, (layer, r)) in layers(plan).enumerate().filter(|(i, _)| used.contains(i)) {
-        let mut label = format!("{}\n{}\nlevel {}, {}", layer.name, layer.kind, levels(&r), format::seconds(r.seconds));
-        if r.degree > 0 {
-            let _ = write!(label, ", degree {}", r.degree);
-        }
-        let _ = writeln!(out, "  l{i} [label={}];", quote(&label));
-    }
-    for (i, output) in plan.outputs.iter().enumerate() {
-        let label = format!("{}\n{}", output.name, format::shape(&output.shape));
-        let _ = writeln!(out, "  out{i} [shape=ellipse, label={}];", quote(&label));
-    }
+    let ellipse = |name: &str, shape: &[usize]| ("ellipse", format!("{name}\n{}", format::shape(shape)));
+    let inputs = plan.inputs.iter().enumerate().map(|(i, v)| (Mark::Input(i), ellipse(&v.name, &v.shape)));
+    let outputs = plan.outputs.iter().enumerate().map(|(i, v)| (Mark::Output(i), ellipse(&v.name, &v.shape)));
+    let boxes = layers(plan).enumerate().filter(|(i, _)| used.contains(&Mark::Layer(*i))).map(|(i, (layer, r))| {
+        let degree = if r.degree > 0 { format!(", degree {}", r.degree) } else { String::new() };
+        let figures = format!("level {}, {}{degree}", levels(&r), format::seconds(r.seconds));
+        (Mark::Layer(i), ("box", format!("{}\n{}\n{figures}", layer.name, layer.kind)))
+    });
+    let mut graph = DiGraph::new();
+    let nodes: BTreeMap<Mark, NodeIndex> =
+        inputs.chain(boxes).chain(outputs).map(|(mark, drawn)| (mark, graph.add_node(drawn))).collect();
     for (from, to) in edges {
-        let _ = writeln!(out, "  {from} -> {to};");
+        if let (Some(&from), Some(&to)) = (nodes.get(&from), nodes.get(&to)) {
+            graph.add_edge(from, to, ());
+        }
     }
-    out.push_str("}\n");
-    out
+    let config = [Config::RankDir(RankDir::TB), Config::NodeNoLabel, Config::EdgeNoLabel];
+    let drawing = Dot::with_attr_getters(&graph, &config, &|_, _| String::new(), &|_, (_, (shape, label))| {
+        format!("shape={shape}, fontname=\"sans-serif\", label={}", quote(label))
+    });
+    format!("{drawing:?}")
 }
 
 /// A string of the DOT language.

@@ -2,13 +2,14 @@
 
 use crate::cli::Cli;
 use crate::files::{self, Access, status};
+use crate::keys::refuse_secret;
 use crate::plan_file::{self, short_hash};
 use crate::progress::Progress;
 use crate::{format, memory};
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use fhec_ckks::container::{Header, Kind, read_ciphertexts, read_evaluation_keys, write_ciphertexts};
+use fhec_ckks::container::{read_ciphertexts, read_evaluation_keys, write_ciphertexts};
 use fhec_plan::verify::Verified;
 use fhec_runtime::{Server, Trace, server_context};
 use serde_json::{Value, json};
@@ -112,9 +113,7 @@ impl Job {
         let file = files::map(eval_keys)?;
         let bytes: &[u8] = (*file).as_ref();
         let named = || eval_keys.display().to_string();
-        if Header::read(bytes).with_context(named)?.kind == Kind::SecretKey {
-            bail!("{}: this is a secret key; a server must never hold one, run takes eval.keys", eval_keys.display());
-        }
+        refuse_secret(bytes).with_context(named)?;
         let keys = Arc::new(read_evaluation_keys(bytes, &context, plan.hash()).with_context(named)?);
         // A single run uses every encoded weight once: keeping them would only cost memory.
         let budget = if runs > 1 { plan.plan().report.plaintext_budget.min(left) } else { 0 };

@@ -71,7 +71,12 @@ fn explain_has_tables_json_dot_and_instructions() {
         assert!(report["totals"][figure].as_f64().is_some_and(|v| v > 0.0), "{figure}: {report:#}");
     }
     let dot = fhec!["explain", plan, "--dot"].ok().stdout;
-    assert!(dot.starts_with("digraph") && dot.contains("in0 -> ") && dot.contains("-> out0"), "{dot}");
+    assert!(dot.starts_with("digraph") && dot.contains("0 -> 1 [") && dot.contains("dense1\\n"), "{dot}");
+    let scratch = small().scratch();
+    let head = scratch.path().join("small.head");
+    fhec!["explain", plan, "--head", head].ok();
+    let (head, plan_bytes) = (std::fs::read(&head).expect("reads"), std::fs::read(&plan).expect("reads"));
+    assert!(head.len() < plan_bytes.len() && plan_bytes.starts_with(&head));
     assert!(fhec!["explain", plan, "--listing"].ok().stdout.contains("= linear"));
 }
 

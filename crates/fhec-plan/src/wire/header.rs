@@ -69,8 +69,8 @@ impl Header {
         *hasher.finalize().as_bytes()
     }
 
-    /// Writes header and sections to `out`.
-    pub(crate) fn write(&self, contents: [&[u8]; 4], out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    /// Writes header and sections to `out`; the last sections may be left out.
+    pub(crate) fn write(&self, contents: &[&[u8]], out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let ranges = self.ranges().ok_or(std::io::ErrorKind::FileTooLarge)?;
         let mut fixed = Vec::with_capacity(HEADER);
         fixed.extend_from_slice(MAGIC);

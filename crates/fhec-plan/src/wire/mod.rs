@@ -115,7 +115,18 @@ impl Plan {
     pub fn write_to(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let [head, program, report] = encode(self);
         let contents = [&head[..], &program, self.weights.bytes(), &report];
-        Header::of(contents).write(contents, out)
+        Header::of(contents).write(&contents, out)
+    }
+
+    /// Writes what a client needs, for [`PlanHead::read`]: the plan file up to the end of its head section. The
+    /// hashes of the other sections are there, their contents are not.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_head_to(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let [head, program, report] = encode(self);
+        let contents = [&head[..], &program, self.weights.bytes(), &report];
+        Header::of(contents).write(&contents[..1], out)
     }
 
     /// The plan file as bytes.
@@ -124,7 +135,7 @@ impl Plan {
         let contents = [&head[..], &program, self.weights.bytes(), &report];
         let mut out = Vec::with_capacity(1024 + contents.iter().map(|c| c.len()).sum::<usize>());
         // Writing to a vector cannot fail.
-        let _ = Header::of(contents).write(contents, &mut out);
+        let _ = Header::of(contents).write(&contents, &mut out);
         out
     }
 
