@@ -218,3 +218,96 @@ fn reach(nest: &Nest, start: i64, of: impl Fn(&fhec_plan::NestDim) -> &Offsets) 
     }
     (low, high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Origin;
+    use crate::he::{Input, LinearTerm, Output, ValueId};
+    use crate::nn::Range;
+    use fhec_plan::{LayoutDim, MatrixId, NestDim, TensorId, Vector, VectorId};
+
+    /// Four inputs, a 2×4 matrix with bias, a square.
+    fn graph() -> Graph {
+        let mut g = Graph { slots: 8, ..Graph::default() };
+        let range = Range { lo: -1.0, hi: 1.0 };
+        let node = |op: Op, inputs: &[u32], layout: &Layout| Node {
+            op,
+            inputs: inputs.iter().map(|&i| ValueId(i)).collect(),
+            layout: layout.clone(),
+            range,
+            origin: Origin::named("fc"),
+            kind: "Dense".into(),
+        };
+        let (wide, narrow) = (Layout::dense(4, 8, 4), Layout::dense(2, 8, 2));
+        let weights = g.tensor(Tensor::new(vec![2, 4], vec![0.5; 8]));
+        let dim = |extent, row, col, weight| NestDim {
+            extent,
+            row: Offsets::Stride(row),
+            col: Offsets::Stride(col),
+            weight: Offsets::Stride(weight),
+        };
+        let dims = vec![dim(2, 1, 0, 4), dim(4, 0, 1, 1)];
+        let nest = Nest { dims, row: 0, col: 0, weight: 0, tensor: Some(weights), factor: 1.0, guards: vec![] };
+        let bias = Nest { dims: vec![dim(2, 1, 0, 0)], tensor: None, ..nest.clone() };
+        let matrix = g.matrix(Matrix {
+            slots: 8,
+            in_ciphertexts: 1,
+            in_period: 4,
+            out_ciphertexts: 1,
+            out_period: 2,
+            nests: vec![nest],
+        });
+        let bias = Some(g.vector(Vector { slots: 8, ciphertexts: 1, period: 2, nests: vec![bias] }));
+        g.inputs.push(Input { name: "x".into(), shape: vec![4], factor: 1.0, range });
+        g.push(node(Op::Input(0), &[], &wide));
+        let terms = vec![LinearTerm { matrix, baby: 0 }];
+        g.push(node(Op::LinearMap { terms, bias, out_scale: None }, &[0], &narrow));
+        g.push(node(Op::Mul, &[1, 1], &narrow));
+        let (name, postprocess) = ("y".into(), vec![]);
+        g.outputs.push(Output { name, shape: vec![2], value: ValueId(2), factor: 1.0, postprocess });
+        g
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Graph), with: &str) {
+        let mut g = graph();
+        change(&mut g);
+        let error = verify(&g).expect_err("the graph is broken").to_string();
+        assert!(error.contains(with), "{error}");
+    }
+
+    #[test]
+    fn a_sound_graph_passes() {
+        verify(&graph()).expect("sound");
+    }
+
+    #[test]
+    fn every_broken_invariant_is_named() {
+        refused(|g| g.nodes[2].inputs = vec![ValueId(1), ValueId(2)], "operand %2 does not come before its user");
+        refused(|g| g.nodes[2].inputs.truncate(1), "1 operands, 2 expected");
+        refused(|g| g.nodes[2].inputs[1] = ValueId(0), "layouts differ");
+        refused(|g| g.nodes[0].layout = Layout::dense(3, 8, 4), "layout and shape of the input differ");
+        refused(|g| g.nodes[0].layout.period = 2, "puts an element at slot 2");
+        refused(|g| g.nodes[0].layout.dims[0].offsets = Offsets::Stride(0), "two elements at slot 0");
+        refused(|g| g.nodes[0].layout.slots = 16, "does not fit 8 slots");
+        refused(
+            |g| g.nodes[0].layout.dims = vec![LayoutDim { extent: 4, offsets: Offsets::Table(vec![0, 1]) }],
+            "a table of 2 offsets for 4 indices",
+        );
+        refused(|g| g.nodes[1].range = Range { lo: 1.0, hi: -1.0 }, "range [1, -1] is empty");
+        refused(|g| g.matrices[0].out_period = 4, "does not fit the layouts");
+        refused(|g| g.matrices[0].nests[0].row = 1, "rows 1…2 leave the output");
+        refused(|g| g.matrices[0].nests[0].weight = 1, "weights 1…8 of a tensor of 8");
+        refused(|g| g.matrices[0].nests[0].tensor = Some(TensorId(5)), "no tensor 5");
+        refused(|g| g.outputs[0].shape = vec![3], "has 3 elements, its layout 2");
+        refused(|g| g.nodes[2].op = Op::AddVector(VectorId(3)), "2 operands, 1 expected");
+        refused(
+            |g| {
+                let terms = vec![LinearTerm { matrix: MatrixId(7), baby: 0 }];
+                g.nodes[1].op = Op::LinearMap { terms, bias: None, out_scale: None };
+            },
+            "no such matrix",
+        );
+    }
+}

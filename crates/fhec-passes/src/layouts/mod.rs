@@ -6,7 +6,7 @@
 //! each tap and shift of channels, whatever the number of pixels. What is free to choose is the grid
 //! (row and plane strides; powers of two make rotations wrap onto each other), the period with which a small
 //! tensor repeats (a short output period folds diagonals together, at one rotation per halving), and
-//! whether a value that no window reads is packed densely instead. [`choose`] prices every linear map for
+//! whether a value that no window reads is packed densely instead. `choose` prices every linear map for
 //! every pair of candidates and descends class by class.
 
 pub(crate) mod choose;

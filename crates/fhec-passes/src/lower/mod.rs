@@ -1,13 +1,14 @@
 //! Tensor graph to ciphertext graph.
 //!
-//! The walk ([`build`]) turns every maximal linear region into one affine map between held values, keeping
+//! The walk (`build`) turns every maximal linear region into one affine map between held values, keeping
 //! reshapes, transpositions, slices, constant factors and offsets symbolic: they end up in the layouts,
 //! factors and biases of linear maps or in what the client multiplies by. Then layouts are chosen
-//! ([`crate::layouts`]), and [`emit`] writes each map as loop nests over the slots.
+//! ([`crate::layouts`]), and `emit` writes each map as loop nests over the slots.
 
 mod build;
 mod emit;
 pub(crate) mod nests;
+mod nonlinear;
 mod ops;
 pub(crate) mod value;
 

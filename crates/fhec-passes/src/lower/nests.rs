@@ -189,7 +189,7 @@ fn window_nests(
                         empty = true;
                         continue;
                     };
-                    let hi = taps_used.last().unwrap_or(lo);
+                    let hi = taps_used.next_back().unwrap_or(lo);
                     let dilation = window.dilations[d] as i64;
                     tap_loops[d] = nest.push(hi - lo + 1, ZERO, Offsets::Stride(s * dilation), stride(taps[d]));
                     nest.nest.col += s * (slides[d].start + lo as i64 * dilation);
