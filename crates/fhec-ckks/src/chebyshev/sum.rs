@@ -1,6 +1,6 @@
-//! Sums of products and scalar multiples, computed limb by limb in one go.
+//! Sums of products and scalar multiples, computed limb by limb with one reduction.
 
-use fhec_math::accumulate::dot_into;
+use fhec_math::diagonals::{DiagonalTerm, sum_products};
 use fhec_math::{Eval, Modulus, Poly, Scale, pointwise};
 use rayon::prelude::*;
 
@@ -86,7 +86,7 @@ impl<'a> Sum<'a> {
         let (n, limbs) = (context.n(), level + 1);
         let square = !self.products.is_empty() || self.scalars.iter().any(|s| matches!(s.0, Value::Degree2(_)));
         let parts = if square { 3 } else { 2 };
-        let mut out: Vec<Poly<Eval>> = (0..parts).map(|_| Poly::zero(n, limbs)).collect();
+        let mut out: Vec<Poly<Eval>> = (0..parts).map(|_| Poly::scratch(n, limbs)).collect();
         let mut tasks: Vec<Vec<&mut [u64]>> = (0..limbs).map(|_| Vec::with_capacity(parts)).collect();
         for poly in &mut out {
             for (task, limb) in tasks.iter_mut().zip(poly.iter_mut()) {
@@ -94,9 +94,8 @@ impl<'a> Sum<'a> {
             }
         }
         let work = parts * n * (self.products.len() + self.scalars.len());
-        tasks.into_par_iter().enumerate().with_min_len((HEAVY / work.max(1)).max(1)).for_each(|(i, mut out)| {
-            self.limb(context.q(i), i, &mut out);
-        });
+        let tasks = tasks.into_par_iter().enumerate().with_min_len((HEAVY / work.max(1)).max(1));
+        tasks.for_each_init(Vec::new, |scratch, (i, mut out)| self.limb(context.q(i), i, &mut out, scratch));
         let mut out = out.into_iter();
         let mut next = || out.next().unwrap_or_else(|| Poly::zero(n, limbs));
         let (c0, c1, id) = (next(), next(), context.id());
@@ -107,27 +106,43 @@ impl<'a> Sum<'a> {
         })
     }
 
-    /// Limb `i` of all parts, which are zero at first.
-    fn limb(&self, m: &Modulus, i: usize, out: &mut [&mut [u64]]) {
-        if !self.products.is_empty() {
-            let part = |second: bool, one: bool| -> Vec<&[u64]> {
-                let side = self.products.iter().map(|p| if second { p.1 } else { p.0 });
-                side.map(|c| if one { c.c1().limb(i) } else { c.c0().limb(i) }).collect()
-            };
-            let (a0, a1, b0, b1) = (part(false, false), part(false, true), part(true, false), part(true, true));
-            dot_into(m, &a0, &b0, out[0]);
-            dot_into(m, &[&a0[..], &a1[..]].concat(), &[&b1[..], &b0[..]].concat(), out[1]);
-            dot_into(m, &a1, &b1, out[2]);
-        }
-        for (value, k) in &self.scalars {
-            let w = m.reduce_i128(*k);
-            for (out, part) in out.iter_mut().zip(value.parts()) {
-                pointwise::mul_scalar_add_assign(m, out, part.limb(i), w);
-            }
-        }
+    /// Limb `i` of all parts.
+    fn limb(&self, m: &Modulus, i: usize, out: &mut [&mut [u64]], scratch: &mut Vec<u64>) {
+        let n = self.context.n();
+        // A constant is a diagonal that never changes.
+        let constants: Vec<[u64; 1]> = self.scalars.iter().map(|(_, k)| [m.reduce_i128(*k)]).collect();
+        let scalars = || constants.iter().zip(&self.scalars);
+        let mut terms = Vec::with_capacity(self.products.len() + self.scalars.len());
+        terms.extend(self.products.iter().map(|(a, b)| DiagonalTerm {
+            values: a.c0().limb(i),
+            repeat: 1,
+            factors: [b.c0().limb(i), b.c1().limb(i)],
+        }));
+        terms.extend(scalars().map(|(constant, (value, _))| {
+            let parts = value.parts();
+            DiagonalTerm { values: constant, repeat: n, factors: [parts[0].limb(i), parts[1].limb(i)] }
+        }));
+        let [out0, out1, rest @ ..] = out else { return };
+        sum_products(m, &terms, [&mut **out0, &mut **out1]);
         if self.constant != 0 {
-            pointwise::add_scalar_assign(m, out[0], m.reduce_i128(self.constant));
+            pointwise::add_scalar_assign(m, out0, m.reduce_i128(self.constant));
         }
+        let [out2] = rest else { return };
+        scratch.clear();
+        scratch.resize(2 * n, 0);
+        let (middle, zeros) = scratch.split_at_mut(n);
+        terms.clear();
+        terms.extend(self.products.iter().map(|(a, b)| DiagonalTerm {
+            values: a.c1().limb(i),
+            repeat: 1,
+            factors: [b.c0().limb(i), b.c1().limb(i)],
+        }));
+        terms.extend(scalars().filter_map(|(constant, (value, _))| {
+            let c2 = value.parts().get(2)?.limb(i);
+            Some(DiagonalTerm { values: constant, repeat: n, factors: [&*zeros, c2] })
+        }));
+        sum_products(m, &terms, [middle, &mut **out2]);
+        pointwise::add_assign(m, out1, middle);
     }
 }
 
