@@ -71,7 +71,7 @@ fn best(mut f: impl FnMut()) -> f64 {
     let start = Instant::now();
     let mut least = f64::INFINITY;
     let mut runs = 0;
-    while runs < 3 || (start.elapsed() < Duration::from_millis(600) && runs < 200) {
+    while runs < 5 || (start.elapsed() < Duration::from_secs(3) && runs < 1000) {
         let one = Instant::now();
         f();
         least = least.min(one.elapsed().as_secs_f64());

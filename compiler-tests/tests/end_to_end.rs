@@ -53,7 +53,7 @@ fn run_encrypted(compiled: &Compiled, images: &[Tensor]) -> Vec<Vec<f64>> {
         let input = client.encrypt(&[image.values().to_vec()], EncryptionKey::Secret(&secret), &mut rng).expect("fits");
         let (output, _) = server.run(&input, &mut |_| {}).expect("runs");
         encrypted_logits.push(client.decrypt_output(0, &output, &secret).expect("decrypts"));
-        clear_logits.push(clear.run(&[image.clone()]).expect("fits")[0].values().to_vec());
+        clear_logits.push(clear.run(std::slice::from_ref(image)).expect("fits")[0].values().to_vec());
     }
     let all = || clear_logits.iter().flatten();
     let range = all().fold(f64::MIN, |m, &v| m.max(v)) - all().fold(f64::MAX, |m, &v| m.min(v));
@@ -118,7 +118,7 @@ fn from_shared(name: &str, scale: impl Fn(f64) -> f64) {
     let original = fhec_onnx::load(&path).expect("imports");
     let original = Interpreter::new(&original).expect("valid");
     for (digit, (encrypted, image)) in logits.iter().zip(&images).enumerate() {
-        let clear = original.run(&[image.clone()]).expect("fits");
+        let clear = original.run(std::slice::from_ref(image)).expect("fits");
         assert_eq!(argmax(encrypted), argmax(clear[0].values()), "{name}: digit {digit} changed class");
     }
 }

@@ -124,3 +124,47 @@ fn the_servers_command_cannot_name_a_secret_key() {
         }
     }
 }
+
+/// Every ePrint number that the code cites, like 2020/1203, stands in docs/references.md.
+#[test]
+fn cited_papers_are_listed() {
+    let listed = std::fs::read_to_string(root().join("docs/references.md")).expect("readable");
+    let mut cited = 0;
+    for krate in ["math", "ckks", "plan", "ir", "onnx", "passes", "runtime", "cli"] {
+        for (path, text) in whole_files(&root().join(format!("crates/fhec-{krate}/src"))) {
+            for number in eprint_numbers(&text) {
+                cited += 1;
+                assert!(listed.contains(&format!("| {number} |")), "{} cites {number}", path.display());
+            }
+        }
+    }
+    assert!(cited > 5, "the search found no citations: it is broken");
+}
+
+fn whole_files(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(whole_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).expect("utf-8");
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// `20YY/N…` with one to four digits behind the slash.
+fn eprint_numbers(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("/") {
+        let before: String = text[..at].chars().rev().take_while(char::is_ascii_digit).collect();
+        let year: String = before.chars().rev().collect();
+        let number: String = text[at + 1..].chars().take_while(char::is_ascii_digit).collect();
+        if year.len() == 4 && year.starts_with("20") && (1..=4).contains(&number.len()) {
+            found.push(format!("{year}/{number}"));
+        }
+    }
+    found
+}

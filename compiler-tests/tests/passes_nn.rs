@@ -1,5 +1,6 @@
 //! The tensor passes: snapshots of small graphs, and the same meaning before and after.
 
+use compiler_tests::{calibration_digits, model};
 use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
 use fhec_passes::approximate::{ApproximateOptions, approximate};
@@ -227,7 +228,7 @@ fn powers_stay_exact_and_every_other_function_becomes_a_polynomial() {
         let found = approximate(&graph, &samples, &ApproximateOptions::default()).expect("fits");
         let exact = matches!(f, Power { .. });
         assert_eq!(found.approximations.is_empty(), exact, "{f:?}");
-        assert!(found.output_error <= 0.02, "{f:?}: {}", found.output_error);
+        assert!(found.output_error <= ApproximateOptions::default().tolerance, "{f:?}: {}", found.output_error);
         let kept = found.graph.nodes.iter().any(|n| matches!(n.op, Op::Activation(_)));
         assert_eq!(kept, exact, "{f:?}");
     }
@@ -254,4 +255,85 @@ fn everything_unsupported_is_listed_at_once() {
     let y = net.then(Op::Softmax { axis: 1 }, &[b], "last softmax");
     let found = refuse_unsupported(&net.finish(&[y])).expect_err("three problems");
     insta::assert_snapshot!(found);
+}
+
+/// A bundled network as imported.
+fn bundled(name: &str) -> Graph {
+    fhec_onnx::load(model(&format!("{name}.onnx"))).expect("imports")
+}
+
+fn digits() -> Vec<Vec<Tensor>> {
+    calibration_digits().into_iter().map(|d| vec![d]).collect()
+}
+
+/// What a tensor pass saves: operations before and after, by kind of cost.
+fn cost_line(graph: &Graph) -> String {
+    let count = |f: &dyn Fn(&Op) -> bool| graph.nodes.iter().filter(|n| f(&n.op)).count();
+    format!(
+        "nodes={} linear={} elementwise={} products={} functions={}\n",
+        graph.nodes.len(),
+        count(&|o| matches!(o, Op::Conv(_) | Op::Dense { .. } | Op::AveragePool(_))),
+        count(&|o| matches!(o, Op::MulConst(_) | Op::AddConst(_) | Op::BatchNorm { .. })),
+        count(&|o| matches!(o, Op::Mul | Op::Activation(Activation::Power { .. }))),
+        count(&|o| matches!(o, Op::Activation(a) if !matches!(a, Activation::Power { .. }))),
+    )
+}
+
+#[test]
+fn batch_norm_of_a_real_network() {
+    let before = bundled("mlp_square");
+    let after = fold_batch_norm(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(format!("{}{}{after}", cost_line(&before), cost_line(&after)));
+}
+
+#[test]
+fn canonical_form_of_a_real_network() {
+    let before = fold_batch_norm(&bundled("lola"));
+    let after = canonicalise(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(format!("{}{}{after}", cost_line(&before), cost_line(&after)));
+}
+
+/// Ranges, rounded so that the snapshot does not depend on the last bits of a sum.
+fn ranges(graph: &Graph) -> String {
+    let line = |n: &fhec_ir::nn::Node| {
+        let r = n.range.expect("set");
+        format!("{:<12} {:>9.3} … {:.3}\n", n.origin.to_string(), r.lo, r.hi)
+    };
+    graph.nodes.iter().map(line).collect()
+}
+
+#[test]
+fn ranges_of_a_real_network() {
+    let graph = canonicalise(&fold_batch_norm(&bundled("lola")));
+    let calibrated = calibrate(&graph, &digits()).expect("fits");
+    let bounded = bound_ranges(&graph, Range { lo: 0.0, hi: 1.0 });
+    insta::assert_snapshot!(format!("calibrated\n{}\nbounded\n{}", ranges(&calibrated), ranges(&bounded)));
+}
+
+#[test]
+fn approximation_of_a_real_network() {
+    let samples = digits();
+    let mut text = String::new();
+    for name in ["lenet_silu", "lenet_relu"] {
+        let graph = canonicalise(&fold_batch_norm(&bundled(name)));
+        let graph = calibrate(&graph, &samples).expect("fits");
+        let found = approximate(&graph, &samples, &ApproximateOptions::default()).expect("fits");
+        assert!(found.output_error <= ApproximateOptions::default().tolerance);
+        text += &format!("{name}: outputs off by {:.1} %\n", 100.0 * found.output_error);
+        for a in &found.approximations {
+            text += &format!(
+                "  {:<6} {} on [{:.2}, {:.2}] by degree {}: rms {:.3}, at most {:.2}\n",
+                a.origin.to_string(),
+                a.function,
+                a.interval.lo,
+                a.interval.hi,
+                a.degree,
+                a.rms,
+                a.max
+            );
+        }
+    }
+    insta::assert_snapshot!(text);
 }

@@ -33,7 +33,7 @@ pub struct ApproximateOptions {
 
 impl Default for ApproximateOptions {
     fn default() -> Self {
-        ApproximateOptions { tolerance: 0.05, blind_tolerance: 1.0 / 64.0 }
+        ApproximateOptions { tolerance: 0.02, blind_tolerance: 1.0 / 64.0 }
     }
 }
 

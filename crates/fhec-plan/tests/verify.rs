@@ -320,7 +320,7 @@ fn registers_are_counted_while_they_live() {
     forest(20)(&mut plan);
     let facts = verify(&plan, ALLOW).unwrap();
     // twenty and their source
-    assert_eq!(facts.peak_register_bytes(), 21 * bytes(2, 8) << 16);
+    assert_eq!(facts.peak_register_bytes(), (21 * bytes(2, 8)) << 16);
 }
 
 #[test]

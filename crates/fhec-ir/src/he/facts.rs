@@ -172,11 +172,12 @@ impl fmt::Display for Problem {
             Problem::Depth { level, needed } => write!(f, "needs {needed} levels, operand is at level {level}"),
             Problem::Level { asked, max } => write!(f, "level {asked} asked for, at most {max} possible"),
             Problem::NoScale => f.write_str("scale not chosen"),
-            Problem::PlaintextScale(s) => write!(f, "constants would be encoded at scale {s}, below 2^{MIN_LOG2_SCALE}"),
-            Problem::Overflow { log2_value, log2_half_modulus } => write!(
-                f,
-                "values reach 2^{log2_value:.2} at their scale, half the modulus is 2^{log2_half_modulus:.2}"
-            ),
+            Problem::PlaintextScale(s) => {
+                write!(f, "constants would be encoded at scale {s}, below 2^{MIN_LOG2_SCALE}")
+            }
+            Problem::Overflow { log2_value, log2_half_modulus } => {
+                write!(f, "values reach 2^{log2_value:.2} at their scale, half the modulus is 2^{log2_half_modulus:.2}")
+            }
             Problem::Interval { bound } => write!(f, "polynomial of values up to {bound}, outside [-1, 1]"),
         }
     }
