@@ -30,6 +30,15 @@ fn compiled(path: &Path, samples: &[Tensor]) -> Compiled {
     first
 }
 
+/// Images that are encrypted under the public key as well.
+const PUBLIC: usize = 4;
+
+/// Root mean square of errors, in bits of a range.
+fn rms_bits(errors: &[f64], range: f64) -> f64 {
+    let rms = (errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64).sqrt();
+    (range / rms).log2()
+}
+
 /// Runs `images` under encryption and holds the logits against the same polynomial network in f64.
 /// Returns the decrypted logits.
 fn run_encrypted(compiled: &Compiled, images: &[Tensor]) -> Vec<Vec<f64>> {
@@ -39,33 +48,47 @@ fn run_encrypted(compiled: &Compiled, images: &[Tensor]) -> Vec<Vec<f64>> {
     let client = Client::new(plan.head(), None).expect("a secure head");
     let mut rng = SecretRng::from_os().expect("the system gives random numbers");
     let secret = client.generate_secret(&mut rng);
+    let public = client.generate_public(&secret, &mut rng);
     let keys = client.generate_evaluation(&secret, &mut rng, &|_, _| {}).expect("keys");
 
     let budget = plan.report.plaintext_budget;
     let verified = Arc::new(Verified::new(plan, Insecure::Refuse).expect("verifies"));
     let context = server_context(&verified, None).expect("secure parameters");
     let server = Server::new(verified, &context, Arc::new(keys), budget).expect("the keys fit");
+    let mut run = |image: &Tensor, key: EncryptionKey<'_>| {
+        let input = client.encrypt(&[image.values().to_vec()], key, &mut rng).expect("fits");
+        let (output, _) = server.run(&input, &mut |_| {}).expect("runs");
+        client.decrypt_output(0, &output, &secret).expect("decrypts")
+    };
 
     let clear = Interpreter::new(&compiled.polynomial).expect("valid");
-    let mut encrypted_logits = Vec::new();
-    let mut clear_logits = Vec::new();
-    for image in images {
-        let input = client.encrypt(&[image.values().to_vec()], EncryptionKey::Secret(&secret), &mut rng).expect("fits");
-        let (output, _) = server.run(&input, &mut |_| {}).expect("runs");
-        encrypted_logits.push(client.decrypt_output(0, &output, &secret).expect("decrypts"));
-        clear_logits.push(clear.run(std::slice::from_ref(image)).expect("fits")[0].values().to_vec());
-    }
-    let all = || clear_logits.iter().flatten();
+    let clear = |image: &Tensor| clear.run(std::slice::from_ref(image)).expect("fits")[0].values().to_vec();
+    let clear: Vec<Vec<f64>> = images.iter().map(clear).collect();
+    let all = || clear.iter().flatten();
     let range = all().fold(f64::MIN, |m, &v| m.max(v)) - all().fold(f64::MAX, |m, &v| m.min(v));
-    let errors: Vec<f64> = all().zip(encrypted_logits.iter().flatten()).map(|(a, b)| (a - b).abs()).collect();
-    let worst = (range / errors.iter().fold(0.0, |m: f64, &e| m.max(e))).log2();
-    let rms = (errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64).sqrt();
-    let typical = (range / rms).log2();
-    let predicted = compiled.plan.report.output_bits;
-    println!("{}: worst logit {worst:.1} bits, rms {typical:.1}, predicted {predicted:.1}", compiled.plan.model);
+    let errors = |logits: &[Vec<f64>]| -> Vec<f64> {
+        clear.iter().flatten().zip(logits.iter().flatten()).map(|(a, b)| (a - b).abs()).collect()
+    };
+
+    let logits: Vec<_> = images.iter().map(|image| run(image, EncryptionKey::Secret(&secret))).collect();
+    let found = errors(&logits);
+    let worst = (range / found.iter().fold(0.0, |m: f64, &e| m.max(e))).log2();
+    let typical = rms_bits(&found, range);
+    let by_public: Vec<_> = images[..PUBLIC].iter().map(|image| run(image, EncryptionKey::Public(&public))).collect();
+    let typical_public = rms_bits(&errors(&by_public), range);
+    let (predicted, predicted_public) = (compiled.plan.report.output_bits, compiled.plan.report.output_bits_public);
+    println!(
+        "{}: worst logit {worst:.1} bits, rms {typical:.1}, predicted {predicted:.1}; under the public key rms \
+         {typical_public:.1}, predicted {predicted_public:.1}",
+        compiled.plan.model
+    );
     assert!(worst >= BITS, "only {worst:.1} bits in the worst logit");
     assert!((predicted - typical).abs() <= 2.0, "predicted {predicted:.1} bits, measured {typical:.1}");
-    encrypted_logits
+    assert!(
+        (predicted_public - typical_public).abs() <= 2.0,
+        "predicted {predicted_public:.1} bits under the public key, measured {typical_public:.1}"
+    );
+    logits
 }
 
 /// A bundled model on the twenty bundled digits.

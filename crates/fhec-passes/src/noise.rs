@@ -5,6 +5,7 @@
 //! | source | variance in the slots, in units of the value |
 //! | --- | --- |
 //! | fresh, secret key | `(σ²N + N/12) / s²` |
+//! | fresh, public key | `(σ²N(4N/3 + 1) + N/12) / s²` |
 //! | rounding of a rescale or of ModDown | `N(h + 1)/12 / s²`, `h = 2N/3` for a dense ternary secret |
 //! | key switch | `σ²N²/12 · Σ_d D_d² / P² / s²` |
 //! | encoded vector of period n | `min(N, 2n)/12 / s²`, times the mean square of what it multiplies |
@@ -13,7 +14,7 @@
 //! never looks at, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`].
 
 use crate::matrices::{MatrixInfo, groups_of};
-use crate::poly_noise::{self, PolyGains};
+use crate::poly_noise::{Inner, PolyGains};
 use crate::sensitivity::Sensitivity;
 use crate::shape::{Shape, single_hoisting};
 use fhec_ir::he::{Graph, Node, Op, ValueId};
@@ -70,6 +71,12 @@ impl Elementary {
         self.slot * (SIGMA * SIGMA + 1.0 / 12.0)
     }
 
+    /// Fresh encryption under the public key, encoding included: `v·e + e_0 + e_1·s` with
+    /// ternary `v` and `s`.
+    pub fn fresh_public(&self) -> f64 {
+        self.slot * (SIGMA * SIGMA * (8.0 * self.slot / 3.0 + 1.0) + 1.0 / 12.0)
+    }
+
     /// Rounding of an encoded vector of the given period: it has `2·period` coefficients.
     pub fn encoding(&self, period: usize) -> f64 {
         self.slot.min(period as f64) / 12.0
@@ -105,8 +112,10 @@ pub struct Prediction {
     pub values: Vec<f64>,
     /// Of the worst element of each output.
     pub outputs: Vec<f64>,
-    /// Precision of the worst output: log2 of its range over its error.
+    /// Precision of the worst output, for inputs encrypted under the secret key: log2 of its range over its error.
     pub bits: f64,
+    /// The same for inputs encrypted under the public key, whose noise is larger.
+    pub public_bits: f64,
 }
 
 impl<'a> Model<'a> {
@@ -142,16 +151,16 @@ impl<'a> Model<'a> {
         &self.groups
     }
 
-    /// Whether the scales inside every polynomial are ones that can be evaluated: none below 2^`least`, and nothing
-    /// that reaches half the modulus of its level.
-    pub fn polynomials_fit(&self, shape: &Shape, scales: &[f64], least: f64) -> bool {
-        self.plans.iter().enumerate().all(|(i, plan)| match plan {
-            Some((plan, _)) => {
-                let source = self.graph.nodes[i].inputs[0].index();
-                poly_noise::fits(plan, shape, self.levels[source], [scales[source], scales[i]], least)
-            }
-            None => true,
-        })
+    /// Scales and amplitudes of everything inside the polynomials, for primes of the given sizes (the first is never
+    /// looked at) and the given log2 of the scale of every value.
+    pub(crate) fn inner_values(&self, log2_q: &[f64], scales: &[f64]) -> Vec<Inner> {
+        let nodes = self.plans.iter().zip(&self.graph.nodes).zip(scales);
+        let inner = nodes.filter_map(|((plan, node), &target)| {
+            let (plan, gains) = plan.as_ref()?;
+            let source = node.inputs[0].index();
+            Some(gains.inner(plan, log2_q, self.levels[source], [scales[source], target]))
+        });
+        inner.flatten().collect()
     }
 
     /// Evaluation plan of a polynomial's node.
@@ -184,11 +193,17 @@ impl<'a> Model<'a> {
     pub fn predict(&self, shape: &Shape, scales: &[f64]) -> Prediction {
         let columns = self.sensitivity.column_output.len();
         let mut variance = vec![0.0; columns];
+        // What encryption under the public key adds to that.
+        let mut public = vec![0.0; columns];
         let mut values = Vec::with_capacity(self.graph.nodes.len());
         let elementary = Elementary::new(shape);
         for id in self.graph.ids() {
             let injection = self.injection(id, shape, scales, &elementary);
             let gains = &self.sensitivity.gains[id.index()];
+            if matches!(self.graph.node(id).op, Op::Input(_)) {
+                let more = (elementary.fresh_public() - elementary.fresh()) * (-2.0 * scales[id.index()]).exp2();
+                public.iter_mut().zip(&gains.slots).for_each(|(v, s)| *v += more * s);
+            }
             for (v, (s, e)) in variance.iter_mut().zip(gains.slots.iter().zip(&gains.entries)) {
                 *v += injection.slots * s + injection.entries * e;
             }
@@ -196,18 +211,32 @@ impl<'a> Model<'a> {
             let rows = self.mean_row_norm2(self.graph.node(id));
             values.push(propagated + injection.slots + injection.entries * rows);
         }
+        public.iter_mut().zip(&variance).for_each(|(p, v)| *p += v);
+        let outputs = self.worst_outputs(&variance);
+        let values = values.into_iter().map(|v: f64| v.sqrt() * SAFETY).collect();
+        let (bits, public_bits) = (self.bits(&outputs), self.bits(&self.worst_outputs(&public)));
+        Prediction { values, outputs, bits, public_bits }
+    }
+
+    /// Standard deviation of the worst element of each output.
+    fn worst_outputs(&self, variance: &[f64]) -> Vec<f64> {
         let mut outputs = vec![0.0; self.graph.outputs.len()];
         for (v, &o) in variance.iter().zip(&self.sensitivity.column_output) {
-            outputs[o] = v.sqrt().max(outputs[o]);
+            outputs[o] = (v.sqrt() * SAFETY).max(outputs[o]);
         }
-        outputs.iter_mut().for_each(|o| *o *= SAFETY);
-        let values = values.into_iter().map(|v: f64| v.sqrt() * SAFETY).collect();
-        let bits = outputs
-            .iter()
-            .zip(&self.sensitivity.output_range)
-            .map(|(std, (lo, hi))| ((hi - lo).max(f64::MIN_POSITIVE) / std).log2())
-            .fold(f64::INFINITY, f64::min);
-        Prediction { values, outputs, bits }
+        outputs
+    }
+
+    /// Precision of the worst output. The range of an output that never changes is its magnitude, and 1 where that is
+    /// zero.
+    fn bits(&self, outputs: &[f64]) -> f64 {
+        let range = |&(lo, hi): &(f64, f64)| match (hi - lo, lo.abs()) {
+            (width, _) if width > 0.0 => width,
+            (_, magnitude) if magnitude > 0.0 => magnitude,
+            _ => 1.0,
+        };
+        let ranges = self.sensitivity.output_range.iter().map(range);
+        outputs.iter().zip(ranges).map(|(std, range)| (range / std).log2()).fold(f64::INFINITY, f64::min)
     }
 
     /// Variance that a node passes on from its operands, averaged over the slots, errors taken as independent.

@@ -30,6 +30,8 @@ const P_MARGIN: (f64, f64) = (0.5, 14.0);
 const LIMIT_SLACK: f64 = 0.1;
 /// Primes have at least so many bits more than N: below there are too few that are 1 modulo 2N.
 pub const PRIME_MARGIN: u32 = 9;
+/// Bits of precision that the search asks for on top, because real primes differ a little from powers of two.
+const PRECISION_SLACK: f64 = 0.02;
 /// Smallest outer amplitude tried.
 const MIN_AMPLITUDE: f64 = 8.0;
 
@@ -98,7 +100,9 @@ struct Search<'a> {
     model: &'a Model<'a>,
     log_n: u32,
     limit: f64,
-    wanted: f64,
+    demands: &'a Demands,
+    keys: &'a KeyManifest,
+    table: &'a CostTable,
     /// log2 of the bound of every value, at least 0.
     bounds: Vec<f64>,
 }
@@ -119,38 +123,27 @@ pub fn select(
     let limit = max_log_qp(demands.security, log_n).ok_or(Unfit::Security)?;
     // Scales themselves must stay below the modulus too, whatever the values.
     let bounds = placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect();
-    let search = Search {
-        placed,
-        symbolic,
-        model,
-        log_n,
-        limit: f64::from(limit) - LIMIT_SLACK,
-        wanted: demands.precision_bits,
-        bounds,
-    };
-    let mut best: Option<(f64, f64, Point, Price)> = None;
+    let limit = f64::from(limit) - LIMIT_SLACK;
+    let search = Search { placed, symbolic, model, log_n, limit, demands, keys, table, bounds };
+    let mut candidates = Vec::new();
     let mut unfit = Unfit::Security;
     for special in 1..=MAX_SPECIAL.min(placed.top() + 1) {
-        let point = match search.smallest(special) {
-            Ok(point) => point,
-            Err(why) => {
-                unfit = worse(unfit, why);
-                continue;
-            }
-        };
-        let cost = price(model, keys, &point.shape, table);
-        if cost.cache(demands.memory_budget).is_none() {
-            unfit = worse(unfit, Unfit::Memory(cost.fixed));
-            continue;
-        }
-        let (seconds, size) = (cost.objective(demands.goal, table), point.shape.log2_qp());
-        let better = best.as_ref().is_none_or(|(s, q, ..)| seconds < s * 0.999 || (seconds <= *s && size < *q));
-        if better {
-            best = Some((seconds, size, point, cost));
+        match search.smallest(special).and_then(|point| Ok((search.affordable(&point.shape)?, point))) {
+            Ok((price, point)) => candidates.push((price.objective(demands.goal, table), point)),
+            Err(why) => unfit = worse(unfit, why),
         }
     }
-    let Some((_, _, point, _)) = best else { return Err(unfit) };
-    search.realise(&point, keys, demands, table)
+    let size = |p: &Point| p.shape.log2_qp();
+    // Times closer than the model can tell apart count as equal.
+    let steps = |seconds: f64| (seconds.ln() * 1000.0).round();
+    candidates.sort_by(|(s, p), (t, q)| steps(*s).total_cmp(&steps(*t)).then(size(p).total_cmp(&size(q))));
+    for (_, point) in candidates {
+        match search.realise(&point) {
+            Ok(selected) => return Ok(selected),
+            Err(why) => unfit = worse(unfit, why),
+        }
+    }
+    Err(unfit)
 }
 
 /// The reason that is nearer to success.
@@ -165,6 +158,20 @@ fn worse(a: Unfit, b: Unfit) -> Unfit {
 }
 
 impl Search<'_> {
+    /// Bits that the search asks for.
+    fn wanted(&self) -> f64 {
+        self.demands.precision_bits + PRECISION_SLACK
+    }
+
+    /// The price of a shape, if the memory budget allows it.
+    fn affordable(&self, shape: &Shape) -> Result<Price, Unfit> {
+        let price = price(self.model, self.keys, shape, self.table);
+        if price.cache(self.demands.memory_budget).is_none() {
+            return Err(Unfit::Memory(price.fixed));
+        }
+        Ok(price)
+    }
+
     /// The point of least modulus with `special` special primes that is precise enough.
     fn smallest(&self, special: usize) -> Result<Point, Unfit> {
         let mut best: Option<Point> = None;
@@ -217,14 +224,14 @@ impl Search<'_> {
         }
         let Some((most, layout)) = most else { return Err(Unfit::Security) };
         let best = self.point(layout);
-        if best.bits < self.wanted {
+        if best.bits < self.wanted() {
             return Err(Unfit::Precision(best.bits));
         }
         let (mut low, mut high, mut found) = (MIN_AMPLITUDE as i32, most - 1, best);
         while low <= high {
             let middle = low + (high - low) / 2;
             match self.layout(special, b, extra, f64::from(middle)).map(|l| self.point(l)) {
-                Some(point) if point.bits >= self.wanted => {
+                Some(point) if point.bits >= self.wanted() => {
                     found = point;
                     high = middle - 1;
                 }
@@ -247,7 +254,8 @@ impl Search<'_> {
         let design = Design { log2_q: log2_q.clone(), inner: b + extra, outer };
         let exponents = self.symbolic.exponents(self.placed, &design);
         let scales = self.symbolic.log2_scales(&exponents, &log2_q);
-        if !self.fine_enough(&scales, b) {
+        // Real primes differ a little from 2^b.
+        if !self.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE + 1.0) {
             return None;
         }
         log2_q[0] = self.least_q0(&scales, &log2_q)?;
@@ -261,57 +269,59 @@ impl Search<'_> {
             return None;
         }
         let log2_p = vec![log2_p / special as f64; special];
-        let shape = Shape { log_n: self.log_n, log2_q, log2_p, digits };
-        let least = MIN_LOG2_SCALE + 1.0;
-        self.model.polynomials_fit(&shape, &scales, least).then_some((shape, exponents, scales))
+        Some((Shape { log_n: self.log_n, log2_q, log2_p, digits }, exponents, scales))
     }
 
-    /// Whether every scale, and the scale of every constant, is one that plans may have.
-    fn fine_enough(&self, scales: &[f64], b: f64) -> bool {
-        // Real primes differ a little from 2^b.
-        let least = MIN_LOG2_SCALE + 1.0;
+    /// Whether every scale, the scale of every constant, and every scale inside a polynomial is at least 2^`least`.
+    fn fine_enough(&self, scales: &[f64], log2_q: &[f64], least: f64) -> bool {
         let graph = &self.placed.graph;
-        graph.ids().all(|id| {
+        let values = graph.ids().all(|id| {
             let node = graph.node(id);
             let own = scales[id.index()];
             let mut operands = node.inputs.iter().map(|v| scales[v.index()]);
             own >= least
                 && match &node.op {
-                    Op::LinearMap { .. } => operands.all(|s| own + b - s >= least),
+                    Op::LinearMap { .. } => {
+                        let prime = log2_q[self.placed.levels[node.inputs[0].index()]];
+                        operands.all(|s| own + prime - s >= least)
+                    }
                     Op::MulScalar { .. } | Op::MulVector { .. } => operands.all(|s| own - s >= least),
                     _ => true,
                 }
-        })
+        });
+        values && self.model.inner_values(log2_q, scales).iter().all(|inner| inner.scale >= least)
     }
 
-    /// The least log2 of q_0 that holds all values of level 0, and with the other primes all values above.
+    /// The least log2 of q_0 that holds all values of level 0, and with the other primes all values above; those inside
+    /// polynomials too.
     fn least_q0(&self, scales: &[f64], log2_q: &[f64]) -> Option<f64> {
         let mut least = f64::from(self.log_n + PRIME_MARGIN);
-        for (i, &level) in self.placed.levels.iter().enumerate() {
+        let mut hold = |level: usize, amplitude: f64| {
             let above: f64 = log2_q[1..=level].iter().sum();
-            least = least.max(scales[i] + self.bounds[i] + 1.0 + HEADROOM - above);
+            least = least.max(amplitude + 1.0 + HEADROOM - above);
+        };
+        for (i, &level) in self.placed.levels.iter().enumerate() {
+            hold(level, scales[i] + self.bounds[i]);
+        }
+        for inner in self.model.inner_values(log2_q, scales) {
+            hold(inner.level, inner.amplitude);
         }
         (least <= MAX_LOG2_PRIME).then_some(least)
     }
 
-    /// Finds primes of the sizes of `point` and predicts with them.
-    fn realise(
-        &self,
-        point: &Point,
-        keys: &KeyManifest,
-        demands: &Demands,
-        table: &CostTable,
-    ) -> Result<Selected, Unfit> {
-        let q0 = |log2_q: &[f64]| {
-            let scales = self.symbolic.log2_scales(&point.exponents, log2_q);
-            self.least_q0(&scales, log2_q)
-        };
-        let parameters = realise(&point.shape, demands.security, q0).ok_or(Unfit::Security)?;
+    /// Finds primes of the sizes of `point`, and holds them against all demands.
+    fn realise(&self, point: &Point) -> Result<Selected, Unfit> {
+        let exponents = &point.exponents;
+        let q0 = |log2_q: &[f64]| self.least_q0(&self.symbolic.log2_scales(exponents, log2_q), log2_q);
+        let parameters = realise(&point.shape, self.demands.security, q0).ok_or(Unfit::Security)?;
         let shape = Shape::of(&parameters);
-        let scales = self.symbolic.log2_scales(&point.exponents, &shape.log2_q);
+        let scales = self.symbolic.log2_scales(exponents, &shape.log2_q);
         let prediction = self.model.predict(&shape, &scales);
-        let price = price(self.model, keys, &shape, table);
-        Ok(Selected { parameters, exponents: point.exponents.clone(), prediction, price })
+        if prediction.bits < self.demands.precision_bits || !self.fine_enough(&scales, &shape.log2_q, MIN_LOG2_SCALE) {
+            return Err(Unfit::Precision(prediction.bits));
+        }
+        let price = self.affordable(&shape)?;
+        Ok(Selected { parameters, exponents: exponents.clone(), prediction, price })
     }
 }
 

@@ -27,7 +27,10 @@ use fhec_plan::{KeyManifest, Plan, Preprocess};
 use std::fmt;
 
 /// Ring degrees tried, as log2, smallest first.
-pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
+/// Rings above this, as log2, are tried only where none up to it will do: their keys are too large to be a matter of
+/// taste.
+const LARGEST_BY_CHOICE: u32 = 16;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
@@ -56,8 +59,8 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             security: SecurityLevel::Bits128,
-            // Leaves 12 bits in the worst logit of many images.
-            precision_bits: 14.0,
+            // Leaves 12 bits in the worst logit of many images: errors of 8 standard deviations.
+            precision_bits: 15.0,
             memory_budget: None,
             samples: Vec::new(),
             input_range: None,
@@ -99,6 +102,8 @@ pub enum CompileError {
         demands: Demands,
         /// Reasons.
         reasons: Vec<(u32, Unfit)>,
+        /// What is known of the network so far, and may explain them.
+        notes: Vec<String>,
     },
     /// A pass broke the graph.
     Broken(Broken),
@@ -142,7 +147,7 @@ impl fmt::Display for CompileError {
             CompileError::NoRange => {
                 f.write_str("the range of the inputs is unknown: give calibration data, or declare the range")
             }
-            CompileError::Parameters { demands, reasons } => unfit(f, demands, reasons),
+            CompileError::Parameters { demands, reasons, notes } => unfit(f, demands, reasons, notes),
             CompileError::Broken(b) => b.fmt(f),
             CompileError::Facts(e) => write!(f, "internal error: the compiled graph is inconsistent: {e}"),
         }
@@ -151,7 +156,7 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)]) -> fmt::Result {
+fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)], notes: &[String]) -> fmt::Result {
     let least_memory = reasons.iter().filter_map(|(_, r)| if let Unfit::Memory(b) = r { Some(*b) } else { None }).min();
     if let (Some(least), Some(budget)) = (least_memory, demands.memory_budget) {
         let mib = |b: u64| b.div_ceil(1 << 20);
@@ -175,7 +180,7 @@ fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)]
             Unfit::Memory(bytes) => write!(f, "\n  ring degree 2^{log_n}: needs {bytes} bytes")?,
         }
     }
-    Ok(())
+    notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
 }
 
 /// Compiles a network as it was imported.
@@ -226,12 +231,12 @@ pub fn compile_watched(
             Err(why) => reasons.push((log_n, why)),
         }
         // A larger ring can only pay where it packs values into fewer ciphertexts.
-        if best.is_some() && !several {
+        if best.is_some() && (!several || log_n >= LARGEST_BY_CHOICE) {
             break;
         }
     }
     let Some(Choice { stage, selected, keys, .. }) = best else {
-        return Err(CompileError::Parameters { demands, reasons });
+        return Err(CompileError::Parameters { demands, reasons, notes: front.notes });
     };
     let context = Context {
         approximations: front.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
@@ -287,7 +292,11 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
             driver.try_nn("calibrate", &graph, |g| calibrate(g, &options.samples).map_err(CompileError::from))?
         }
         Some(range) => {
-            notes.push("ranges come from interval arithmetic, not from data: expect them far too wide".into());
+            notes.push(
+                "ranges come from interval arithmetic, not from data: expect them far too wide; calibration data makes \
+                 them tight"
+                    .into(),
+            );
             driver.nn("bound-ranges", &graph, |g| bound_ranges(g, range))?
         }
         None => return Err(CompileError::NoRange),

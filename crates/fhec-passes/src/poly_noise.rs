@@ -18,11 +18,27 @@ struct Scales {
     node: Vec<f64>,
 }
 
-/// Mean squared derivatives of the result by each power and by each node, over some arguments.
+/// Arguments for each degree at which the largest values inside an evaluation are looked for.
+const ARGUMENTS_PER_DEGREE: usize = 8;
+/// Factor on the largest values found: a polynomial bends little between arguments so dense.
+const MAGNITUDE_MARGIN: f64 = 1.05;
+
+/// Mean squared derivatives of the result by each power and by each node, over some arguments, and the largest value of
+/// each node.
 #[derive(Clone, Debug)]
 pub(crate) struct PolyGains {
     powers: Vec<f64>,
     nodes: Vec<f64>,
+    /// log2 of a bound of each node's value over the whole interval.
+    magnitudes: Vec<f64>,
+}
+
+/// What a value inside an evaluation needs: its level after the rescale, and log2 of its scale and amplitude
+/// (scale times bound).
+pub(crate) struct Inner {
+    pub(crate) level: usize,
+    pub(crate) scale: f64,
+    pub(crate) amplitude: f64,
 }
 
 impl PolyGains {
@@ -30,7 +46,7 @@ impl PolyGains {
     pub(crate) fn of(plan: &ChebyshevPlan, arguments: &[f64]) -> Self {
         let arguments = if arguments.is_empty() { &DEFAULT_ARGUMENTS[..] } else { arguments };
         let (powers, nodes) = (vec![0.0; plan.degree().max(2) + 1], vec![0.0; plan.nodes().len()]);
-        let mut gains = PolyGains { powers, nodes };
+        let mut gains = PolyGains { powers, nodes, magnitudes: magnitudes(plan) };
         let share = 1.0 / arguments.len() as f64;
         arguments.iter().for_each(|&x| gains.add(plan, x, share));
         gains
@@ -46,7 +62,7 @@ impl PolyGains {
         level: usize,
         [source, target]: [f64; 2],
     ) -> f64 {
-        let scales = scales(plan, shape, level, source, target);
+        let scales = scales(plan, &shape.log2_q, level, source, target);
         let at = |log2_scale: f64, v: f64| v * (-2.0 * log2_scale).exp2();
         let own = |depth: usize, scale: f64, relinearise: bool, degree2: bool| {
             let before = level - (depth - 1);
@@ -63,20 +79,28 @@ impl PolyGains {
         powers.chain(nodes).sum()
     }
 
+    /// Scale and amplitude of every power and node, where the argument has `level` and log2 scale `source`, and the
+    /// result log2 scale `target`. The first prime is never looked at.
+    pub(crate) fn inner(
+        &self,
+        plan: &ChebyshevPlan,
+        log2_q: &[f64],
+        level: usize,
+        [source, target]: [f64; 2],
+    ) -> Vec<Inner> {
+        let s = scales(plan, log2_q, level, source, target);
+        let inner =
+            |depth: usize, scale: f64, bound: f64| Inner { level: level - depth, scale, amplitude: scale + bound };
+        // |C_k| ≤ 2. Products are held before their rescale: by then the modulus is larger by as much as they are.
+        let powers = plan.powers().iter().map(|p| inner(p.depth, s.power[p.index], 1.0));
+        let nodes =
+            plan.nodes().iter().zip(&s.node).zip(&self.magnitudes).map(|((n, &own), &m)| inner(n.depth, own, m));
+        powers.chain(nodes).collect()
+    }
+
     /// Adds the squared derivatives at `x`, times `share`.
     fn add(&mut self, plan: &ChebyshevPlan, x: f64, share: f64) {
-        let mut power = vec![0.0; self.powers.len()];
-        power[0] = 2.0;
-        power[1] = 2.0 * x;
-        for s in plan.powers() {
-            power[s.index] = power[s.a] * power[s.b] - power[s.a - s.b];
-        }
-        let mut value = Vec::with_capacity(plan.nodes().len());
-        for n in plan.nodes() {
-            let terms: f64 = n.terms.iter().map(|t| t.coefficient * power[t.power]).sum();
-            let products: f64 = n.products.iter().map(|p| value[p.node] * power[p.power]).sum();
-            value.push(n.constant + terms + products);
-        }
+        let (power, value) = evaluate(plan, x);
         let mut by_power = vec![0.0; power.len()];
         let mut by_node = vec![0.0; value.len()];
         by_node[value.len() - 1] = 1.0;
@@ -100,9 +124,39 @@ impl PolyGains {
     }
 }
 
+/// Values of all powers `C_k = 2·T_k` (by index) and of all nodes at the argument `x`.
+fn evaluate(plan: &ChebyshevPlan, x: f64) -> (Vec<f64>, Vec<f64>) {
+    let mut power = vec![0.0; plan.degree().max(2) + 1];
+    power[0] = 2.0;
+    power[1] = 2.0 * x;
+    for s in plan.powers() {
+        power[s.index] = power[s.a] * power[s.b] - power[s.a - s.b];
+    }
+    let mut value = Vec::with_capacity(plan.nodes().len());
+    for n in plan.nodes() {
+        let terms: f64 = n.terms.iter().map(|t| t.coefficient * power[t.power]).sum();
+        let products: f64 = n.products.iter().map(|p| value[p.node] * power[p.power]).sum();
+        value.push(n.constant + terms + products);
+    }
+    (power, value)
+}
+
+/// log2 of the largest value of every node over the interval.
+fn magnitudes(plan: &ChebyshevPlan) -> Vec<f64> {
+    let mut largest = vec![0.0f64; plan.nodes().len()];
+    let count = ARGUMENTS_PER_DEGREE * plan.degree().max(1);
+    for i in 0..=count {
+        let x = (std::f64::consts::PI * i as f64 / count as f64).cos();
+        let (_, values) = evaluate(plan, x);
+        largest.iter_mut().zip(values).for_each(|(l, v)| *l = l.max(v.abs()));
+    }
+    // The scale itself must stay below the modulus too, however small the values.
+    largest.into_iter().map(|l| (l * MAGNITUDE_MARGIN).max(1.0).log2()).collect()
+}
+
 /// Scales as the evaluator chooses them: powers follow from the argument's, nodes from the target's.
-fn scales(plan: &ChebyshevPlan, shape: &Shape, level: usize, source: f64, target: f64) -> Scales {
-    let q = |depth: usize| shape.log2_q[level - (depth - 1)];
+fn scales(plan: &ChebyshevPlan, log2_q: &[f64], level: usize, source: f64, target: f64) -> Scales {
+    let q = |depth: usize| log2_q[level - (depth - 1)];
     let mut power = vec![source; plan.degree().max(2) + 1];
     for step in plan.powers() {
         power[step.index] = power[step.a] + power[step.b] - q(step.depth);
@@ -114,22 +168,4 @@ fn scales(plan: &ChebyshevPlan, shape: &Shape, level: usize, source: f64, target
         }
     }
     Scales { power, node }
-}
-
-/// Whether every scale inside an evaluation is at least 2^`least` and holds its value below half the modulus of its
-/// level. `source` and `target` are log2 scales of argument and result.
-pub(crate) fn fits(plan: &ChebyshevPlan, shape: &Shape, level: usize, [source, target]: [f64; 2], least: f64) -> bool {
-    let s = scales(plan, shape, level, source, target);
-    let half = |depth: usize| shape.log2_q[..=level - depth].iter().sum::<f64>() - 1.0;
-    // |C_k| ≤ 2, and products are held before their rescale.
-    let powers = plan.powers().iter().all(|p| {
-        let own = s.power[p.index];
-        own >= least && own + 1.0 < half(p.depth)
-    });
-    let nodes = plan.nodes().iter().zip(&s.node).all(|(n, &own)| {
-        let terms: f64 = n.terms.iter().map(|t| 2.0 * t.coefficient.abs()).sum();
-        let bound = (n.constant.abs() + terms + 2.0 * n.products.len() as f64).max(1.0).log2();
-        own >= least && own + bound < half(n.depth)
-    });
-    powers && nodes
 }

@@ -56,6 +56,7 @@ pub fn report(
         output_bytes,
         plaintext_budget: cache,
         output_bits: selected.prediction.bits,
+        output_bits_public: selected.prediction.public_bits,
         layers: layer_reports(model, selected, context),
         notes: context.notes.clone(),
     }

@@ -107,9 +107,44 @@ fn chained_powers_stay_bounded_and_are_refused_when_too_deep() {
     // 64^5 fits a u32 and no memory.
     assert_eq!(canonicalise(&powers(&[64; 5])).nodes.len(), 6);
     check(&powers(&[64; 5])).expect("thirty multiplications in a row are not refused for their number");
-    let Err(CompileError::Model(found)) = check(&powers(&[64; 13])) else { panic!("78 in a row are too many") };
+    let Err(CompileError::Model(found)) = check(&powers(&[64; 23])) else { panic!("138 in a row are too many") };
     assert_eq!(found.0.len(), 1, "{found}");
-    assert!(found.0[0].message.contains("too deep") && found.0[0].origin.to_string() == "power11", "{found}");
+    assert!(found.0[0].message.contains("too deep") && found.0[0].origin.to_string() == "power22", "{found}");
+}
+
+#[test]
+fn a_network_may_end_in_an_activation() {
+    for activation in [Activation::Relu, Activation::Tanh, Activation::Exp] {
+        let mut g = square_mlp(&[6, 5]);
+        let last = g.outputs.remove(0).value;
+        let y = g.push(Op::Activation(activation.clone()), vec![last], vec![1, 5], Origin::named("last"));
+        output(&mut g, y);
+        let options = Options { samples: samples(16, 6), ..Options::default() };
+        let plan = compile(&g, &options).unwrap_or_else(|e| panic!("{activation:?}: {e}")).plan;
+        fhec_plan::verify::verify(&plan, Insecure::Refuse).expect("the independent verifier agrees");
+        assert!(plan.report.output_bits >= options.precision_bits);
+    }
+}
+
+#[test]
+fn an_output_that_never_changes_is_as_precise_as_others() {
+    let mut g = Graph { name: "constant".into(), ..Graph::default() };
+    let x = g.push(Op::Input { name: "x".into() }, vec![], vec![1, 4], Origin::named("x"));
+    let weight = g.constant(Tensor::new(vec![3, 4], vec![0.0; 12]));
+    let bias = Some(g.constant(Tensor::new(vec![3], vec![2.5; 3])));
+    let y = g.push(Op::Dense { weight, bias }, vec![x], vec![1, 3], Origin::named("fc"));
+    output(&mut g, y);
+    let options = Options { samples: samples(4, 4), ..Options::default() };
+    let plan = compile(&g, &options).expect("compiles").plan;
+    assert!((15.0..60.0).contains(&plan.report.output_bits), "{}", plan.report.output_bits);
+}
+
+#[test]
+fn a_refusal_for_precision_tells_what_may_explain_it() {
+    let options =
+        Options { input_range: Some(Range { lo: -1.0, hi: 1.0 }), precision_bits: 90.0, ..Options::default() };
+    let error = compile(&square_mlp(&[6, 5, 4]), &options).expect_err("90 bits").to_string();
+    assert!(error.contains("90 bits of precision") && error.contains("calibration data"), "{error}");
 }
 
 #[test]

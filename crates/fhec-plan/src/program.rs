@@ -341,7 +341,11 @@ pub struct Report {
     /// Memory budget for cached plaintexts that the compiler assumed, bytes.
     pub plaintext_budget: u64,
     /// Precision of the worst output, bits of its range, predicted standard deviation.
+    ///
+    /// For inputs encrypted under the secret key.
     pub output_bits: f64,
+    /// The same for inputs encrypted under the public key, whose noise is larger.
+    pub output_bits_public: f64,
     /// Per layer of the source model.
     pub layers: Vec<LayerReport>,
     /// What the user must know: approximations, ranges without data, work left to the client.

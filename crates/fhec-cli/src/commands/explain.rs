@@ -172,7 +172,13 @@ fn totals(verified: &Verified) -> Vec<(&'static str, String)> {
         ("weights", format::bytes(plan.weights.bytes().len() as u64)),
         ("peak memory", format::bytes(r.peak_memory)),
         ("time", format!("{} on one thread", format::seconds(r.seconds))),
-        ("precision", format!("{:.1} bits of the output's range", r.output_bits)),
+        (
+            "precision",
+            format!(
+                "{:.1} bits of the output's range ({:.1} for inputs under the public key)",
+                r.output_bits, r.output_bits_public
+            ),
+        ),
         ("hash", plan_file::short_hash(verified.hash())),
     ]);
     rows
@@ -221,6 +227,7 @@ fn as_json(verified: &Verified) -> Value {
             "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,
             "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
             "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,
+            "output_bits_public": r.output_bits_public,
             "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
         },
         "notes": r.notes,

@@ -409,6 +409,8 @@ pub(super) struct Report {
     pub layers: Vec<LayerReport>,
     #[prost(string, repeated, tag = "11")]
     pub notes: Vec<String>,
+    #[prost(double, tag = "12")]
+    pub output_bits_public: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]

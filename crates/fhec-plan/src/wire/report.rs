@@ -30,6 +30,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
         output_bytes: report.output_bytes,
         plaintext_budget: report.plaintext_budget,
         output_bits: report.output_bits,
+        output_bits_public: report.output_bits_public,
         layers: report.layers.iter().map(layer).collect(),
         notes: report.notes.clone(),
     }
@@ -66,6 +67,7 @@ pub(super) fn decode(report: m::Report) -> Convert<Report> {
         output_bytes: report.output_bytes,
         plaintext_budget: report.plaintext_budget,
         output_bits: report.output_bits,
+        output_bits_public: report.output_bits_public,
         layers: report.layers.into_iter().map(layer).collect::<Convert<_>>()?,
         notes: report.notes,
     })
