@@ -26,6 +26,7 @@ pub mod plan_bsgs;
 // Ciphertext graph to ciphertext graph: levels, scales, degrees.
 mod he_rewrite;
 pub mod levels;
+pub mod placement;
 pub mod relinearise;
 pub mod rescale;
 pub mod scales;
