@@ -14,6 +14,7 @@
 //! * Kernels for AVX-512-IFMA are chosen at run time ([`cpu::kernels`]); results do not depend on the choice.
 
 pub mod accumulate;
+pub mod bootstrap;
 pub mod bsgs;
 pub mod buffer;
 pub mod chebyshev;

@@ -1,0 +1,13 @@
+//! The shape of a bootstrap: which matrices it multiplies with, at which levels, by which rotations.
+//!
+//! Here is what the compiler, the verifier of plans and the engine must agree on. The engine's module of the same name
+//! does the work and explains it.
+//!
+//! A *slots-to-coefficients* bootstrap (2020/1203 turned around) is, from an input to its result: matrices to coefficients at
+//! the lowest levels; the raise to the top of the chain; for vectors that repeat, a trace; matrices to slots; EvalMod.
+
+mod circuit;
+mod tail;
+
+pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels, rotations, terms, trace};
+pub use tail::{log2_failure, log2_overflow_of_coefficient, probability};
