@@ -56,6 +56,21 @@ pub fn max_log_qp(level: SecurityLevel, log_n: u32) -> Option<u32> {
     (limit != 0).then_some(limit)
 }
 
+/// The largest `log2(q_0·p_0)` in bits under which a sparse ternary secret with `weight` coefficients ±1 gives the level at
+/// `N = 2^log_n`, or `None` where nothing is known.
+///
+/// For the secret of encapsulation (2022/024), under which one key with two primes exists and nothing else. No
+/// guideline has a table for sparse secrets: these are the sizes of the parameter sets that the paper estimates at 128 bits with
+/// `h = 32`, and nothing is granted beyond them.
+pub fn max_log_sparse(level: SecurityLevel, log_n: u32, weight: u32) -> Option<u32> {
+    match (level, log_n) {
+        _ if weight < 32 => None,
+        (SecurityLevel::Bits128, 15) => Some(100),
+        (SecurityLevel::Bits128, 16..=17) => Some(121),
+        _ => None,
+    }
+}
+
 /// An estimate of the security in bits for reports, or `None` outside the table.
 ///
 /// Security is nearly linear in `1/log2(Q·P)`, so the estimate interpolates there between table entries, and is

@@ -393,7 +393,14 @@ fn realise(shape: &Shape, security: SecurityLevel, least_q0: impl Fn(&[f64]) -> 
     let least = least_q0(&log2_q)?;
     q[0] = take(least, least)?;
     let p = shape.log2_p.iter().map(|&log2| take(log2, 0.0)).collect::<Option<Vec<u64>>>()?;
-    let parameters = Parameters { log_n: shape.log_n, q, p, digits: shape.digits.clone(), security: Some(security) };
+    let parameters = Parameters {
+        log_n: shape.log_n,
+        q,
+        p,
+        digits: shape.digits.clone(),
+        security: Some(security),
+        bootstrap: None,
+    };
     let within = max_log_qp(security, shape.log_n).is_some_and(|limit| parameters.log_qp() <= f64::from(limit));
     let log2_p: f64 = Shape::of(&parameters).log2_p.iter().sum();
     let holds = {

@@ -26,6 +26,15 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
         |primes: &[u64]| primes.iter().map(|&q| format!("{:.2}", (q as f64).log2())).collect::<Vec<_>>().join(" ");
     writeln!(out, "  q: {}", bits(&p.q))?;
     writeln!(out, "  p: {}   digits: {:?}", bits(&p.p), p.digits)?;
+    if let Some(spec) = &p.bootstrap {
+        writeln!(
+            out,
+            "bootstraps: to level {}, message ratio 2^{}, sparse secret of weight {}",
+            p.message_level(),
+            spec.log_message_ratio,
+            spec.sparse_weight
+        )?;
+    }
     match plan.keys.relin {
         Some(level) => {
             writeln!(out, "keys: relinearisation up to level {level}, {} rotations", plan.keys.galois.len())?
@@ -111,5 +120,6 @@ fn write_operands(out: &mut String, plan: &Plan, facts: Option<&Facts>, op: &Op)
         Op::AddVector { src, vector } => write!(out, " {} and v{vector}", reg(src)),
         Op::Rotate { src, steps } => write!(out, " {} by {steps}", reg(src)),
         Op::LevelDrop { src, level } => write!(out, " {} to level {level}", reg(src)),
+        Op::Bootstrap { src, level, out_scale } => write!(out, " {} to level {level} at {out_scale}", reg(src)),
     }
 }

@@ -2,9 +2,10 @@
 //! How they are written to a file is the business of the wire module alone.
 
 use crate::{LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, VectorId, Weights};
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A compiled network.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct Parameters {
     /// The level that was asked for and is guaranteed; `None` only for test plans that carry the
     /// explicit insecurity token.
     pub security: Option<SecurityLevel>,
+    /// The circuit of bootstraps, where the plan has any. The chain is laid out for it.
+    pub bootstrap: Option<BootstrapSpec>,
 }
 
 impl Parameters {
@@ -62,6 +65,12 @@ impl Parameters {
     /// Highest level.
     pub fn max_level(&self) -> usize {
         self.q.len() - 1
+    }
+
+    /// Highest level of values of the network: above it are the primes of bootstraps.
+    pub fn message_level(&self) -> usize {
+        let above = self.bootstrap.as_ref().and_then(|spec| spec.output_level(self.max_level()));
+        above.unwrap_or(self.max_level())
     }
 
     /// log2 of Q·P.
@@ -77,6 +86,24 @@ pub struct KeyManifest {
     pub relin: Option<usize>,
     /// Galois element → highest level at which it is used.
     pub galois: BTreeMap<u64, usize>,
+}
+
+impl KeyManifest {
+    /// Adds the keys of bootstraps of vectors with the given log2 numbers of slots.
+    pub fn add_bootstraps(&mut self, parameters: &Parameters, log_slots: &BTreeSet<u32>) {
+        let Some(spec) = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty()) else { return };
+        let more = spec.keys(parameters.log_n, parameters.message_level(), log_slots);
+        self.relin = Some(self.relin.map_or(more.relin, |level| level.max(more.relin)));
+        for (element, level) in more.galois {
+            let known = self.galois.entry(element).or_insert(level);
+            *known = level.max(*known);
+        }
+    }
+}
+
+/// log2 of the number of slots that a value of a period is bootstrapped with; a bootstrap has at least two.
+pub fn bootstrap_slots(period: usize) -> u32 {
+    period.trailing_zeros().max(1)
 }
 
 /// How a client turns a picture or raw array into the tensor the network expects:
@@ -270,6 +297,16 @@ pub enum Op {
         /// New level.
         level: usize,
     },
+    /// The same values at a higher level: every ciphertext is bootstrapped, two at a time where there are two
+    /// ([`fhec_math::bootstrap`]). Values times their scale stay below [`BootstrapSpec::input_scale`].
+    Bootstrap {
+        /// Input register.
+        src: Reg,
+        /// New level.
+        level: usize,
+        /// Scale of the result.
+        out_scale: Scale,
+    },
     /// An output, by index; the result register equals the source.
     Output {
         /// Source register.
@@ -294,6 +331,7 @@ impl Op {
             | Op::AddVector { src, .. }
             | Op::Rotate { src, .. }
             | Op::LevelDrop { src, .. }
+            | Op::Bootstrap { src, .. }
             | Op::Output { src, .. } => vec![*src],
         }
     }
@@ -316,6 +354,7 @@ impl Op {
             Op::Relinearise(_) => "relin",
             Op::Rescale(_) => "rescale",
             Op::LevelDrop { .. } => "drop",
+            Op::Bootstrap { .. } => "bootstrap",
             Op::Output { .. } => "output",
         }
     }

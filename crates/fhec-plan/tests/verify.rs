@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{sample, stride};
+use common::{LOG_N, read, sample, stride};
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::galois_element;
 use fhec_math::scale::Scale;
 use fhec_plan::verify::{check_head, derive, verify};
@@ -112,12 +113,95 @@ fn security_is_checked_against_the_table() {
     let parameters = |extra: usize| {
         let q: Vec<u64> = fhec_math::ntt_primes_below(35, 13).take(3 + extra).collect();
         let p = fhec_math::ntt_primes_below(36, 13).take(2).collect();
-        Parameters { log_n: 13, digits: vec![1; q.len()], q, p, security: Some(fhec_math::SecurityLevel::Bits128) }
+        Parameters {
+            log_n: 13,
+            digits: vec![1; q.len()],
+            q,
+            p,
+            security: Some(fhec_math::SecurityLevel::Bits128),
+            bootstrap: None,
+        }
     };
     let none = KeyManifest::default();
     assert_eq!(check_head(&parameters(1), &none, &[], &[], Insecure::Refuse), Ok(()));
     let error = check_head(&parameters(2), &none, &[], &[], Insecure::Refuse).unwrap_err().to_string();
     assert!(error.contains("214") && error.contains("128"), "{error}");
+}
+
+/// The sample with a chain for bootstraps, and one in it.
+fn bootstrapped() -> Plan {
+    let mut plan = sample();
+    plan.parameters = common::parameters(13);
+    plan.parameters.bootstrap = Some(BootstrapSpec {
+        cosine_degree: 2,
+        double_angles: 1,
+        slots_to_coeffs: vec![vec![3], vec![2]],
+        coeffs_to_slots: vec![3, 2],
+        input_scale: Scale::pow2(30),
+        ..BootstrapSpec::default()
+    });
+    *op(&mut plan, 16) = Op::Bootstrap { src: Reg(15), level: 1, out_scale: Scale::pow2(30) };
+    plan.keys = derive(&plan, ALLOW).expect("sound").keys().clone();
+    plan
+}
+
+#[test]
+fn bootstraps_need_keys_up_to_the_top() {
+    let plan = bootstrapped();
+    verify(&plan, ALLOW).expect("sound");
+    assert_eq!((plan.parameters.message_level(), plan.parameters.max_level()), (8, 13));
+    assert_eq!(plan.keys.relin, Some(11));
+    let conjugation = 2 * (1 << LOG_N) - 1;
+    assert_eq!(plan.keys.galois[&conjugation], 11);
+    // Three layers take one matrix; the trace over the other two comes before it.
+    assert_eq!(plan.keys.galois.values().max(), Some(&12));
+    assert_eq!(read(plan.to_bytes()).expect("reads back").parameters, plan.parameters);
+    assert!(fhec_plan::print::listing(&plan, None).contains("bootstrap r15 to level 1"));
+
+    let refused = |words: &[&str], change: &dyn Fn(&mut Plan)| {
+        let mut plan = bootstrapped();
+        change(&mut plan);
+        let error = derive(&plan, ALLOW).err().or_else(|| verify(&plan, ALLOW).err()).expect("broken").to_string();
+        assert!(words.iter().all(|w| error.contains(w)), "{error}");
+    };
+    refused(&["instruction 16", "reach 8"], &|p| {
+        *op(p, 16) = Op::Bootstrap { src: Reg(15), level: 9, out_scale: Scale::pow2(30) };
+    });
+    refused(&["instruction 17", "begins at 1"], &|p| {
+        *op(p, 16) = Op::LevelDrop { src: Reg(15), level: 0 };
+        *op(p, 17) = Op::Bootstrap { src: Reg(16), level: 1, out_scale: Scale::pow2(30) };
+    });
+    refused(&["instruction 16", "have no bootstraps"], &|p| p.parameters.bootstrap = None);
+    refused(&["key"], &|p| {
+        p.keys.galois.remove(&conjugation);
+    });
+    let spec = |change: &'static dyn Fn(&mut BootstrapSpec)| {
+        move |p: &mut Plan| change(p.parameters.bootstrap.as_mut().expect("has one"))
+    };
+    refused(&["bootstrap", "sum to 5"], &spec(&|s| s.coeffs_to_slots = vec![3, 3]));
+    refused(&["bootstrap", "levels do not fit"], &spec(&|s| s.double_angles = 8));
+    refused(&["bootstrap", "no prime of the chain"], &spec(&|s| s.input_scale = Scale::prime(1_000_003)));
+}
+
+#[test]
+fn sparse_secrets_are_held_against_what_is_known() {
+    let spec = BootstrapSpec::default();
+    let primes = |bits: u32, count: usize| fhec_math::ntt_primes_below(bits, 16).take(count).collect::<Vec<u64>>();
+    let q = primes(49, 20);
+    let parameters = |weight: u32, range: u32| Parameters {
+        log_n: 16,
+        digits: vec![1; q.len()],
+        q: q.clone(),
+        p: primes(50, 1),
+        security: Some(fhec_math::SecurityLevel::Bits128),
+        bootstrap: Some(BootstrapSpec { sparse_weight: weight, range, ..spec.clone() }),
+    };
+    let check = |p: &Parameters| check_head(p, &KeyManifest::default(), &[], &[], Insecure::Refuse);
+    assert_eq!(check(&parameters(32, 16)), Ok(()));
+    let error = check(&parameters(31, 16)).unwrap_err().to_string();
+    assert!(error.contains("weight 31") && error.contains("128 bits of security"), "{error}");
+    let error = check(&parameters(32, 15)).unwrap_err().to_string();
+    assert!(error.contains("fails with probability"), "{error}");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use super::tables::Tables;
 use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale};
 use crate::linear::{LinearGroup, groups};
-use crate::{Instruction, KeyManifest, LinearTerm, Op, Plan, Reg, VectorId, structure};
+use crate::{Instruction, KeyManifest, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
 use fhec_math::chebyshev::ChebyshevOpKind;
 use fhec_math::galois_element;
 use fhec_math::scale::Scale;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most terms of a linear map.
 const MAX_TERMS: usize = 1 << 10;
@@ -20,6 +20,8 @@ struct Checker<'a> {
     registers: BTreeMap<Reg, RegisterFacts>,
     groups: BTreeMap<usize, Vec<LinearGroup>>,
     keys: KeyManifest,
+    /// Numbers of slots that bootstraps are for, as log2.
+    bootstrap_slots: BTreeSet<u32>,
     inputs_seen: Vec<bool>,
     outputs_seen: Vec<bool>,
     /// Diagonals that linear maps may still use, each use counted.
@@ -34,6 +36,7 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         registers: BTreeMap::new(),
         groups: BTreeMap::new(),
         keys: KeyManifest::default(),
+        bootstrap_slots: BTreeSet::new(),
         inputs_seen: vec![false; plan.inputs.len()],
         outputs_seen: vec![false; plan.outputs.len()],
         diagonals_left: structure::MAX_DIAGONALS,
@@ -49,7 +52,8 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     if let Some(index) = checker.outputs_seen.iter().position(|seen| !seen) {
         return Err(VerifyError::Entry { what: "output", index, problem: "no instruction writes it".into() });
     }
-    let Checker { tables, registers, groups, keys, .. } = checker;
+    let Checker { tables, registers, groups, mut keys, bootstrap_slots, .. } = checker;
+    keys.add_bootstraps(&plan.parameters, &bootstrap_slots);
     let peak_register_bytes = peak_register_bytes(plan, &registers);
     if peak_register_bytes > structure::MAX_REGISTER_BYTES {
         return Err(VerifyError::Entry {
@@ -219,8 +223,25 @@ impl Checker<'_> {
                 }
                 Ok(RegisterFacts { level: *level, ..x })
             }
+            Op::Bootstrap { src, level, out_scale } => self.bootstrap(*src, *level, out_scale),
             Op::Output { src, output } => self.output(*src, *output),
         }
+    }
+
+    fn bootstrap(&mut self, src: Reg, level: usize, out_scale: &Scale) -> Check<RegisterFacts> {
+        let x = self.linear(src)?;
+        let parameters = &self.plan.parameters;
+        let spec = parameters.bootstrap.as_ref().ok_or("the parameters have no bootstraps")?;
+        let (log_slots, highest) = (bootstrap_slots(x.period), parameters.message_level());
+        let least = spec.input_level(log_slots);
+        if x.level < least {
+            return Err(format!("level {}, a bootstrap of period {} begins at {least}", x.level, x.period));
+        }
+        if level > highest {
+            return Err(format!("level {level} asked for, bootstraps reach {highest}"));
+        }
+        self.bootstrap_slots.insert(log_slots);
+        Ok(RegisterFacts { level, scale: out_scale.clone(), ..x })
     }
 
     fn input(&mut self, index: usize) -> Check<RegisterFacts> {

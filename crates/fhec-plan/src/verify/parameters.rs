@@ -3,8 +3,12 @@
 use super::{Insecure, VerifyError, check_scale};
 use crate::structure::{self, check_layout, injective};
 use crate::{Input, KeyManifest, Layout, Output, Parameters, Postprocess};
+use fhec_math::bootstrap::{BootstrapSpec, log2_failure};
 use fhec_math::scale::Scale;
-use fhec_math::{is_prime, log2_product, max_log_qp};
+use fhec_math::{is_prime, log2_product, max_log_qp, max_log_sparse};
+
+/// log2 of the probability with which one bootstrap may fail.
+const MAX_LOG2_FAILURE: f64 = -128.0;
 
 /// Checks parameters, key manifest, inputs and outputs, as a client does before it makes keys or encrypts.
 ///
@@ -58,6 +62,9 @@ fn check_parameters(p: &Parameters, insecure: Insecure) -> Result<(), String> {
         return Err(format!("prime {} occurs twice", twice[0]));
     }
     check_digits(p)?;
+    if let Some(spec) = &p.bootstrap {
+        check_bootstrap(p, spec).map_err(|e| format!("bootstrap: {e}"))?;
+    }
     match p.security {
         None if insecure == Insecure::AllowForTests => Ok(()),
         None => Err("they claim no security level".into()),
@@ -72,6 +79,27 @@ fn check_parameters(p: &Parameters, insecure: Insecure) -> Result<(), String> {
             )),
         },
     }
+}
+
+/// The circuit fits the chain, its sparse secret is secure, and it fails never.
+fn check_bootstrap(p: &Parameters, spec: &BootstrapSpec) -> Result<(), String> {
+    spec.check(p.log_n, p.q[0], p.max_level())?;
+    check_scale(&p.q, p.max_level(), &spec.input_scale)?;
+    let Some(level) = p.security else { return Ok(()) };
+    let bits = (p.q[0] as f64).log2() + (p.p[0] as f64).log2();
+    if max_log_sparse(level, p.log_n, spec.sparse_weight).is_none_or(|limit| bits > f64::from(limit)) {
+        return Err(format!(
+            "a secret of weight {} under a modulus of {bits:.1} bits at N = 2^{} does not have {} bits of security",
+            spec.sparse_weight,
+            p.log_n,
+            level.bits()
+        ));
+    }
+    let failure = log2_failure(p.log_n, spec.sparse_weight, f64::from(spec.range));
+    if failure > MAX_LOG2_FAILURE {
+        return Err(format!("it fails with probability 2^{failure:.1}, at most 2^{MAX_LOG2_FAILURE} is allowed"));
+    }
+    Ok(())
 }
 
 /// Digits cover the chain, and each is below `P`, so that key switching noise stays small.

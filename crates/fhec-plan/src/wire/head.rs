@@ -3,6 +3,7 @@
 use super::message as m;
 use crate::structure::{self, check_count, check_layout};
 use crate::{Input, KeyManifest, Layout, LayoutDim, Offsets, Output, Parameters, Postprocess, Preprocess};
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
 
@@ -100,7 +101,45 @@ fn parameters_out(p: &Parameters) -> m::Parameters {
         p: p.p.clone(),
         digits: longs(&p.digits),
         security: p.security.map_or(0, SecurityLevel::bits),
+        bootstrap: p.bootstrap.as_ref().map(bootstrap_out),
     }
+}
+
+fn bootstrap_out(spec: &BootstrapSpec) -> m::Bootstrap {
+    m::Bootstrap {
+        log_message_ratio: spec.log_message_ratio,
+        range: spec.range,
+        sparse_weight: spec.sparse_weight,
+        cosine_degree: spec.cosine_degree,
+        double_angles: spec.double_angles,
+        slots_to_coeffs: spec.slots_to_coeffs.concat(),
+        matrices_by_level: spec.slots_to_coeffs.iter().map(|level| level.len() as u32).collect(),
+        coeffs_to_slots: spec.coeffs_to_slots.clone(),
+        input_scale: Some(scale_out(&spec.input_scale)),
+    }
+}
+
+fn bootstrap_in(b: m::Bootstrap) -> Convert<BootstrapSpec> {
+    let mut rest = &b.slots_to_coeffs[..];
+    let mut slots_to_coeffs = Vec::new();
+    for &count in &b.matrices_by_level {
+        let (level, after) = rest.split_at_checked(count as usize).ok_or("a bootstrap with too few matrices")?;
+        slots_to_coeffs.push(level.to_vec());
+        rest = after;
+    }
+    if !rest.is_empty() {
+        return Err("a bootstrap with matrices at no level".into());
+    }
+    Ok(BootstrapSpec {
+        log_message_ratio: b.log_message_ratio,
+        range: b.range,
+        sparse_weight: b.sparse_weight,
+        cosine_degree: b.cosine_degree,
+        double_angles: b.double_angles,
+        slots_to_coeffs,
+        coeffs_to_slots: b.coeffs_to_slots,
+        input_scale: scale_in(b.input_scale)?,
+    })
 }
 
 fn parameters_in(p: m::Parameters) -> Convert<Parameters> {
@@ -119,7 +158,8 @@ fn parameters_in(p: m::Parameters) -> Convert<Parameters> {
     if p.q.is_empty() || p.q.len() > structure::MAX_CHAIN || p.p.len() > structure::MAX_SPECIAL {
         return Err(format!("{} chain primes and {} special primes", p.q.len(), p.p.len()));
     }
-    Ok(Parameters { log_n: p.log_n, q: p.q, p: p.p, digits: sizes(&p.digits, "digit")?, security })
+    let bootstrap = p.bootstrap.map(bootstrap_in).transpose()?;
+    Ok(Parameters { log_n: p.log_n, q: p.q, p: p.p, digits: sizes(&p.digits, "digit")?, security, bootstrap })
 }
 
 fn keys_out(keys: &KeyManifest) -> m::Keys {

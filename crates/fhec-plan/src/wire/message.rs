@@ -34,6 +34,32 @@ pub(super) struct Parameters {
     /// 128, 192 or 256; 0 for insecure test plans.
     #[prost(uint32, tag = "5")]
     pub security: u32,
+    #[prost(message, optional, tag = "6")]
+    pub bootstrap: Option<Bootstrap>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Bootstrap {
+    #[prost(uint32, tag = "1")]
+    pub log_message_ratio: u32,
+    #[prost(uint32, tag = "2")]
+    pub range: u32,
+    #[prost(uint32, tag = "3")]
+    pub sparse_weight: u32,
+    #[prost(uint32, tag = "4")]
+    pub cosine_degree: u32,
+    #[prost(uint32, tag = "5")]
+    pub double_angles: u32,
+    /// Layers of all matrices of slots-to-coefficients, in the order of use.
+    #[prost(uint32, repeated, tag = "6")]
+    pub slots_to_coeffs: Vec<u32>,
+    /// How many of them each level has.
+    #[prost(uint32, repeated, tag = "7")]
+    pub matrices_by_level: Vec<u32>,
+    #[prost(uint32, repeated, tag = "8")]
+    pub coeffs_to_slots: Vec<u32>,
+    #[prost(message, optional, tag = "9")]
+    pub input_scale: Option<Scale>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -268,7 +294,7 @@ pub(super) struct Instruction {
     pub dst: u32,
     #[prost(uint32, tag = "2")]
     pub layer: u32,
-    #[prost(oneof = "Op", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "Op", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub op: Option<Op>,
 }
 
@@ -306,6 +332,18 @@ pub(super) enum Op {
     LevelDrop(IndexOp),
     #[prost(message, tag = "18")]
     Output(IndexOp),
+    #[prost(message, tag = "19")]
+    Bootstrap(BootstrapOp),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct BootstrapOp {
+    #[prost(uint32, tag = "1")]
+    pub src: u32,
+    #[prost(uint64, tag = "2")]
+    pub level: u64,
+    #[prost(message, optional, tag = "3")]
+    pub out_scale: Option<Scale>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -125,6 +125,9 @@ fn op_out(op: &Op) -> m::Op {
         Op::Relinearise(a) => m::Op::Relinearise(a.0),
         Op::Rescale(a) => m::Op::Rescale(a.0),
         Op::LevelDrop { src, level } => m::Op::LevelDrop(index(src, *level)),
+        Op::Bootstrap { src, level, out_scale } => {
+            m::Op::Bootstrap(m::BootstrapOp { src: src.0, level: *level as u64, out_scale: Some(scale_out(out_scale)) })
+        }
         Op::Output { src, output } => m::Op::Output(index(src, *output)),
     }
 }
@@ -167,6 +170,9 @@ fn op_in(op: m::Op) -> Convert<Op> {
         m::Op::Relinearise(a) => Op::Relinearise(Reg(a)),
         m::Op::Rescale(a) => Op::Rescale(Reg(a)),
         m::Op::LevelDrop(i) => Op::LevelDrop { src: Reg(i.src), level: size(i.index, "level")? },
+        m::Op::Bootstrap(b) => {
+            Op::Bootstrap { src: Reg(b.src), level: size(b.level, "level")?, out_scale: scale_in(b.out_scale)? }
+        }
         m::Op::Output(i) => Op::Output { src: Reg(i.src), output: size(i.index, "output")? },
     })
 }

@@ -15,7 +15,7 @@ pub(crate) fn parameters(levels: usize) -> Parameters {
     let mut q: Vec<u64> = ntt_primes_below(45, LOG_N).take(1).collect();
     q.extend(ntt_primes_near(30u32, LOG_N).take(levels));
     let p = ntt_primes_below(48, LOG_N).take(1).collect();
-    Parameters { log_n: LOG_N, digits: vec![1; q.len()], q, p, security: None }
+    Parameters { log_n: LOG_N, digits: vec![1; q.len()], q, p, security: None, bootstrap: None }
 }
 
 pub(crate) fn stride(s: i64) -> Offsets {

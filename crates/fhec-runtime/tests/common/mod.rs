@@ -25,7 +25,7 @@ pub(crate) fn parameters(log_n: u32, bits: &[u32], special: u32, security: Optio
         q.push(fresh);
     }
     let p = ntt_primes_below(special, log_n).find(|p| !q.contains(p)).expect("there are enough primes");
-    Parameters { log_n, digits: vec![1; q.len()], q, p: vec![p], security }
+    Parameters { log_n, digits: vec![1; q.len()], q, p: vec![p], security, bootstrap: None }
 }
 
 /// Parameters for tests: fast and insecure.
