@@ -249,7 +249,7 @@ impl Encoder {
 
     /// The centred coefficients divided by the scale, by balanced mixed-radix digits: those above a
     /// small coefficient are exactly zero, so nothing cancels.
-    fn decode_coefficients(&self, plaintext: &Plaintext) -> Zeroizing<Vec<f64>> {
+    pub(crate) fn decode_coefficients(&self, plaintext: &Plaintext) -> Zeroizing<Vec<f64>> {
         let context = &self.context;
         // Enough limbs for the coefficients of any sensible message; each more costs as much as all below it.
         let wanted = plaintext.scale.log2() + LOG2_DECODED;

@@ -20,7 +20,7 @@ use crate::error::{CkksError, Result};
 use crate::keys::{EvaluationKeys, SwitchingKey};
 use crate::keyswitch::{Division, finish_division};
 use crate::limbs::{HEAVY, LIGHT, par_chunks, par_chunks2};
-use crate::params::Context;
+use crate::params::{Context, Selection};
 use crate::plaintext::Plaintext;
 
 /// Evaluates with one set of keys.
@@ -71,6 +71,15 @@ impl Evaluator {
     pub fn new(context: &Arc<Context>, keys: Arc<EvaluationKeys>) -> Result<Self> {
         context.check_id("evaluator", keys.context().id())?;
         Ok(Self { context: Arc::clone(context), keys, counters: Arc::default() })
+    }
+
+    /// The same for a part of the chain; nothing is copied, and key switches are counted together.
+    pub(crate) fn select(&self, selection: &Selection) -> Self {
+        Self {
+            context: Arc::clone(selection.context()),
+            keys: Arc::new(self.keys.select(selection)),
+            counters: Arc::clone(&self.counters),
+        }
     }
 
     /// Key switches since the evaluator was made, by it and its clones.

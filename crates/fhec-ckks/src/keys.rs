@@ -1,6 +1,7 @@
 //! Secret, public and evaluation keys.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, SecretRng, lift_small, packed, pointwise, uniform_from_seed};
@@ -9,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{CkksError, Result};
 use crate::limbs::{HEAVY, par_chunks, par_chunks2};
-use crate::params::Context;
+use crate::params::{Context, Selection};
 
 /// The secret key: a dense ternary polynomial. Wiped when dropped.
 pub struct SecretKey {
@@ -210,6 +211,20 @@ impl SwitchingKey {
         Self { seed, level, b, a }
     }
 
+    /// The same key for a part of the chain; nothing is copied.
+    ///
+    /// The gadget `g_d` is 1 modulo the primes of its digit and 0 modulo all others, so leaving out primes leaves a key.
+    fn select(&self, context: &Context, selection: &Selection) -> Self {
+        let level = selection.level(self.level);
+        let special = (0..context.special()).map(|j| self.level + 1 + j);
+        let limbs: Vec<usize> = selection.limbs()[..=level].iter().copied().chain(special).collect();
+        let part = |half: &[PackedPoly]| {
+            let digits = half.iter().enumerate().filter(|&(d, _)| selection.meets(&context.digit_range(d)));
+            digits.map(|(_, poly)| poly.select(limbs.iter().copied())).collect()
+        };
+        Self { seed: self.seed, level, b: part(&self.b), a: part(&self.a) }
+    }
+
     /// Limb `i` (in the order of `level`, which may be below the key's) of the first `digits` digits of
     /// one component, packed.
     pub(crate) fn column(&self, level: usize, i: usize, digits: usize, second: bool) -> Vec<&[u64]> {
@@ -222,37 +237,44 @@ impl SwitchingKey {
 /// A polynomial over `q_0 … q_level, p_0 …` with residues of whole bytes ([`fhec_math::packed`]).
 #[derive(Clone, Debug)]
 pub(crate) struct PackedPoly {
-    data: AlignedVec,
-    /// Where each limb begins, in words, and where the last ends.
-    offsets: Vec<usize>,
+    /// Shared with the [selections](PackedPoly::select) of this polynomial.
+    data: Arc<AlignedVec>,
+    /// Where each limb lies, in words.
+    limbs: Vec<Range<usize>>,
 }
 
 impl PackedPoly {
     pub(crate) fn pack(context: &Context, level: usize, poly: &Poly<Eval>) -> Self {
         let n = context.n();
-        let mut offsets = vec![0];
+        let mut limbs = Vec::with_capacity(poly.limbs());
         let mut end = 0;
         for i in 0..context.qp_limbs(level) {
+            let start = end;
             end += packed::words(context.qp_modulus(level, i), n);
-            offsets.push(end);
+            limbs.push(start..end);
         }
         let mut data = AlignedVec::scratch(end);
-        let mut limbs = Vec::with_capacity(poly.limbs());
+        let mut parts = Vec::with_capacity(poly.limbs());
         let mut rest = &mut data[..];
-        for pair in offsets.windows(2) {
-            let (limb, tail) = rest.split_at_mut(pair[1] - pair[0]);
-            limbs.push(limb);
+        for range in &limbs {
+            let (limb, tail) = rest.split_at_mut(range.len());
+            parts.push(limb);
             rest = tail;
         }
-        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
+        parts.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
             packed::pack_into(context.qp_modulus(level, i), poly.limb(i), limb);
         });
-        Self { data, offsets }
+        Self { data: Arc::new(data), limbs }
     }
 
     /// Limb `i`, packed.
     pub(crate) fn limb(&self, i: usize) -> &[u64] {
-        &self.data[self.offsets[i]..self.offsets[i + 1]]
+        &self.data[self.limbs[i].clone()]
+    }
+
+    /// The polynomial modulo the primes of some of its limbs; nothing is copied.
+    fn select(&self, limbs: impl Iterator<Item = usize>) -> Self {
+        Self { data: Arc::clone(&self.data), limbs: limbs.map(|i| self.limbs[i].clone()).collect() }
     }
 
     pub(crate) fn unpack(&self, context: &Context, level: usize) -> Poly<Eval> {
@@ -264,7 +286,7 @@ impl PackedPoly {
     }
 
     fn bytes(&self) -> usize {
-        self.data.len() * 8
+        self.limbs.iter().map(|range| range.len() * 8).sum()
     }
 }
 
@@ -436,6 +458,16 @@ impl EvaluationKeys {
     /// The key of a Galois element, where there is one.
     pub fn galois(&self, element: u64) -> Option<&SwitchingKey> {
         self.galois.get(&element)
+    }
+
+    /// The same keys for a part of the chain; nothing is copied.
+    pub(crate) fn select(&self, selection: &Selection) -> Self {
+        let part = |key: &SwitchingKey| key.select(&self.context, selection);
+        Self {
+            context: Arc::clone(selection.context()),
+            relin: self.relin.as_ref().map(part),
+            galois: self.galois.iter().map(|(&element, key)| (element, part(key))).collect(),
+        }
     }
 
     /// The request that these keys answer.

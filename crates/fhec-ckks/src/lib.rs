@@ -1,5 +1,5 @@
 //! RNS-CKKS, the approximate homomorphic encryption scheme: parameters, encoding, keys, encryption,
-//! evaluation, linear maps and polynomials.
+//! evaluation, linear maps, polynomials and bootstrapping.
 //!
 //! The scheme is that of Cheon, Kim, Kim, Song (2016/421) in its full-RNS form (2018/931), with
 //! hybrid key switching (2019/688) and double-hoisted linear maps (2020/1203). It is secure under
@@ -62,6 +62,7 @@
 //! # }
 //! ```
 
+pub mod bootstrap;
 pub mod chebyshev;
 pub mod cipher;
 pub mod container;
@@ -77,6 +78,7 @@ pub mod params;
 pub mod plaintext;
 pub mod qp;
 
+pub use bootstrap::{BootstrapChain, BootstrapSpec, BootstrapTarget, Bootstrapper, EncapsulationKeys};
 pub use cipher::{Ciphertext, Product, SeededCiphertext};
 pub use encode::Encoder;
 pub use encrypt::Encryptor;

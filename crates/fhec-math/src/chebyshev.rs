@@ -199,6 +199,22 @@ impl ChebyshevPlan {
         Ok(search::best_plan(&coefficients[..=degree], depth, weights))
     }
 
+    /// The plan of `factor` times the series: the same steps with other numbers.
+    ///
+    /// # Panics
+    /// When the factor is zero or not finite.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        assert!(factor != 0.0 && factor.is_finite(), "factor {factor}");
+        let mut plan = self.clone();
+        plan.coefficients.iter_mut().for_each(|c| *c *= factor);
+        for node in &mut plan.nodes {
+            node.constant *= factor;
+            node.terms.iter_mut().for_each(|term| term.coefficient *= factor);
+        }
+        plan
+    }
+
     /// Coefficients in the basis `T_k`, the last one not zero.
     pub fn coefficients(&self) -> &[f64] {
         &self.coefficients

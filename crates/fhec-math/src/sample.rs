@@ -64,6 +64,36 @@ impl SecretRng {
         out
     }
 
+    /// `n` values of which exactly `weight` are ±1 and the others 0, places and signs uniform: the secret of sparse-secret
+    /// encapsulation. Neither places nor signs steer an address or a branch.
+    ///
+    /// # Panics
+    /// When `n` is not a power of two or `weight` exceeds half of it.
+    pub fn sparse_ternary(&mut self, n: usize, weight: usize) -> Zeroizing<Vec<i8>> {
+        assert!(n.is_power_of_two() && weight <= n / 2, "{weight} of {n} values");
+        let mut out = Zeroizing::new(vec![0i8; n]);
+        let mut left = weight;
+        while left > 0 {
+            let bits = Zeroizing::new(self.0.next_u64());
+            let place = *bits & (n as u64 - 1);
+            let sign = 1 - 2 * (*bits >> 63) as i8;
+            // All ones at the place, 0 elsewhere.
+            let mask = |i: usize| {
+                let difference = i as u64 ^ place;
+                ((difference | difference.wrapping_neg()) >> 63) as i8 - 1
+            };
+            let taken = out.iter().enumerate().fold(0, |seen, (i, &v)| seen | (v & mask(i)));
+            // A place that is taken already is drawn again; which one that was has no influence on the others.
+            if taken == 0 {
+                for (i, v) in out.iter_mut().enumerate() {
+                    *v |= sign & mask(i);
+                }
+                left -= 1;
+            }
+        }
+        out
+    }
+
     /// `n` independent centred binomial values of [`NOISE_BITS`] bits, in `[−21, 21]`.
     pub fn noise(&mut self, n: usize) -> Zeroizing<Vec<i8>> {
         const HALF: u64 = (1 << (NOISE_BITS / 2)) - 1;

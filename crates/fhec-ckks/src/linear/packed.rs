@@ -11,7 +11,7 @@ use super::products::block_length;
 use super::{DiagonalSource, Hoisting, LinearMap};
 use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
-use crate::params::Context;
+use crate::params::{Context, Selection};
 use crate::plaintext::QpPlaintext;
 
 const OP: &str = "packed diagonals";
@@ -34,8 +34,8 @@ pub struct PackedDiagonals {
     repeat: usize,
     /// Positions of a block.
     block: usize,
-    /// For each limb `[block][sum][step][diagonal]`.
-    limbs: Vec<AlignedVec>,
+    /// For each limb `[block][sum][step][diagonal]`. Shared with [selections](PackedDiagonals::select).
+    limbs: Vec<Arc<AlignedVec>>,
 }
 
 impl std::fmt::Debug for PackedDiagonals {
@@ -78,7 +78,7 @@ impl PackedDiagonals {
             block: block_length(map.babies.len(), n),
             limbs: Vec::new(),
         };
-        packed.limbs = (0..packed.limb_count(context))
+        let mut limbs: Vec<AlignedVec> = (0..packed.limb_count(context))
             .map(|i| AlignedVec::scratch(count * (n / STEP) * packed.words(context, i)))
             .collect();
         let batch = BATCH * rayon::current_num_threads().max(1);
@@ -89,9 +89,26 @@ impl PackedDiagonals {
             for (d, plaintext) in range.clone().zip(&plaintexts) {
                 packed.admit(source.diagonals()[d].in_block, plaintext)?;
             }
-            packed.write(context, map, start, &plaintexts);
+            packed.write(context, map, start, &plaintexts, &mut limbs);
         }
+        packed.limbs = limbs.into_iter().map(Arc::new).collect();
         Ok(packed)
+    }
+
+    /// The same diagonals for a part of the chain; nothing is copied.
+    pub(crate) fn select(&self, selection: &Selection) -> Self {
+        let level = selection.level(self.level);
+        let chain = selection.limbs()[..=level].iter().copied();
+        Self {
+            id: selection.context().id(),
+            level,
+            hoisting: self.hoisting,
+            count: self.count,
+            scales: self.scales.clone(),
+            repeat: self.repeat,
+            block: self.block,
+            limbs: chain.chain(self.level + 1..self.limbs.len()).map(|i| Arc::clone(&self.limbs[i])).collect(),
+        }
     }
 
     /// Checks that a diagonal agrees with those before it.
@@ -121,8 +138,14 @@ impl PackedDiagonals {
     }
 
     /// Packs the diagonals from number `first` on.
-    fn write(&mut self, context: &Context, map: &LinearMap, first: usize, plaintexts: &[Arc<QpPlaintext>]) {
-        let mut limbs = std::mem::take(&mut self.limbs);
+    fn write(
+        &self,
+        context: &Context,
+        map: &LinearMap,
+        first: usize,
+        plaintexts: &[Arc<QpPlaintext>],
+        limbs: &mut [AlignedVec],
+    ) {
         limbs.par_iter_mut().enumerate().for_each(|(i, out)| {
             let (m, words) = (context.qp_modulus(self.level, i), self.words(context, i));
             let mut values = vec![0; (STEP / self.repeat).max(1)];
@@ -139,7 +162,6 @@ impl PackedDiagonals {
                 }
             }
         });
-        self.limbs = limbs;
     }
 
     /// Where the sum whose first diagonal is number `diagonal` begins in a block, in diagonals times steps.

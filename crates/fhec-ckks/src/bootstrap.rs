@@ -1,0 +1,409 @@
+//! Bootstrapping: a ciphertext at the end of its levels becomes one with many.
+//!
+//! Slots-to-coefficients first, with a dense secret (2020/1203 turned around; 2022/024 for the secret):
+//!
+//! 1. **Slots to coefficients**, at the lowest levels, where it is cheapest: the slots `x` become coefficients.
+//! 2. **Raise.** Under a sparse secret, read modulo the whole chain, the polynomial is `m + q_0·I` with small integers `I`
+//!    ([`EncapsulationKeys`]). For vectors that repeat, a trace leaves the coefficients of their subring only.
+//! 3. **Coefficients to slots**: slots hold `t = I + m/q_0`, the real part of them for one half of the coefficients and the
+//!    imaginary part for the other, so that two real vectors `re + i·im` come out apart.
+//! 4. **EvalMod**: `t → t − I` by a sine.
+//!
+//! The result is a ciphertext of the same values at a level and scale of the caller's choice. Compared with the order that
+//! transforms back at the end, one sine serves a real vector instead of two, and precision is better: the sine sees
+//! values of the size of the message, and no transform spreads its error.
+//!
+//! Inputs hold real values in [−1, 1] (times the quotient of the input scale over the [expected
+//! one](BootstrapSpec::input_scale)); beyond, the error of the sine grows with the third power. A result that lies lower costs
+//! less: message limbs above its level are never computed, for the chain of a bootstrap may leave out any
+//! prime ([`BootstrapTarget::level`]).
+//!
+//! # Failure
+//!
+//! `|t|` exceeds `K` with probability [`log2_failure`]; 2^-138.7 for all of `N = 2^16` coefficients, `h = 32`, `K = 16`.
+
+mod cosine;
+mod encapsulate;
+mod eval_mod;
+mod fft;
+mod spec;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod transform;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fhec_math::{Scale, conjugation_element, galois_element};
+
+pub use encapsulate::EncapsulationKeys;
+pub use spec::{BootstrapChain, BootstrapSpec};
+pub use tail::{log2_failure, log2_overflow_of_coefficient};
+
+use crate::cipher::Ciphertext;
+use crate::encode::Encoder;
+use crate::error::{CkksError, Result};
+use crate::evaluator::Evaluator;
+use crate::keys::KeyRequest;
+use crate::params::{Context, Selection};
+use encapsulate::Part;
+use eval_mod::EvalMod;
+use fft::Direction;
+use spec::{Group, groups, groups_of_levels};
+use transform::{RotationSum, Stage, StageShape, rotations, trace};
+
+const OP: &str = "bootstrap";
+
+/// What to make of an input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootstrapTarget {
+    /// The values repeat after `2^log_slots` slots; one of the numbers that the bootstrapper was made for.
+    pub log_slots: u32,
+    /// Level of the result, up to [`BootstrapSpec::output_level`].
+    pub level: usize,
+    /// Scale of the result, near the primes of message levels.
+    pub scale: Scale,
+}
+
+/// Both transforms for one number of slots.
+#[derive(Debug)]
+struct Transforms {
+    slots_to_coeffs: Vec<Arc<Stage>>,
+    trace: Vec<RotationSum>,
+    /// In the order of use.
+    coeffs_to_slots: Vec<Arc<Stage>>,
+}
+
+/// A part of the chain with what was encoded for it.
+#[derive(Debug)]
+struct Lane {
+    selection: Selection,
+    encoder: Encoder,
+    coeffs_to_slots: Vec<Arc<Stage>>,
+}
+
+/// Bootstraps ciphertexts of one context. Holds the matrices of both transforms, encoded.
+#[derive(Debug)]
+pub struct Bootstrapper {
+    context: Arc<Context>,
+    encoder: Encoder,
+    spec: BootstrapSpec,
+    output_level: usize,
+    eval_mod: EvalMod,
+    /// By `log_slots`.
+    transforms: BTreeMap<u32, Transforms>,
+    /// By `log_slots` and level of the result; made on first use.
+    lanes: Mutex<BTreeMap<(u32, usize), Arc<Lane>>>,
+}
+
+impl Bootstrapper {
+    /// Prepares for vectors that repeat after `2^k` slots, for every `k` in `log_slots`.
+    ///
+    /// # Errors
+    /// [`CkksError::Parameters`] where the circuit does not fit the chain or a number of slots the ring.
+    pub fn new(context: &Arc<Context>, spec: BootstrapSpec, log_slots: &[u32]) -> Result<Self> {
+        spec.check(context)?;
+        let output_level = spec.output_level(context)?;
+        let log_all = context.log_n() - 1;
+        if let Some(bad) = log_slots.iter().find(|&&k| k == 0 || k > log_all) {
+            return Err(CkksError::Parameters(format!("bootstrap: 2^{bad} slots are not within 2 … 2^{log_all}")));
+        }
+        let eval_mod = EvalMod::new(&spec)?;
+        let mut out = Self {
+            context: Arc::clone(context),
+            encoder: Encoder::new(context),
+            spec,
+            output_level,
+            eval_mod,
+            transforms: BTreeMap::new(),
+            lanes: Mutex::default(),
+        };
+        let log_slots: BTreeSet<u32> = log_slots.iter().copied().collect();
+        let keys: BTreeSet<i64> =
+            log_slots.iter().flat_map(|&k| groups(&out.spec.coeffs_to_slots, k)).flat_map(rotations).collect();
+        let mut stages: Vec<Arc<Stage>> = Vec::new();
+        for &k in &log_slots {
+            let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
+                let stage = |shape| {
+                    // Numbers of slots share the matrices of the layers that they share.
+                    if let Some(known) = stages.iter().find(|stage| stage.shape == shape) {
+                        return Ok(Arc::clone(known));
+                    }
+                    let stage = Arc::new(Stage::new(&out.encoder, shape)?);
+                    stages.push(Arc::clone(&stage));
+                    Ok(stage)
+                };
+                shapes.into_iter().map(stage).collect()
+            };
+            let slots_to_coeffs = encoded(out.slots_to_coeffs_shapes(k))?;
+            let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
+            let trace = trace(k, log_all, &keys)?;
+            out.transforms.insert(k, Transforms { slots_to_coeffs, trace, coeffs_to_slots });
+        }
+        Ok(out)
+    }
+
+    /// The circuit.
+    pub fn spec(&self) -> &BootstrapSpec {
+        &self.spec
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Highest level that a result can have.
+    pub fn output_level(&self) -> usize {
+        self.output_level
+    }
+
+    /// Bytes of the encoded matrices.
+    pub fn bytes(&self) -> usize {
+        let mut seen = BTreeSet::new();
+        let stages = self.transforms.values().flat_map(|t| t.slots_to_coeffs.iter().chain(&t.coeffs_to_slots));
+        stages.filter(|stage| seen.insert(Arc::as_ptr(stage))).map(|stage| stage.bytes()).sum()
+    }
+
+    /// The evaluation keys that bootstraps of all prepared numbers of slots use, each with the highest level at which it
+    /// is used. The [`EncapsulationKeys`] come on top.
+    pub fn key_request(&self) -> KeyRequest {
+        let log_n = self.context.log_n();
+        let top = self.output_level + self.spec.eval_mod_levels();
+        let mut galois = BTreeMap::from([(conjugation_element(log_n), top)]);
+        let mut add = |rotations: BTreeSet<i64>, level: usize| {
+            for rotation in rotations {
+                let known = galois.entry(galois_element(rotation, log_n)).or_insert(level);
+                *known = level.max(*known);
+            }
+        };
+        for transforms in self.transforms.values() {
+            for stage in transforms.slots_to_coeffs.iter().chain(&transforms.coeffs_to_slots) {
+                add(rotations(stage.shape.group), stage.shape.level);
+            }
+            for sum in &transforms.trace {
+                add(sum.rotations(), self.raised_level(transforms));
+            }
+        }
+        KeyRequest { relin_level: Some(top), galois }
+    }
+
+    /// Level, in the whole chain, to which ciphertexts are raised.
+    fn raised_level(&self, transforms: &Transforms) -> usize {
+        self.output_level + self.spec.eval_mod_levels() + transforms.coeffs_to_slots.len()
+    }
+
+    /// Scales and levels of slots-to-coefficients.
+    ///
+    /// A matrix encoded at scale `σ` adds a relative error of `√(2·period/12)/σ`: rounding touches only the coefficients of
+    /// the subring that its diagonals lie in. All levels together have a given number of bits to spend, and the errors
+    /// are equal if the matrix of each group gets half a bit more for each layer.
+    fn slots_to_coeffs_shapes(&self, log_slots: u32) -> Vec<StageShape> {
+        let levels = groups_of_levels(&self.spec.slots_to_coeffs, log_slots);
+        let last_scale = Scale::prime(self.context.q(0).value())
+            .div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
+        let all: Vec<Group> = levels.concat();
+        let bits: f64 = (1..=levels.len()).map(|i| (self.context.q(i).value() as f64).log2()).sum::<f64>()
+            + last_scale.log2()
+            - self.spec.input_scale.log2();
+        let half_layers: f64 = all.iter().map(|g| f64::from(g.last) / 2.0).sum();
+        let base = (bits - half_layers) / all.len() as f64;
+        let mut scale = self.spec.input_scale.clone();
+        let mut log2 = scale.log2();
+        let mut shapes = Vec::new();
+        for (i, groups) in levels.iter().enumerate() {
+            let level = levels.len() - i;
+            for (j, &group) in groups.iter().enumerate() {
+                let rescale = j + 1 == groups.len();
+                log2 += base + f64::from(group.last) / 2.0;
+                if rescale {
+                    log2 -= (self.context.q(level).value() as f64).log2();
+                }
+                let end = rescale && level == 1;
+                let out_scale = if end { last_scale.clone() } else { Scale::pow2(log2.round() as i64) };
+                let in_scale = std::mem::replace(&mut scale, out_scale.clone());
+                let direction = Direction::SlotsToCoeffs;
+                shapes.push(StageShape { direction, group, level, in_scale, out_scale, rescale, factor: 1.0 });
+            }
+        }
+        shapes
+    }
+
+    /// Scales and levels of coefficients-to-slots: the scale is `q_0` throughout, so that slots end as `t`. The
+    /// input factor of EvalMod, and the half that `z + z̄` asks for, go into the matrix used last.
+    fn coeffs_to_slots_shapes(&self, log_slots: u32) -> Vec<StageShape> {
+        let scale = Scale::prime(self.context.q(0).value());
+        let below = self.output_level + self.spec.eval_mod_levels() + 1;
+        let groups = groups(&self.spec.coeffs_to_slots, log_slots).into_iter().enumerate();
+        groups
+            .rev()
+            .map(|(i, group)| StageShape {
+                direction: Direction::CoeffsToSlots,
+                group,
+                level: below + i,
+                in_scale: scale.clone(),
+                out_scale: scale.clone(),
+                rescale: true,
+                factor: if i == 0 { 0.5 * self.eval_mod.input_factor() } else { 1.0 },
+            })
+            .collect()
+    }
+
+    /// Bootstraps a ciphertext of real values in [−1, 1]. Imaginary parts vanish.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelRange`] where the input lies below [`BootstrapSpec::input_level`] or the target above
+    /// [`output_level`](Self::output_level), [`CkksError::Parameters`] for a number of slots that was not prepared,
+    /// [`CkksError::NoGaloisKey`], [`CkksError::NoRelinKey`], [`CkksError::KeyLevel`] where the evaluator lacks a key of
+    /// [`key_request`](Self::key_request), [`CkksError::ContextMismatch`].
+    pub fn bootstrap(
+        &self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        input: &Ciphertext,
+        target: &BootstrapTarget,
+    ) -> Result<Ciphertext> {
+        let raised = self.to_slots(evaluator, keys, input, target)?;
+        let conjugate = raised.evaluator.conjugate(&raised.slots)?;
+        let real = raised.evaluator.add(&raised.slots, &conjugate)?;
+        self.finish(&raised, &real, target)
+    }
+
+    /// Bootstraps two ciphertexts of real values at once, as real and imaginary part of one, up to EvalMod. Both have the same
+    /// level and scale.
+    ///
+    /// # Errors
+    /// As [`bootstrap`](Self::bootstrap), and [`CkksError::LevelMismatch`], [`CkksError::ScaleMismatch`].
+    pub fn bootstrap_pair(
+        &self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        inputs: [&Ciphertext; 2],
+        target: &BootstrapTarget,
+    ) -> Result<[Ciphertext; 2]> {
+        let [a, b] = inputs;
+        let level = self.spec.input_level(target.log_slots).min(a.level());
+        let (a, b) = (evaluator.drop_to_level(a, level)?, evaluator.drop_to_level(b, level)?);
+        let both = evaluator.add(&a, &evaluator.mul_i(&b)?)?;
+        let raised = self.to_slots(evaluator, keys, &both, target)?;
+        let conjugate = raised.evaluator.conjugate(&raised.slots)?;
+        let real = raised.evaluator.add(&raised.slots, &conjugate)?;
+        // −i·(z − z̄) = i·(z̄ − z).
+        let imaginary = raised.evaluator.mul_i(&raised.evaluator.sub(&conjugate, &raised.slots)?)?;
+        Ok([self.finish(&raised, &real, target)?, self.finish(&raised, &imaginary, target)?])
+    }
+
+    /// Everything up to the split into real and imaginary part.
+    fn to_slots(
+        &self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        input: &Ciphertext,
+        target: &BootstrapTarget,
+    ) -> Result<Raised> {
+        let transforms = self.check(evaluator, keys, input, target)?;
+        let lane = (target.level < self.output_level).then(|| self.lane(target, transforms)).transpose()?;
+        let part = match &lane {
+            Some(lane) => Part::Selected(&lane.selection),
+            None => Part::Whole(&self.context),
+        };
+        let gain = self.spec.input_scale.div(input.scale()).to_f64();
+        let packed = self.slots_to_coeffs(evaluator, input, transforms)?;
+        let raised = self.raise(keys, &packed, &part, target.log_slots, transforms);
+        let (evaluator, encoder, stages) = match &lane {
+            Some(lane) => (evaluator.select(&lane.selection), &lane.encoder, &lane.coeffs_to_slots),
+            None => (evaluator.clone(), &self.encoder, &transforms.coeffs_to_slots),
+        };
+        let mut slots = raised;
+        for sum in &transforms.trace {
+            slots = sum.apply(&evaluator, encoder, &slots)?;
+        }
+        for stage in stages {
+            slots = stage.apply(&evaluator, &slots)?;
+        }
+        Ok(Raised { evaluator, slots, gain })
+    }
+
+    fn check<'a>(
+        &'a self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        input: &Ciphertext,
+        target: &BootstrapTarget,
+    ) -> Result<&'a Transforms> {
+        self.context.check_id(OP, evaluator.context().id())?;
+        self.context.check_id(OP, keys.context().id())?;
+        self.context.check_id(OP, input.context_id())?;
+        let (level, min) = (input.level(), self.spec.input_level(target.log_slots));
+        if level < min {
+            return Err(CkksError::LevelRange { op: OP, level, min, max: self.context.max_level() });
+        }
+        if target.level > self.output_level {
+            return Err(CkksError::LevelRange { op: OP, level: target.level, min: 0, max: self.output_level });
+        }
+        self.transforms
+            .get(&target.log_slots)
+            .ok_or_else(|| CkksError::Parameters(format!("bootstrap: not prepared for 2^{} slots", target.log_slots)))
+    }
+
+    /// To a ciphertext at level 0 whose coefficients are the slots of the input, at the message ratio.
+    fn slots_to_coeffs(&self, evaluator: &Evaluator, input: &Ciphertext, transforms: &Transforms) -> Result<Ciphertext> {
+        let level = transforms.slots_to_coeffs.first().map_or(0, |stage| stage.shape.level);
+        let mut ciphertext = evaluator.drop_to_level(input, level)?.with_scale(self.spec.input_scale.clone());
+        for stage in &transforms.slots_to_coeffs {
+            ciphertext = stage.apply(evaluator, &ciphertext)?;
+        }
+        Ok(ciphertext)
+    }
+
+    /// From level 0 to the level where coefficients-to-slots begins, at the scale `q_0`.
+    fn raise(
+        &self,
+        keys: &EncapsulationKeys,
+        packed: &Ciphertext,
+        part: &Part<'_>,
+        log_slots: u32,
+        transforms: &Transforms,
+    ) -> Ciphertext {
+        let level = part.level(self.raised_level(transforms));
+        // The trace multiplies the coefficients that it leaves by the number of its rotations.
+        let rotations = 1 << (self.context.log_n() - 1 - log_slots);
+        let (c0, c1) = keys.up(part, level, &keys.down(packed), rotations);
+        Ciphertext::from_parts(part.context(), c0, c1, level, Scale::prime(self.context.q(0).value()))
+    }
+
+    /// EvalMod, and back to the whole chain.
+    fn finish(&self, raised: &Raised, half: &Ciphertext, target: &BootstrapTarget) -> Result<Ciphertext> {
+        let result = self.eval_mod.apply(&raised.evaluator, half, raised.gain, &target.scale)?;
+        let (level, scale) = (result.level(), result.scale().clone());
+        let (c0, c1) = result.into_parts();
+        Ok(Ciphertext::from_parts(&self.context, c0, c1, level, scale))
+    }
+
+    /// The part of the chain without the message limbs above the target.
+    fn lane(&self, target: &BootstrapTarget, transforms: &Transforms) -> Result<Arc<Lane>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (target.log_slots, target.level);
+        if let Some(lane) = lanes.get(&key) {
+            return Ok(Arc::clone(lane));
+        }
+        let limbs = (0..=target.level).chain(self.output_level + 1..=self.raised_level(transforms)).collect();
+        let selection = Selection::new(&self.context, limbs)?;
+        let lane = Arc::new(Lane {
+            encoder: Encoder::new(selection.context()),
+            coeffs_to_slots: transforms.coeffs_to_slots.iter().map(|s| Arc::new(s.select(&selection))).collect(),
+            selection,
+        });
+        lanes.insert(key, Arc::clone(&lane));
+        Ok(lane)
+    }
+}
+
+/// A ciphertext whose slots are `t/2K'` for both halves of the coefficients.
+struct Raised {
+    evaluator: Evaluator,
+    slots: Ciphertext,
+    /// Factor that undoes the reading at the expected scale.
+    gain: f64,
+}

@@ -1,0 +1,431 @@
+//! Stage by stage with the secret key at hand, against plain arithmetic.
+
+use fhec_math::SecretRng;
+use num_complex::Complex64;
+
+use super::*;
+use crate::encrypt::Encryptor;
+use crate::keys::{EvaluationKeys, SecretKey};
+use crate::params::{InsecureToken, Security};
+
+/// A small ring without security, everything made from fixed seeds.
+struct Setup {
+    context: Arc<Context>,
+    encoder: Encoder,
+    encryptor: Encryptor,
+    secret: SecretKey,
+    sparse: Vec<i8>,
+    evaluator: Evaluator,
+    keys: EncapsulationKeys,
+    bootstrapper: Bootstrapper,
+}
+
+/// Nine layers of transforms; three message levels.
+fn small_spec() -> BootstrapSpec {
+    BootstrapSpec {
+        slots_to_coeffs: vec![vec![3, 2], vec![4]],
+        coeffs_to_slots: vec![3, 2, 4],
+        ..BootstrapSpec::default()
+    }
+}
+
+fn small_chain() -> BootstrapChain {
+    BootstrapChain { log_n: 10, message_levels: 3, special_count: 4, ..BootstrapChain::deep() }
+}
+
+impl Setup {
+    fn new(chain: &BootstrapChain, spec: BootstrapSpec, log_slots: &[u32]) -> Self {
+        let parameters = chain.parameters(&spec).unwrap();
+        let context = Context::new(parameters, Security::Insecure(InsecureToken::for_tests())).unwrap();
+        let mut rng = SecretRng::from_seed(&[5; 32]);
+        let secret = SecretKey::generate(&context, &mut rng);
+        let sparse = rng.sparse_ternary(context.n(), spec.sparse_weight as usize).to_vec();
+        let keys = EncapsulationKeys::with_sparse(&secret, &sparse, &mut rng);
+        let bootstrapper = Bootstrapper::new(&context, spec, log_slots).unwrap();
+        let request = bootstrapper.key_request();
+        let evaluation = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).unwrap();
+        Self {
+            encoder: Encoder::new(&context),
+            encryptor: Encryptor::new(&context),
+            evaluator: Evaluator::new(&context, Arc::new(evaluation)).unwrap(),
+            context,
+            secret,
+            sparse,
+            keys,
+            bootstrapper,
+        }
+    }
+
+    fn small(log_slots: &[u32]) -> Self {
+        Self::new(&small_chain(), small_spec(), log_slots)
+    }
+
+    fn spec(&self) -> &BootstrapSpec {
+        self.bootstrapper.spec()
+    }
+
+    fn encrypt(&self, values: &[Complex64], level: usize, scale: &Scale) -> Ciphertext {
+        let plaintext = self.encoder.encode_complex(values, level, scale).unwrap();
+        let mut rng = SecretRng::from_seed(&[11; 32]);
+        self.encryptor.encrypt_sk(&self.secret, &plaintext, &mut rng).unwrap().expand(&self.context).unwrap()
+    }
+
+    /// An input of a bootstrap.
+    fn input(&self, log_slots: u32, values: &[Complex64]) -> Ciphertext {
+        self.encrypt(values, self.spec().input_level(log_slots), &self.spec().input_scale)
+    }
+
+    fn coefficients(&self, ciphertext: &Ciphertext) -> Vec<f64> {
+        let plaintext = self.encryptor.decrypt(&self.secret, ciphertext).unwrap();
+        self.encoder.decode_coefficients(&plaintext).to_vec()
+    }
+
+    fn slots(&self, ciphertext: &Ciphertext) -> Vec<Complex64> {
+        let plaintext = self.encryptor.decrypt(&self.secret, ciphertext).unwrap();
+        self.encoder.decode_complex(&plaintext).unwrap()
+    }
+
+    fn target(&self, log_slots: u32) -> BootstrapTarget {
+        BootstrapTarget { log_slots, level: self.bootstrapper.output_level(), scale: Scale::pow2(40) }
+    }
+
+    fn transforms(&self, log_slots: u32) -> &Transforms {
+        &self.bootstrapper.transforms[&log_slots]
+    }
+
+    fn whole(&self) -> Part<'_> {
+        Part::Whole(&self.context)
+    }
+
+    fn packed(&self, log_slots: u32, values: &[Complex64]) -> Ciphertext {
+        let input = self.input(log_slots, values);
+        self.bootstrapper.slots_to_coeffs(&self.evaluator, &input, self.transforms(log_slots)).unwrap()
+    }
+
+    fn raised(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
+        self.bootstrapper.raise(&self.keys, packed, &self.whole(), log_slots, self.transforms(log_slots))
+    }
+
+    /// Up to a ciphertext with slots `t/2K'`.
+    fn to_slots(&self, log_slots: u32, raised: &Ciphertext) -> Ciphertext {
+        let transforms = self.transforms(log_slots);
+        let traced = transforms
+            .trace
+            .iter()
+            .fold(raised.clone(), |ct, sum| sum.apply(&self.evaluator, &self.encoder, &ct).unwrap());
+        transforms.coeffs_to_slots.iter().fold(traced, |ct, stage| stage.apply(&self.evaluator, &ct).unwrap())
+    }
+}
+
+/// Reproducible values in [−1, 1).
+fn random(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn complex(re: &[f64], im: &[f64]) -> Vec<Complex64> {
+    re.iter().zip(im).map(|(&re, &im)| Complex64::new(re, im)).collect()
+}
+
+fn real(values: &[f64]) -> Vec<Complex64> {
+    values.iter().map(|&v| v.into()).collect()
+}
+
+fn bit_reversed(k: usize, bits: u32) -> usize {
+    if bits == 0 { 0 } else { k.reverse_bits() >> (usize::BITS - bits) }
+}
+
+/// The coefficients that the slots of a packed ciphertext become: `re` then `im` in bit-reversed order, at multiples of
+/// `N/2n`.
+fn expected_coefficients(n: usize, values: &[Complex64]) -> Vec<f64> {
+    let (slots, bits) = (values.len(), values.len().trailing_zeros());
+    let gap = n / (2 * slots);
+    let mut out = vec![0.0; n];
+    for k in 0..slots {
+        let value = values[bit_reversed(k, bits)];
+        out[k * gap] = value.re;
+        out[(k + slots) * gap] = value.im;
+    }
+    out
+}
+
+fn worst(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+const ALL: [u32; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+#[test]
+fn slots_become_coefficients_in_bit_reversed_order() {
+    let setup = Setup::small(&ALL);
+    for log_slots in ALL {
+        let n = 1 << log_slots;
+        let values = complex(&random(n, 1), &random(n, 2));
+        let packed = setup.packed(log_slots, &values);
+        assert_eq!(packed.level(), 0);
+        let ratio = Scale::prime(setup.context.q(0).value()).div(packed.scale());
+        assert_eq!(ratio, Scale::pow2(10), "the message ratio is exact");
+        let error = worst(&setup.coefficients(&packed), &expected_coefficients(setup.context.n(), &values));
+        assert!(error < 2f64.powi(-20), "2^{log_slots} slots: 2^{}", error.log2());
+    }
+}
+
+#[test]
+fn raised_polynomials_are_the_message_plus_small_multiples_of_the_base() {
+    let setup = Setup::small(&[9]);
+    let values = complex(&random(512, 3), &random(512, 4));
+    let packed = setup.packed(9, &values);
+    let before: Vec<f64> = setup.coefficients(&packed).iter().map(|m| m / 1024.0).collect();
+    // Under the sparse secret, over the integers.
+    let [c0, c1] = setup.keys.down(&packed);
+    let q0 = setup.context.q(0);
+    let n = setup.context.n();
+    let centred = |c: &[u64]| -> Vec<f64> { c.iter().map(|&x| q0.center(x) as f64 / q0.value() as f64).collect() };
+    let (c0, c1) = (centred(&c0), centred(&c1));
+    let mut sum = c0;
+    for (i, &s) in setup.sparse.iter().enumerate().filter(|s| *s.1 != 0) {
+        for (j, x) in c1.iter().enumerate() {
+            let sign = if i + j < n { 1.0 } else { -1.0 };
+            sum[(i + j) % n] += sign * f64::from(s) * x;
+        }
+    }
+    // Under the dense secret, after the raise.
+    let raised = setup.raised(9, &packed);
+    let t = setup.coefficients(&raised);
+    assert!(worst(&t, &sum) < 2f64.powi(-28), "2^{}", worst(&t, &sum).log2());
+    let fractions: Vec<f64> = t.iter().map(|t| t - t.round()).collect();
+    assert!(worst(&fractions, &before) < 2f64.powi(-28), "2^{}", worst(&fractions, &before).log2());
+    // Means of the errors: nothing is lifted off centre.
+    let mean: f64 = t.iter().sum::<f64>() / n as f64;
+    assert!(mean.abs() < 0.35, "{mean}");
+}
+
+#[test]
+fn multiples_of_the_base_are_distributed_as_predicted() {
+    let setup = Setup::small(&[9]);
+    let mut histogram = [0u32; 17];
+    let rounds = 12;
+    for round in 0..rounds {
+        let packed = setup.packed(9, &real(&random(512, 50 + round)));
+        for t in setup.coefficients(&setup.raised(9, &packed)) {
+            histogram[t.round().abs() as usize] += 1;
+        }
+    }
+    let total = rounds as f64 * setup.context.n() as f64;
+    assert!(total > 10_000.0);
+    for (i, &count) in histogram.iter().enumerate() {
+        let expected = total * tail::probability(32, i as u32);
+        // Coefficients are nearly independent: six standard deviations of a Poisson variable, and one more count.
+        assert!((f64::from(count) - expected).abs() < 6.0 * expected.sqrt() + 1.0, "{i}: {count}, {expected}");
+    }
+}
+
+#[test]
+fn coefficients_become_slots_again() {
+    let setup = Setup::small(&ALL);
+    for log_slots in ALL {
+        let n = 1 << log_slots;
+        let values = complex(&random(n, 5), &random(n, 6));
+        let packed = setup.packed(log_slots, &values);
+        let raised = setup.raised(log_slots, &packed);
+        let t = setup.coefficients(&raised);
+        let slots = setup.to_slots(log_slots, &raised);
+        assert_eq!(slots.level(), setup.bootstrapper.output_level() + 8);
+        // Of the raised polynomial only the coefficients of the subring survive the trace, divided by nothing.
+        let factor = setup.context.slots() as f64 / n as f64;
+        let gap = setup.context.n() / (2 * n);
+        let half_range = 1.0 / setup.bootstrapper.eval_mod.input_factor();
+        let found = setup.slots(&slots);
+        for (k, z) in found.iter().enumerate() {
+            let at = bit_reversed(k % n, log_slots) * gap;
+            if factor == 1.0 {
+                let expected = Complex64::new(t[at], t[at + setup.context.slots()]) / (2.0 * half_range);
+                assert!((z - expected).norm() < 2f64.powi(-30), "slot {k}: {z} {expected}");
+            } else {
+                // The inverse factor makes the raised coefficients unreadable; the trace makes them multiples again.
+                let z = z * 2.0 * half_range;
+                let value = values[k % n];
+                for (t, x) in [(z.re, value.re), (z.im, value.im)] {
+                    assert!((t - t.round() - x / 1024.0).abs() < 2f64.powi(-26), "slot {k}: {t} {x}");
+                    assert!(t.abs() < 16.0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn eval_mod_removes_integers() {
+    let setup = Setup::small(&[9]);
+    let eval_mod = &setup.bootstrapper.eval_mod;
+    let top = setup.bootstrapper.output_level() + 8;
+    let mut values: Vec<f64> = random(512, 7);
+    values[..6].copy_from_slice(&[0.0, 1.0, -1.0, 0.5, -0.5, 1e-6]);
+    let integers: Vec<f64> = (0..512).map(|k| f64::from(k % 33 - 16).clamp(-15.0, 15.0)).collect();
+    let input: Vec<Complex64> = values
+        .iter()
+        .zip(&integers)
+        .map(|(x, i)| Complex64::from((i + x / 1024.0) * eval_mod.input_factor()))
+        .collect();
+    let ciphertext = setup.encrypt(&input, top, &Scale::prime(setup.context.q(0).value()));
+    for (gain, scale) in [(1.0, Scale::pow2(40)), (0.75, Scale::pow2(40)), (1.0, Scale::pow2(37))] {
+        let result = eval_mod.apply(&setup.evaluator, &ciphertext, gain, &scale).unwrap();
+        assert_eq!(result.level(), setup.bootstrapper.output_level());
+        assert_eq!(*result.scale(), scale);
+        let found: Vec<f64> = setup.slots(&result).iter().map(|z| z.re / gain).collect();
+        let error = worst(&found, &values);
+        assert!(error < 2f64.powi(-17), "gain {gain}, scale {scale}: 2^{}", error.log2());
+    }
+}
+
+#[test]
+fn every_number_of_slots_survives_a_bootstrap() {
+    let setup = Setup::small(&ALL);
+    for log_slots in ALL {
+        let values = random(1 << log_slots, 8);
+        let input = setup.input(log_slots, &real(&values));
+        let target = setup.target(log_slots);
+        let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap();
+        assert_eq!((result.level(), result.scale()), (target.level, &target.scale));
+        let found = setup.slots(&result);
+        let expected: Vec<f64> = (0..512).map(|k| values[k % values.len()]).collect();
+        let found_re: Vec<f64> = found.iter().map(|z| z.re).collect();
+        let error = worst(&found_re, &expected);
+        assert!(error < 2f64.powi(-17), "2^{log_slots} slots: 2^{}", error.log2());
+        assert!(found.iter().all(|z| z.im.abs() < 2f64.powi(-17)));
+    }
+}
+
+#[test]
+fn hard_vectors_survive_a_bootstrap() {
+    let setup = Setup::small(&[9]);
+    let mut one_hot = vec![0.0; 512];
+    one_hot[257] = 1.0;
+    let relu: Vec<f64> = random(512, 9).iter().map(|v| v.max(0.0)).collect();
+    let signs: Vec<f64> = random(512, 10).iter().map(|v| v.signum()).collect();
+    let vectors = [
+        ("zero", vec![0.0; 512]),
+        ("half", vec![0.5; 512]),
+        ("minus half", vec![-0.5; 512]),
+        ("one", vec![1.0; 512]),
+        ("minus one", vec![-1.0; 512]),
+        ("one-hot", one_hot),
+        ("relu", relu),
+        ("signs", signs),
+        ("random", random(512, 11)),
+    ];
+    for (name, values) in vectors {
+        let input = setup.input(9, &real(&values));
+        let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &setup.target(9)).unwrap();
+        let found: Vec<f64> = setup.slots(&result).iter().map(|z| z.re).collect();
+        let square: f64 = found.iter().zip(&values).map(|(a, b)| (a - b).powi(2)).sum();
+        let deviation = (square / 512.0).sqrt();
+        let error = worst(&found, &values);
+        println!("{name}: std 2^{:.2}, worst 2^{:.2}", deviation.log2(), error.log2());
+        assert!(deviation < 2f64.powi(-18), "{name}: 2^{}", deviation.log2());
+        assert!(error < 2f64.powi(-17), "{name}: 2^{}", error.log2());
+    }
+}
+
+#[test]
+fn pairs_come_out_apart() {
+    let setup = Setup::small(&[4, 9]);
+    for log_slots in [4, 9] {
+        let n = 1 << log_slots;
+        let values = [random(n, 12), random(n, 13)];
+        let inputs = values.each_ref().map(|v| setup.input(log_slots, &real(v)));
+        let target = setup.target(log_slots);
+        let results = setup
+            .bootstrapper
+            .bootstrap_pair(&setup.evaluator, &setup.keys, inputs.each_ref(), &target)
+            .unwrap();
+        for (result, values) in results.iter().zip(&values) {
+            assert_eq!((result.level(), result.scale()), (target.level, &target.scale));
+            let found: Vec<f64> = setup.slots(result).iter().map(|z| z.re).collect();
+            let expected: Vec<f64> = (0..512).map(|k| values[k % n]).collect();
+            assert!(worst(&found, &expected) < 2f64.powi(-17), "2^{log_slots} slots");
+        }
+    }
+}
+
+#[test]
+fn lower_targets_and_other_scales() {
+    let setup = Setup::small(&[5, 9]);
+    for (log_slots, level) in [(9, 4), (9, 3), (9, 2), (9, 1), (9, 0), (5, 2)] {
+        let values = random(1 << log_slots, 14);
+        // Twice the expected scale leaves room for half of the range.
+        let half: Vec<f64> = values.iter().map(|v| v / 2.0).collect();
+        let input = setup.encrypt(&real(&half), setup.context.max_level(), &Scale::pow2(41));
+        let scale = Scale::prime(setup.context.q(3).value());
+        let target = BootstrapTarget { log_slots, level, scale };
+        let before = setup.evaluator.key_switches();
+        let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap();
+        assert_ne!(setup.evaluator.key_switches(), before, "switches on a part of the chain are counted");
+        assert_eq!((result.level(), result.scale()), (target.level, &target.scale));
+        let found: Vec<f64> = setup.slots(&result).iter().map(|z| z.re).collect();
+        let expected: Vec<f64> = (0..512).map(|k| half[k % half.len()]).collect();
+        assert!(worst(&found, &expected) < 2f64.powi(-17), "level {level}");
+    }
+}
+
+#[test]
+fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
+    let setup = Setup::small(&[9]);
+    let (q0, p0) = (setup.context.q(0).value(), setup.context.moduli_p()[0].value());
+    assert_eq!(setup.keys.sparse_moduli(), [q0, p0]);
+    assert_eq!(setup.sparse.iter().filter(|&&s| s != 0).count(), 32);
+    // The key is what it is said to be: under the sparse secret it decrypts to p_0·s, modulo both primes.
+    let deep = BootstrapChain::deep().parameters(&BootstrapSpec::default()).unwrap();
+    let bits = (deep.q[0] as f64).log2() + (deep.p[0] as f64).log2();
+    assert!(bits < 100.01, "{bits}");
+}
+
+#[test]
+fn wrong_operands_are_refused() {
+    let setup = Setup::small(&[9]);
+    let bootstrap = |input: &Ciphertext, target: &BootstrapTarget| {
+        setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, input, target).map(|_| ())
+    };
+    let input = setup.input(9, &real(&[0.5]));
+    let low = setup.evaluator.drop_to_level(&input, 1).unwrap();
+    assert!(matches!(bootstrap(&low, &setup.target(9)), Err(CkksError::LevelRange { level: 1, min: 2, .. })));
+    assert!(matches!(bootstrap(&input, &setup.target(8)), Err(CkksError::Parameters(_))));
+    let high = BootstrapTarget { level: 6, ..setup.target(9) };
+    assert!(matches!(bootstrap(&input, &high), Err(CkksError::LevelRange { level: 6, max: 5, .. })));
+    assert!(Bootstrapper::new(&setup.context, small_spec(), &[10]).is_err());
+    let bare = Evaluator::new(&setup.context, Arc::new(EvaluationKeys::empty(&setup.context))).unwrap();
+    let without = setup.bootstrapper.bootstrap(&bare, &setup.keys, &input, &setup.target(9));
+    assert!(matches!(without, Err(CkksError::NoGaloisKey { .. })));
+    let other = Setup::new(
+        &BootstrapChain { message_levels: 2, ..small_chain() },
+        small_spec(),
+        &[9],
+    );
+    let foreign = other.input(9, &real(&[0.5]));
+    assert!(matches!(bootstrap(&foreign, &setup.target(9)), Err(CkksError::ContextMismatch { .. })));
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let setup = Setup::small(&[6, 9]);
+    for log_slots in [6, 9] {
+        let input = setup.input(log_slots, &real(&random(1 << log_slots, 15)));
+        let run = |threads: usize, level: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let target = BootstrapTarget { level, ..setup.target(log_slots) };
+            pool.install(|| setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap())
+        };
+        for level in [5, 3] {
+            let (one, two) = (run(1, level), run(2, level));
+            assert_eq!(one.c0(), two.c0());
+            assert_eq!(one.c1(), two.c1());
+        }
+    }
+}
