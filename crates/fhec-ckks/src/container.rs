@@ -13,11 +13,12 @@
 mod data;
 mod keys;
 mod pack;
+mod stream;
 
 pub use data::{BundleEntry, BundleForm, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext};
 pub use keys::{
     generate_evaluation_keys, read_evaluation_keys, read_public_key, read_secret_key, write_evaluation_keys,
-    write_public_key, write_secret_key,
+    stream_evaluation_keys, write_public_key, write_secret_key,
 };
 
 use std::io::Write;
@@ -33,9 +34,11 @@ use pack::{pack, packed_len, unpack};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"FHEC";
 /// Version of the format that this build writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HEADER_LEN: usize = 80;
 const CHECKSUM_LEN: usize = 32;
+/// Bytes that [`Header::read`] wants to see: no file is shorter.
+pub const HEAD_LEN: u64 = (HEADER_LEN + CHECKSUM_LEN) as u64;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +124,16 @@ impl Header {
         })?;
         Ok(Self { kind, plan: reader.array()?, params: reader.array()? })
     }
+
+    /// Refuses a file of another kind.
+    fn expect(&self, kind: Kind) -> Result<(), ContainerError> {
+        let expected = kind.name();
+        match self.kind {
+            found if found == kind => Ok(()),
+            Kind::SecretKey => Err(ContainerError::SecretKeyRefused { expected }),
+            found => Err(ContainerError::Kind { found: found.name().to_string(), expected }),
+        }
+    }
 }
 
 fn hex(bytes: &[u8; 32]) -> String {
@@ -128,20 +141,8 @@ fn hex(bytes: &[u8; 32]) -> String {
     bytes[..8].iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Checks everything that does not depend on the kind and returns the content.
-fn open<'a>(bytes: &'a [u8], context: &Context, kind: Kind, plan: &[u8; 32]) -> Result<Reader<'a>, ContainerError> {
-    let header = Header::read(bytes)?;
-    if header.kind != kind {
-        let expected = kind.name();
-        return Err(match header.kind {
-            Kind::SecretKey => ContainerError::SecretKeyRefused { expected },
-            other => ContainerError::Kind { found: other.name().to_string(), expected },
-        });
-    }
-    let (signed, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
-    if blake3::hash(signed).as_bytes() != checksum {
-        return Err(ContainerError::Checksum);
-    }
+/// Checks that a file belongs to a plan and to parameters.
+fn check_header(header: &Header, context: &Context, plan: &[u8; 32]) -> Result<(), ContainerError> {
     if &header.plan != plan {
         return Err(ContainerError::Plan { found: hex(&header.plan), expected: hex(plan) });
     }
@@ -149,6 +150,18 @@ fn open<'a>(bytes: &'a [u8], context: &Context, kind: Kind, plan: &[u8; 32]) -> 
         let expected = hex(&context.params_hash());
         return Err(ContainerError::Params { found: hex(&header.params), expected });
     }
+    Ok(())
+}
+
+/// Checks everything that does not depend on the kind and returns the content.
+fn open<'a>(bytes: &'a [u8], context: &Context, kind: Kind, plan: &[u8; 32]) -> Result<Reader<'a>, ContainerError> {
+    let header = Header::read(bytes)?;
+    header.expect(kind)?;
+    let (signed, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
+    if blake3::hash(signed).as_bytes() != checksum {
+        return Err(ContainerError::Checksum);
+    }
+    check_header(&header, context, plan)?;
     Ok(Reader::new(kind.name(), &signed[HEADER_LEN..]))
 }
 

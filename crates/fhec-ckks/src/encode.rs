@@ -13,9 +13,10 @@
 use std::f64::consts::PI;
 use std::sync::{Arc, OnceLock};
 
-use fhec_math::{Eval, Modulus, Poly, Scale, Zeroizing, pointwise};
+use fhec_math::{AlignedVec, Eval, Modulus, Poly, Scale, Zeroizing, pointwise};
 use num_complex::Complex64;
 use rayon::prelude::*;
+use realfft::{RealFftPlanner, RealToComplex};
 use rustfft::{Fft, FftPlanner};
 
 use crate::error::{CkksError, Result};
@@ -32,9 +33,14 @@ const LOG2_LARGEST: f64 = 1000.0;
 /// Rings below this degree (as a log2) are transformed by direct evaluation.
 const LOG2_MIN_TABLE: u32 = 4;
 
+/// Up to here adding and taking away `1.5·2^52` rounds to the nearest integer, ties to even.
+const EXACT_ROUNDING: f64 = (1u64 << 51) as f64;
+
 /// Transforms between slots and coefficients for vectors that repeat after `n` slots.
 struct SlotTables {
     forward: Arc<dyn Fft<f64>>,
+    /// The forward transform of real values.
+    real: Arc<dyn RealToComplex<f64>>,
     inverse: Arc<dyn Fft<f64>>,
     /// `m_j = (5^j mod 4n − 1)/4`.
     order: Vec<u32>,
@@ -53,6 +59,7 @@ impl SlotTables {
         }
         Self {
             forward: planner.plan_fft_forward(n),
+            real: RealFftPlanner::new().plan_fft_forward(n),
             inverse: planner.plan_fft_inverse(n),
             order,
             twist: (0..n).map(|k| Complex64::cis(PI * k as f64 / (2 * n) as f64)).collect(),
@@ -74,6 +81,38 @@ impl SlotTables {
         y
     }
 
+    /// Coefficients `b_0 … b_{n−1}` of real slots `z`, times `factor`; the others follow from `b_{2n−k} = −b_k`. With `t_k` what
+    /// [`to_coefficients`](Self::to_coefficients) returns, `b_k` is the real part of `t_k` and `b_{n−k}` the negated imaginary one,
+    /// since the transform of real values is `y_{n−k} = conj(y_k)`.
+    fn to_real_coefficients(&self, z: &[f64], factor: f64, scratch: &mut EncodeScratch) {
+        let n = z.len();
+        if n == 1 {
+            scratch.values.clear();
+            scratch.values.push(z[0] * factor);
+            return;
+        }
+        let EncodeScratch { values, spectrum, work } = scratch;
+        values.resize(n, 0.0);
+        spectrum.resize(n / 2 + 1, Complex64::default());
+        work.resize(self.real.get_scratch_len(), Complex64::default());
+        for (&m, &value) in self.order.iter().zip(z) {
+            values[m as usize] = value;
+        }
+        let done = self.real.process_with_scratch(values, spectrum, work);
+        // The lengths are those that the transform asked for, and it checks nothing else of its input.
+        debug_assert!(done.is_ok());
+        let factor = factor / n as f64;
+        let twisted = |k: usize| spectrum[k] * self.twist[k].conj() * factor;
+        let (front, back) = values.split_at_mut(n / 2);
+        for ((k, low), high) in (1..).zip(&mut front[1..]).zip(back[1..].iter_mut().rev()) {
+            let t = twisted(k);
+            *low = t.re;
+            *high = -t.im;
+        }
+        front[0] = spectrum[0].re * factor;
+        back[0] = twisted(n / 2).re;
+    }
+
     /// Slots of coefficients `b_k + i·b_{k+n}`.
     fn to_slots(&self, mut c: Vec<Complex64>) -> Vec<Complex64> {
         for (value, twist) in c.iter_mut().zip(&self.twist) {
@@ -82,6 +121,14 @@ impl SlotTables {
         self.inverse.process(&mut c);
         self.order.iter().map(|&m| c[m as usize]).collect()
     }
+}
+
+/// Buffers of [`Encoder::encode_coeffs_with`], worth keeping where many vectors are encoded.
+#[derive(Debug, Default)]
+pub struct EncodeScratch {
+    values: Vec<f64>,
+    spectrum: Vec<Complex64>,
+    work: Vec<Complex64>,
 }
 
 /// Encodes and decodes for one context. Tables for each vector length are made on first use.
@@ -139,10 +186,25 @@ impl Encoder {
 
     /// Rounded coefficients of real values; see [`CoeffPlaintext`].
     pub fn encode_coeffs(&self, values: &[f64], scale: &Scale) -> Result<CoeffPlaintext> {
+        self.encode_coeffs_with(values, scale, &mut EncodeScratch::default())
+    }
+
+    /// [`encode_coeffs`](Self::encode_coeffs) without allocating more than the result.
+    pub fn encode_coeffs_with(
+        &self,
+        values: &[f64],
+        scale: &Scale,
+        scratch: &mut EncodeScratch,
+    ) -> Result<CoeffPlaintext> {
         self.check_values(values.len(), |i| values[i].is_finite())?;
         let values = &values[..shortest_period(values)];
-        let complex: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
-        self.round(&complex, scale)
+        self.tables(values.len()).to_real_coefficients(values, scale.to_f64(), scratch);
+        let values = &scratch.values;
+        let largest = values.iter().fold(0.0f64, |max, v| max.max(v.abs()));
+        let shift = shift(largest)?;
+        let mut coeffs = AlignedVec::scratch(values.len());
+        round_into(values, largest, shift, bytemuck::cast_slice_mut(&mut coeffs));
+        Ok(CoeffPlaintext::new(coeffs, true, shift, scale.clone()))
     }
 
     /// [`encode_coeffs`](Self::encode_coeffs) for complex values.
@@ -164,34 +226,28 @@ impl Encoder {
 
     fn round(&self, z: &[Complex64], scale: &Scale) -> Result<CoeffPlaintext> {
         let n = z.len();
-        let c = self.tables(n).to_coefficients(z);
         let factor = scale.to_f64();
-        let largest = c.iter().fold(0.0f64, |m, v| m.max(v.re.abs()).max(v.im.abs())) * factor;
-        let log2_magnitude = largest.log2();
-        if log2_magnitude.is_nan() || log2_magnitude >= LOG2_LARGEST {
-            return Err(CkksError::Overflow { op: "encode", log2_magnitude, log2_limit: LOG2_LARGEST });
+        let mut values = vec![0.0; 2 * n];
+        let (low, high) = values.split_at_mut(n);
+        for ((value, re), im) in self.tables(n).to_coefficients(z).iter().zip(low).zip(high) {
+            *re = value.re * factor;
+            *im = value.im * factor;
         }
-        let shift = (log2_magnitude - COEFFICIENT_BITS + 1.0).ceil().max(0.0) as u32;
-        let factor = factor * 2f64.powi(-(shift as i32));
-        let mut coeffs = vec![0i64; 2 * n];
-        let (low, high) = coeffs.split_at_mut(n);
-        for ((value, re), im) in c.iter().zip(low).zip(high) {
-            *re = (value.re * factor).round_ties_even() as i64;
-            *im = (value.im * factor).round_ties_even() as i64;
-        }
-        let max = coeffs.iter().fold(0, |m, v| m.max(v.unsigned_abs()));
-        Ok(CoeffPlaintext { coeffs, shift, max, scale: scale.clone() })
+        let largest = values.iter().fold(0.0f64, |max, v| max.max(v.abs()));
+        let shift = shift(largest)?;
+        let mut coeffs = AlignedVec::scratch(2 * n);
+        round_into(&values, largest, shift, bytemuck::cast_slice_mut(&mut coeffs));
+        Ok(CoeffPlaintext::new(coeffs, false, shift, scale.clone()))
     }
 
     /// Refuses coefficients that do not fit half the modulus of the level.
     fn check_fits(&self, coeffs: &CoeffPlaintext, level: usize) -> Result<()> {
         self.context.check_level("encode", level, 0)?;
-        let (log2_magnitude, log2_limit) =
-            ((coeffs.max as f64).log2() + f64::from(coeffs.shift), self.context.log_q(level) - 1.0);
+        let (log2_magnitude, log2_limit) = (coeffs.log2_magnitude(), self.context.log_q(level) - 1.0);
         if log2_magnitude >= log2_limit {
             return Err(CkksError::Overflow { op: "encode", log2_magnitude, log2_limit });
         }
-        if coeffs.coeffs.len() > self.context.n() {
+        if coeffs.period() > self.context.slots() {
             return Err(CkksError::SlotCount { op: "encode", len: coeffs.period(), slots: self.context.slots() });
         }
         Ok(())
@@ -204,7 +260,7 @@ impl Encoder {
     pub fn plaintext(&self, coeffs: &CoeffPlaintext, level: usize) -> Result<Plaintext> {
         self.check_fits(coeffs, level)?;
         let n = self.context.n();
-        let values = coeffs.coeffs.len();
+        let values = 2 * coeffs.period();
         let mut poly = Poly::<Eval>::scratch(n, level + 1);
         par_chunks(poly.data_mut(), n, HEAVY, |i, limb| {
             subring_limb(&self.context, level, i, coeffs, &mut limb[..values]);
@@ -219,8 +275,8 @@ impl Encoder {
     /// [`CkksError::LevelRange`] and [`CkksError::Overflow`].
     pub fn qp_plaintext(&self, coeffs: &CoeffPlaintext, level: usize) -> Result<QpPlaintext> {
         self.check_fits(coeffs, level)?;
-        let values = coeffs.coeffs.len();
-        let mut data = vec![0u64; values * self.context.qp_limbs(level)];
+        let values = 2 * coeffs.period();
+        let mut data = AlignedVec::scratch(values * self.context.qp_limbs(level));
         par_chunks(&mut data, values, HEAVY, |i, limb| {
             subring_limb(&self.context, level, i, coeffs, limb);
         });
@@ -322,33 +378,94 @@ fn shortest_period<T: PartialEq>(values: &[T]) -> usize {
     len
 }
 
+/// The exponent of two that coefficients of this magnitude must share.
+fn shift(largest: f64) -> Result<u32> {
+    let log2_magnitude = largest.log2();
+    if log2_magnitude.is_nan() || log2_magnitude >= LOG2_LARGEST {
+        return Err(CkksError::Overflow { op: "encode", log2_magnitude, log2_limit: LOG2_LARGEST });
+    }
+    Ok((log2_magnitude - COEFFICIENT_BITS + 1.0).ceil().max(0.0) as u32)
+}
+
+/// Nearest integers of `values / 2^shift`, ties to even.
+fn round_into(values: &[f64], largest: f64, shift: u32, out: &mut [i64]) {
+    if largest < EXACT_ROUNDING {
+        // The sum has no room for a fraction: its low bits are the integer. Two vector instructions, where the general way calls
+        // a function for each value.
+        const MAGIC: f64 = 3.0 * EXACT_ROUNDING;
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = (v + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i64;
+        }
+    } else {
+        let factor = 2f64.powi(-(shift as i32));
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = (v * factor).round_ties_even() as i64;
+        }
+    }
+}
+
 /// The values of `Σ b_k Y^k`, `Y = X^(N/2n)`, in bit-reversed order: those that the transform of the
 /// whole ring would repeat `N/2n` times each. Limb `i` in the order `q_0 … q_level, p_0 …`.
 fn subring_limb(context: &Context, level: usize, i: usize, coeffs: &CoeffPlaintext, out: &mut [u64]) {
-    let m = context.qp_modulus(level, i);
+    if coeffs.real {
+        let (front, back) = out.split_at_mut(coeffs.period());
+        symmetric_limb(context, level, i, coeffs, front);
+        for (x, y) in back.iter_mut().rev().zip(front) {
+            *x = *y;
+        }
+        return;
+    }
+    lift(context.qp_modulus(level, i), coeffs, out);
+    transform(context, level, i, out);
+}
+
+/// Residues of the stored coefficients.
+fn lift(m: &Modulus, coeffs: &CoeffPlaintext, out: &mut [u64]) {
     let p = m.value();
     if coeffs.max < p {
         // Branch-free, and vectorised by the compiler.
-        for (x, &c) in out.iter_mut().zip(&coeffs.coeffs) {
+        for (x, &c) in out.iter_mut().zip(coeffs.words()) {
             *x = (c as u64).wrapping_add(((c >> 63) as u64) & p);
         }
     } else {
-        for (x, &c) in out.iter_mut().zip(&coeffs.coeffs) {
+        for (x, &c) in out.iter_mut().zip(coeffs.words()) {
             *x = m.reduce_i64(c);
         }
     }
     if coeffs.shift != 0 {
         pointwise::mul_scalar_assign(m, out, m.pow(2, u64::from(coeffs.shift)));
     }
+}
+
+/// Residues of all coefficients to values.
+fn transform(context: &Context, level: usize, i: usize, out: &mut [u64]) {
+    let m = context.qp_modulus(level, i);
     let log_len = out.len().trailing_zeros();
-    if out[1..].iter().all(|&v| v == 0) {
-        // A real constant: the same everywhere, without a transform.
-        out.fill(out[0]);
-    } else if log_len >= LOG2_MIN_TABLE {
+    if log_len >= LOG2_MIN_TABLE {
         context.subring_table(level, i, log_len).forward(out);
     } else {
         let psi = context.qp_table(level, i).psi();
         evaluate_directly(m, m.pow(psi, 1 << (context.log_n() - log_len)), out);
+    }
+}
+
+/// The first half of the values of [`subring_limb`] for a real vector; the other half is its mirror image.
+pub(crate) fn symmetric_limb(context: &Context, level: usize, i: usize, coeffs: &CoeffPlaintext, out: &mut [u64]) {
+    let m = context.qp_modulus(level, i);
+    let words = coeffs.words();
+    if words[1..].iter().all(|&c| c == 0) {
+        // A real constant: the same everywhere, without a transform.
+        out.fill(m.reduce_i64(words[0]));
+    } else if out.len() >= 1 << (LOG2_MIN_TABLE - 1) {
+        let log_len = out.len().trailing_zeros() + 1;
+        context.subring_table(level, i, log_len).forward_symmetric(words, out);
+    } else {
+        let mut limb: Vec<u64> = coeffs.coefficients().iter().map(|&c| m.reduce_i64(c)).collect();
+        transform(context, level, i, &mut limb);
+        out.copy_from_slice(&limb[..out.len()]);
+    }
+    if coeffs.shift != 0 {
+        pointwise::mul_scalar_assign(m, out, m.pow(2, u64::from(coeffs.shift)));
     }
 }
 

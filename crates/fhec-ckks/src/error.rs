@@ -192,6 +192,9 @@ pub enum ContainerError {
     /// Writing failed.
     #[error("writing: {0}")]
     Io(#[from] std::io::Error),
+    /// Reading failed.
+    #[error("reading: {0}")]
+    Read(#[source] std::io::Error),
 }
 
 impl CkksError {

@@ -196,19 +196,43 @@ impl SwitchingKey {
         key
     }
 
-    /// The key with its public half expanded.
-    pub(crate) fn from_parts(context: &Context, seed: [u8; 32], level: usize, b: Vec<PackedPoly>) -> Self {
+    /// Words that a key up to `level` takes in memory.
+    pub(crate) fn words(context: &Context, level: usize) -> usize {
+        let one: usize = PackedPoly::ranges(context, level, 0).iter().map(Range::len).sum();
+        2 * context.digits_at(level) * one
+    }
+
+    /// The key whose [`words`](Self::words) lie in `block` from `start` on, in the order in which
+    /// [`expand`](Self::expand) writes them.
+    pub(crate) fn within(context: &Context, block: &Arc<AlignedVec>, start: usize, seed: [u8; 32], level: usize) -> Self {
+        let mut end = start;
+        let mut half = || {
+            let digits = 0..context.digits_at(level);
+            let polys = digits.map(|_| {
+                let limbs = PackedPoly::ranges(context, level, end);
+                end = limbs[context.qp_limbs(level) - 1].end;
+                PackedPoly { data: Arc::clone(block), limbs }
+            });
+            polys.collect()
+        };
+        let b = half();
+        Self { seed, level, b, a: half() }
+    }
+
+    /// Writes the uniform half of the key with this seed into the second half of the words of a key; the first half is that of
+    /// its `b`.
+    pub(crate) fn expand(context: &Context, seed: &[u8; 32], level: usize, half: &mut [u64]) {
         let n = context.n();
-        let mut scratch = Poly::<Eval>::scratch(n, context.qp_limbs(level));
-        let a = (0..b.len())
-            .map(|d| {
-                par_chunks(scratch.data_mut(), n, HEAVY, |i, limb| {
-                    uniform_from_seed(&seed, d as u64, context.qp_modulus(level, i), limb);
-                });
-                PackedPoly::pack(context, level, &scratch)
-            })
-            .collect();
-        Self { seed, level, b, a }
+        let limbs: Vec<&mut [u64]> = PackedPoly::split(context, level, half);
+        let per_digit = context.qp_limbs(level);
+        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each_init(
+            || AlignedVec::scratch(n),
+            |scratch, (index, out)| {
+                let m = context.qp_modulus(level, index % per_digit);
+                uniform_from_seed(seed, (index / per_digit) as u64, m, scratch);
+                packed::pack_into(m, scratch, out);
+            },
+        );
     }
 
     /// The same key for a part of the chain; nothing is copied.
@@ -234,37 +258,52 @@ impl SwitchingKey {
     }
 }
 
-/// A polynomial over `q_0 … q_level, p_0 …` with residues of whole bytes ([`fhec_math::packed`]).
+/// A polynomial over `q_0 … q_level, p_0 …` with residues of whole bytes ([`fhec_math::packed`]). Several may share a
+/// block of memory: large blocks take fewer and larger pages.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedPoly {
-    /// Shared with the [selections](PackedPoly::select) of this polynomial.
+    /// Shared with the [selections](PackedPoly::select) of this polynomial too.
     data: Arc<AlignedVec>,
-    /// Where each limb lies, in words.
+    /// Where each limb lies in the block, in words.
     limbs: Vec<Range<usize>>,
 }
 
 impl PackedPoly {
     pub(crate) fn pack(context: &Context, level: usize, poly: &Poly<Eval>) -> Self {
         let n = context.n();
-        let mut limbs = Vec::with_capacity(poly.limbs());
-        let mut end = 0;
-        for i in 0..context.qp_limbs(level) {
-            let start = end;
-            end += packed::words(context.qp_modulus(level, i), n);
-            limbs.push(start..end);
-        }
-        let mut data = AlignedVec::scratch(end);
-        let mut parts = Vec::with_capacity(poly.limbs());
-        let mut rest = &mut data[..];
-        for range in &limbs {
-            let (limb, tail) = rest.split_at_mut(range.len());
-            parts.push(limb);
-            rest = tail;
-        }
-        parts.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
+        let ranges = Self::ranges(context, level, 0);
+        let mut data = AlignedVec::scratch(ranges[poly.limbs() - 1].end);
+        let limbs = Self::split(context, level, &mut data);
+        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
             packed::pack_into(context.qp_modulus(level, i), poly.limb(i), limb);
         });
-        Self { data: Arc::new(data), limbs }
+        Self { data: Arc::new(data), limbs: ranges }
+    }
+
+    /// Where the limbs lie of a polynomial that begins at word `start`.
+    fn ranges(context: &Context, level: usize, start: usize) -> Vec<Range<usize>> {
+        let mut end = start;
+        let range = |i| {
+            let start = end;
+            end += packed::words(context.qp_modulus(level, i), context.n());
+            start..end
+        };
+        (0..context.qp_limbs(level)).map(range).collect()
+    }
+
+    /// Cuts the words of several polynomials into limbs.
+    pub(crate) fn split<'a>(context: &Context, level: usize, mut words: &'a mut [u64]) -> Vec<&'a mut [u64]> {
+        let ranges = Self::ranges(context, level, 0);
+        let mut limbs = Vec::new();
+        for range in ranges.iter().cycle() {
+            if words.is_empty() {
+                break;
+            }
+            let (limb, rest) = words.split_at_mut(range.len());
+            limbs.push(limb);
+            words = rest;
+        }
+        limbs
     }
 
     /// Limb `i`, packed.

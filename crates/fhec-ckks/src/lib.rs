@@ -80,7 +80,7 @@ pub mod qp;
 
 pub use bootstrap::{BootstrapChain, BootstrapSpec, BootstrapTarget, Bootstrapper, EncapsulationKeys};
 pub use cipher::{Ciphertext, Product, SeededCiphertext};
-pub use encode::Encoder;
+pub use encode::{EncodeScratch, Encoder};
 pub use encrypt::Encryptor;
 pub use error::CkksError;
 pub use evaluator::{Evaluator, HoistedCiphertext, KeySwitches};

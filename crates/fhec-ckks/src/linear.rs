@@ -27,6 +27,7 @@ mod fold;
 mod giants;
 mod packed;
 mod products;
+mod streamed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use fhec_math::{Scale, galois_element};
 
 use crate::error::{CkksError, Result};
 use crate::params::Context;
-use crate::plaintext::QpPlaintext;
+use crate::plaintext::{CoeffPlaintext, QpPlaintext};
 
 pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, DiagonalIndex};
 pub use fold::rotate_and_sum;
@@ -67,6 +68,27 @@ pub trait DiagonalSource: Sync {
         false
     }
 
+    /// Whether the diagonals are real vectors and [`coefficients`](Self::coefficients) has all of them. A map that is not
+    /// [resident](Self::resident) then asks for those instead of plaintexts, which saves most of their memory and half of
+    /// their transforms.
+    fn real_coefficients(&self) -> bool {
+        false
+    }
+
+    /// Bytes of the largest [`CoeffPlaintext`] that [`coefficients`](Self::coefficients) hands out, where the source knows;
+    /// otherwise they count as not periodic.
+    fn coefficient_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Rounded coefficients of diagonal number `index`, of real values; see [`plaintext`](Self::plaintext).
+    ///
+    /// # Errors
+    /// Whatever keeps the source from encoding it.
+    fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>> {
+        Err(CkksError::Parameters(format!("linear map: diagonal {index} has no coefficients")))
+    }
+
     /// All diagonals in the fastest form, where the source keeps them so. Then none is asked for.
     fn packed(&self) -> Option<&PackedDiagonals> {
         None
@@ -92,7 +114,7 @@ pub struct LinearOptions {
     pub rescale: bool,
     /// Whether babies are divided by `P`.
     pub hoisting: Hoisting,
-    /// Bytes of plaintexts to ask the source for at a time; a sum of products always has all of its own.
+    /// Bytes of plaintexts or coefficients to ask the source for at a time; a sum of products always has all of its own.
     pub plaintext_window: usize,
 }
 

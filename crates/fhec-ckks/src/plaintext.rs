@@ -1,7 +1,7 @@
 //! Encoded vectors in three forms: coefficients, evaluation form over the chain, and evaluation form
 //! over chain and special primes with periodic vectors kept compressed.
 
-use fhec_math::{Eval, Poly, Scale, Zeroizing};
+use fhec_math::{AlignedVec, Eval, Poly, Scale, Zeroizing};
 
 /// An encoded vector in evaluation form over `q_0 … q_level`.
 ///
@@ -39,14 +39,16 @@ impl Plaintext {
 
 /// An encoded vector as rounded integer coefficients.
 ///
-/// A vector of period `n` in its slots lies in the subring of `X^(N/2n)`: only `2n` coefficients are
-/// kept. This is the smallest of the three forms: a runtime that is short of memory keeps this one
-/// and makes limbs from it at each use ([`Encoder::plaintext`](crate::Encoder::plaintext),
-/// [`Encoder::qp_plaintext`](crate::Encoder::qp_plaintext)).
+/// A vector of period `n` in its slots lies in the subring of `Y = X^(N/2n)`, with `2n` coefficients. One of real values
+/// equals its conjugate, so the coefficient of `Y^(2n−k)` is that of `Y^k`, negated: only `n` are kept. This is the smallest of
+/// the three forms: a runtime that is short of memory keeps this one and makes limbs from it at each use
+/// ([`Encoder::plaintext`](crate::Encoder::plaintext), [`Encoder::qp_plaintext`](crate::Encoder::qp_plaintext)).
 #[derive(Clone, Debug)]
 pub struct CoeffPlaintext {
-    /// Coefficient of `X^(k·N/2n)` at `k`, divided by `2^shift`; `2n` of them.
-    pub(crate) coeffs: Vec<i64>,
+    /// Coefficient of `Y^k` at `k`, divided by `2^shift`, as a signed word: `2n` of them, `n` of a real vector.
+    coeffs: AlignedVec,
+    /// Whether the slots are real, so that half of the coefficients say it all.
+    pub(crate) real: bool,
     /// 0 unless coefficients exceed 62 bits.
     pub(crate) shift: u32,
     /// Largest magnitude in `coeffs`.
@@ -55,6 +57,18 @@ pub struct CoeffPlaintext {
 }
 
 impl CoeffPlaintext {
+    /// `coeffs` are signed words.
+    pub(crate) fn new(coeffs: AlignedVec, real: bool, shift: u32, scale: Scale) -> Self {
+        let mut new = Self { coeffs, real, shift, max: 0, scale };
+        new.max = new.words().iter().fold(0, |max, c| max.max(c.unsigned_abs()));
+        new
+    }
+
+    /// The coefficients that are kept.
+    pub(crate) fn words(&self) -> &[i64] {
+        bytemuck::cast_slice(&self.coeffs)
+    }
+
     /// Scale.
     pub fn scale(&self) -> &Scale {
         &self.scale
@@ -62,17 +76,33 @@ impl CoeffPlaintext {
 
     /// Number of slot values after which the vector repeats (a power of two, at least 1).
     pub fn period(&self) -> usize {
-        self.coeffs.len() / 2
+        if self.real { self.coeffs.len() } else { self.coeffs.len() / 2 }
+    }
+
+    /// Whether it was encoded from real values.
+    pub fn is_real(&self) -> bool {
+        self.real
     }
 
     /// The coefficients of `X^(k·N/2n)` for `k = 0 … 2n−1`, divided by `2^`[`shift`](Self::shift).
-    pub fn coefficients(&self) -> &[i64] {
-        &self.coeffs
+    pub fn coefficients(&self) -> Vec<i64> {
+        let mut all = self.words().to_vec();
+        if self.real {
+            // The middle one is its own negative.
+            all.push(0);
+            all.extend(self.words()[1..].iter().rev().map(|c| -c));
+        }
+        all
     }
 
     /// log2 of the factor that all coefficients share: 0 unless they exceed 62 bits.
     pub fn shift(&self) -> u32 {
         self.shift
+    }
+
+    /// log2 of the largest coefficient, what they share included.
+    pub(crate) fn log2_magnitude(&self) -> f64 {
+        (self.max as f64).log2() + f64::from(self.shift)
     }
 
     /// Bytes held.
@@ -89,7 +119,7 @@ impl CoeffPlaintext {
 #[derive(Clone, Debug)]
 pub struct QpPlaintext {
     /// `values` words a limb.
-    pub(crate) data: Vec<u64>,
+    pub(crate) data: AlignedVec,
     pub(crate) values: usize,
     pub(crate) n: usize,
     pub(crate) level: usize,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use fhec_math::Zeroizing;
 use fhec_plan::SharedBytes;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -52,6 +52,18 @@ pub(crate) fn read_bounded(source: impl Read, limit: u64) -> Result<Vec<u8>> {
         bail!("more than {}", crate::format::bytes(limit));
     }
     Ok(bytes)
+}
+
+/// A file to read from front to end, and its length. Anything but a regular file (a pipe) is read into memory.
+pub(crate) fn stream(path: &Path) -> Result<(Box<dyn Read>, u64)> {
+    let (file, regular) = open(path)?;
+    if regular {
+        let len = file.metadata().with_context(|| cannot_read(path))?.len();
+        return Ok((Box::new(file), len));
+    }
+    let bytes = read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))?;
+    let len = bytes.len() as u64;
+    Ok((Box::new(Cursor::new(bytes)), len))
 }
 
 /// Maps a regular file into memory; anything else (a pipe) is read.

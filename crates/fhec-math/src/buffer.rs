@@ -1,8 +1,10 @@
 //! Word buffers aligned to cache lines.
 
+#[cfg(target_os = "linux")]
+mod pages;
 mod pool;
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
@@ -12,11 +14,9 @@ use zeroize::Zeroize;
 
 /// Alignment in bytes: one cache line, one AVX-512 register.
 const ALIGN: usize = 64;
-/// Buffers of at least this many bytes are aligned to it and offered to the kernel for huge pages.
-const HUGE: usize = 2 << 20;
 
-/// A fixed-length block of words, aligned to 64 bytes. On Linux blocks of 2 MiB and more ask for huge
-/// pages, which saves most TLB misses when key material is streamed.
+/// A fixed-length block of words, aligned to 64 bytes. On Linux blocks of 2 MiB and more come from the kernel directly and
+/// ask for huge pages, which saves most TLB misses when key material is streamed.
 ///
 /// Blocks of some size are kept for reuse when they are dropped, with what they hold: wipe secrets
 /// ([`Zeroize`]) before.
@@ -59,19 +59,14 @@ impl AlignedVec {
         {
             return (Self { ptr: block.ptr, len, capacity: block.capacity }, false);
         }
+        #[cfg(target_os = "linux")]
+        if pages::serves(len) {
+            return (Self { ptr: pages::allocate(len), len, capacity: len }, true);
+        }
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { alloc(layout) }.cast::<u64>();
+        let raw = unsafe { alloc_zeroed(layout) }.cast::<u64>();
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        #[cfg(target_os = "linux")]
-        if layout.size() >= HUGE {
-            // Before the first write, which is what decides on the size of the pages.
-            // SAFETY: advice on memory that was just allocated; it never changes the contents. A
-            // refusal costs speed only, so the result is ignored.
-            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
-        }
-        // SAFETY: `len` words were just allocated.
-        unsafe { raw.write_bytes(0, len) };
         (Self { ptr, len, capacity: len }, true)
     }
 
@@ -81,14 +76,18 @@ impl AlignedVec {
     }
 
     fn free(block: pool::Block) {
+        #[cfg(target_os = "linux")]
+        if pages::serves(block.capacity) {
+            // SAFETY: allocated in `allocate` with the same capacity, and owned by nobody else.
+            return unsafe { pages::free(block.ptr, block.capacity) };
+        }
         // SAFETY: allocated in `allocate` with the layout of the same capacity, and owned by nobody else.
         unsafe { dealloc(block.ptr.as_ptr().cast(), Self::layout(block.capacity)) };
     }
 
     fn layout(words: usize) -> Layout {
         let bytes = words.checked_mul(size_of::<u64>()).expect("buffer size overflows the address space");
-        let align = if bytes >= HUGE { HUGE } else { ALIGN };
-        Layout::from_size_align(bytes, align).expect("buffer size overflows the address space")
+        Layout::from_size_align(bytes, ALIGN).expect("buffer size overflows the address space")
     }
 }
 

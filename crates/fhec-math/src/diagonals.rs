@@ -38,6 +38,34 @@ pub fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], out: [&mut [u64]; 2
     dispatch!(diagonals::sum_products(m, terms, out));
 }
 
+/// One term of a sum with diagonals that read the same from both ends.
+#[derive(Clone, Copy, Debug)]
+pub struct MirroredTerm<'a> {
+    /// Entry `k` of a block of the diagonal is `values[k / repeat]`.
+    pub values: &'a [u64],
+    /// Length of the runs, a power of two.
+    pub repeat: usize,
+    /// The factors for the block itself, and those for its mirror image.
+    pub factors: [[&'a [u64]; 2]; 2],
+}
+
+/// [`sum_products`] for a block and its mirror image, whose position `n−1−k` has the value of position `k`:
+/// `out_{0,r} = Σ_t values_t ∘ factors_{t,0,r}` and `out_{1,r} = Σ_t reversed(values_t) ∘ factors_{t,1,r}`.
+///
+/// # Panics
+/// When there are more than [`MAX_TERMS`] terms, the length of the outputs is no multiple of [`STEP`], lengths differ or
+/// do not fit a term's repeat, or that is no power of two.
+pub fn sum_mirrored(m: &Modulus, terms: &[MirroredTerm<'_>], out: [[&mut [u64]; 2]; 2]) {
+    let n = out[0][0].len();
+    let same = out.iter().flatten().all(|o| o.len() == n);
+    assert!(terms.len() <= MAX_TERMS && same && n.is_multiple_of(STEP), "bad shape of a mirrored sum");
+    for t in terms {
+        let fits = t.repeat.is_power_of_two() && t.values.len() == n.div_ceil(t.repeat);
+        assert!(fits && t.factors.iter().flatten().all(|f| f.len() == n), "term of another length");
+    }
+    dispatch!(diagonals::sum_mirrored(m, terms, out));
+}
+
 /// Positions that a stream of packed diagonals handles together.
 pub const STEP: usize = 32;
 
@@ -74,7 +102,7 @@ pub fn sum_packed(m: &Modulus, repeat: usize, stream: &[u64], factors: &[[&[u64]
 }
 
 mod portable {
-    use super::{DiagonalTerm, STEP};
+    use super::{DiagonalTerm, MirroredTerm, STEP};
     use crate::{Modulus, packed};
 
     pub(super) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], out: [&mut [u64]; 2]) {
@@ -82,6 +110,21 @@ mod portable {
             for (k, o) in out.iter_mut().enumerate() {
                 let product = |t: &DiagonalTerm<'_>| u128::from(t.values[k / t.repeat]) * u128::from(t.factors[r][k]);
                 *o = m.reduce_u128(terms.iter().map(product).sum());
+            }
+        }
+    }
+
+    pub(super) fn sum_mirrored(m: &Modulus, terms: &[MirroredTerm<'_>], out: [[&mut [u64]; 2]; 2]) {
+        for (side, out) in out.into_iter().enumerate() {
+            for (r, out) in out.into_iter().enumerate() {
+                let n = out.len();
+                for (k, o) in out.iter_mut().enumerate() {
+                    let from = if side == 0 { k } else { n - 1 - k };
+                    let product = |t: &MirroredTerm<'_>| {
+                        u128::from(t.values[from / t.repeat]) * u128::from(t.factors[side][r][k])
+                    };
+                    *o = m.reduce_u128(terms.iter().map(product).sum());
+                }
             }
         }
     }

@@ -32,17 +32,7 @@ pub fn words(m: &Modulus, n: usize) -> usize {
 pub fn pack_into(m: &Modulus, src: &[u64], dst: &mut [u64]) {
     assert_eq!(dst.len(), words(m, src.len()), "length of a packed limb");
     debug_assert!(src.iter().all(|&x| x < m.value()), "limb is not reduced");
-    let w = width(m);
-    for (residues, out) in src.chunks_exact(8).zip(dst.chunks_exact_mut(w)) {
-        out.fill(0);
-        for (j, &x) in residues.iter().enumerate() {
-            let (word, shift) = (j * w / 8, j * w % 8 * 8);
-            out[word] |= x << shift;
-            if shift + 8 * w > 64 {
-                out[word + 1] |= x >> (64 - shift);
-            }
-        }
-    }
+    dispatch!(packed::pack(m, src, dst));
 }
 
 /// Unpacks residues. They are canonical only if what was packed was: check data from a file.
@@ -52,6 +42,17 @@ pub fn pack_into(m: &Modulus, src: &[u64], dst: &mut [u64]) {
 pub fn unpack_into(m: &Modulus, src: &[u64], dst: &mut [u64]) {
     assert_eq!(src.len(), words(m, dst.len()), "length of a packed limb");
     dispatch!(packed::unpack(m, src, dst));
+}
+
+/// Residues from a stream of bits, packed again to whole bytes: residue `j` takes the bits `j·b … (j+1)·b` of `bits`, lowest
+/// first, with `b` the bits of the modulus. Returns whether all of them are canonical.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn from_bits(m: &Modulus, bits: &[u8], dst: &mut [u64]) -> bool {
+    let n = dst.len() / width(m) * 8;
+    assert!(dst.len() == words(m, n) && bits.len() == n / 8 * m.bits() as usize, "length of a packed limb");
+    dispatch!(packed::from_bits(m, bits, dst))
 }
 
 /// [`accumulate::dot_into`](crate::accumulate::dot_into) with packed `b`.
@@ -93,6 +94,39 @@ mod portable {
             x |= words[word + 1] << (64 - shift);
         }
         x & ((1 << (8 * w)) - 1)
+    }
+
+    pub(super) fn pack(m: &Modulus, src: &[u64], dst: &mut [u64]) {
+        let w = width(m);
+        for (residues, out) in src.chunks_exact(8).zip(dst.chunks_exact_mut(w)) {
+            out.fill(0);
+            for (j, &x) in residues.iter().enumerate() {
+                let (word, shift) = (j * w / 8, j * w % 8 * 8);
+                out[word] |= x << shift;
+                if shift + 8 * w > 64 {
+                    out[word + 1] |= x >> (64 - shift);
+                }
+            }
+        }
+    }
+
+    pub(super) fn from_bits(m: &Modulus, bits: &[u8], dst: &mut [u64]) -> bool {
+        let (b, mask) = (m.bits() as usize, u64::MAX >> (64 - m.bits()));
+        let mut sound = true;
+        let mut residues = [0; 8];
+        // Eight residues take as many bytes as one has bits.
+        for (group, out) in bits.chunks_exact(b).zip(dst.chunks_exact_mut(width(m))) {
+            let mut bytes = [0; 64];
+            bytes[..b].copy_from_slice(group);
+            for (j, x) in residues.iter_mut().enumerate() {
+                let mut word = [0; 8];
+                word.copy_from_slice(&bytes[j * b / 8..j * b / 8 + 8]);
+                *x = u64::from_le_bytes(word) >> (j * b % 8) & mask;
+                sound &= *x < m.value();
+            }
+            pack(m, &residues, out);
+        }
+        sound
     }
 
     pub(super) fn unpack(m: &Modulus, src: &[u64], dst: &mut [u64]) {

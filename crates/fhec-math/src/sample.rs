@@ -6,7 +6,7 @@ use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{MathError, Modulus};
+use crate::{MathError, Modulus, packed};
 
 /// Bits of a centred binomial sample; its variance is a quarter of this, so σ = √10.5 ≈ 3.24, a
 /// little above the 3.19 of the security tables.
@@ -145,20 +145,21 @@ pub fn uniform_from_seed(seed: &[u8; 32], label: u64, m: &Modulus, out: &mut [u6
     fill_uniform(m, out, |bytes| stream.fill(bytes));
 }
 
-/// Uniform residues by rejection: little-endian words cut to the bits of the modulus.
+/// Uniform residues by rejection: little-endian numbers of as few whole bytes as the modulus needs, cut to its bits.
 fn fill_uniform(m: &Modulus, out: &mut [u64], mut fill: impl FnMut(&mut [u8])) {
-    const WORDS: usize = 512;
-    let mask = (1u64 << m.bits()) - 1;
-    let mut bytes = [0u8; 8 * WORDS];
+    const VALUES: usize = 512;
+    let (width, mask) = (packed::width(m), (1u64 << m.bits()) - 1);
+    // Every number is read as a whole word, so the last needs a few bytes more.
+    let mut bytes = [0u8; 8 * VALUES];
     let mut done = 0;
     while done < out.len() {
-        fill(&mut bytes);
-        for word in bytes.chunks_exact(8) {
+        fill(&mut bytes[..VALUES * width]);
+        for i in 0..VALUES {
             let mut raw = [0; 8];
-            raw.copy_from_slice(word);
+            raw.copy_from_slice(&bytes[i * width..i * width + 8]);
             let value = u64::from_le_bytes(raw) & mask;
             let Some(slot) = out.get_mut(done) else { break };
-            // Written in any case and kept if it fits: primes just above a power of two reject every second word,
+            // Written in any case and kept if it fits: primes just above a power of two reject every second number,
             // and no predictor knows which.
             *slot = value;
             done += usize::from(value < m.value());

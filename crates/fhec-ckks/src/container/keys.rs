@@ -1,13 +1,15 @@
 //! Keys as files.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
-use fhec_math::SecretRng;
+use fhec_math::{AlignedVec, SecretRng, packed};
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::{Kind, Reader, Shape, Writer, open};
+use super::stream::Stream;
+use super::{Kind, Shape, Writer, open};
 use crate::error::{ContainerError, Result};
 use crate::keys::{
     EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey,
@@ -144,14 +146,16 @@ fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &Switchin
     Ok(())
 }
 
-fn read_request(reader: &mut Reader<'_>, context: &Context) -> Result<KeyRequest, ContainerError> {
+fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<KeyRequest, ContainerError> {
+    let mut reader = stream.reader(8)?;
     let relin = reader.u32()? as usize;
     if relin > context.max_level() + 1 {
         return Err(reader.field(format!("relinearisation level {} exceeds {}", relin - 1, context.max_level())));
     }
-    let count = reader.u32()?;
+    let count = reader.u32()? as usize;
     let mut galois = BTreeMap::new();
     let mut previous = 0;
+    let mut reader = stream.reader(12 * count)?;
     for _ in 0..count {
         let element = reader.u64()?;
         // Ascending, so that a file has one form only and an element cannot come twice.
@@ -169,18 +173,53 @@ fn read_request(reader: &mut Reader<'_>, context: &Context) -> Result<KeyRequest
 /// # Errors
 /// [`CkksError::Container`](crate::CkksError::Container).
 pub fn read_evaluation_keys(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32]) -> Result<EvaluationKeys> {
-    let mut reader = open(bytes, context, Kind::EvaluationKeys, plan)?;
-    let request = read_request(&mut reader, context)?;
-    // All of it must be there before the first key is allocated.
+    stream_evaluation_keys(bytes, bytes.len() as u64, context, plan)
+}
+
+/// [`read_evaluation_keys`] from a file of `len` bytes that is never in memory as a whole. `source` need not be buffered.
+///
+/// # Errors
+/// As [`read_evaluation_keys`], and [`ContainerError::Read`].
+pub fn stream_evaluation_keys(
+    source: impl Read,
+    len: u64,
+    context: &Arc<Context>,
+    plan: &[u8; 32],
+) -> Result<EvaluationKeys> {
+    let mut stream = Stream::open(source, len, context, Kind::EvaluationKeys, plan)?;
+    match read_keys(&mut stream, context) {
+        Ok(keys) => {
+            stream.finish()?;
+            Ok(keys)
+        }
+        Err(error) => Err(stream.explain(error).into()),
+    }
+}
+
+fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<EvaluationKeys, ContainerError> {
+    let request = read_request(stream, context)?;
+    // All of it must be there before anything is allocated.
     let expected: u64 = order(&request)
         .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
         .sum();
-    if expected != reader.rest.len() as u64 {
-        return Err(reader.length(expected).into());
+    if expected != stream.left() {
+        return Err(stream.length(expected));
     }
+    // One block for all keys.
+    let mut block = AlignedVec::scratch(order(&request).map(|(_, level)| SwitchingKey::words(context, level)).sum());
+    let mut rest = &mut block[..];
+    let mut seeds = Vec::with_capacity(request.count());
+    for (_, level) in order(&request) {
+        let (key, more) = rest.split_at_mut(SwitchingKey::words(context, level));
+        rest = more;
+        seeds.push(read_key(stream, context, level, key)?);
+    }
+    let block = Arc::new(block);
     let mut keys = EvaluationKeys::empty(context);
-    for (purpose, level) in order(&request) {
-        let key = read_key(&mut reader, context, level)?;
+    let mut start = 0;
+    for ((purpose, level), seed) in order(&request).zip(seeds) {
+        let key = SwitchingKey::within(context, &block, start, seed, level);
+        start += SwitchingKey::words(context, level);
         match purpose {
             KeyPurpose::Relinearise => keys.relin = Some(key),
             KeyPurpose::Galois(element) => {
@@ -188,14 +227,32 @@ pub fn read_evaluation_keys(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32
             }
         }
     }
-    reader.finish()?;
     Ok(keys)
 }
 
-fn read_key(reader: &mut Reader<'_>, context: &Context, level: usize) -> Result<SwitchingKey, ContainerError> {
-    let seed = reader.array()?;
-    let b = (0..context.digits_at(level))
-        .map(|_| Ok(PackedPoly::pack(context, level, &reader.poly(context, level, true)?)))
-        .collect::<Result<_, ContainerError>>()?;
-    Ok(SwitchingKey::from_parts(context, seed, level, b))
+/// Reads one key into `words` and returns its seed.
+fn read_key<R: Read>(
+    stream: &mut Stream<R>,
+    context: &Context,
+    level: usize,
+    words: &mut [u64],
+) -> Result<[u8; 32], ContainerError> {
+    let seed = stream.reader(32)?.array()?;
+    let half = words.len() / 2;
+    let (b, a) = words.split_at_mut(half);
+    let shape = Shape::new(context, level, true);
+    for digit in b.chunks_exact_mut(half / context.digits_at(level)) {
+        let reader = stream.reader(shape.bytes())?;
+        let (bytes, section) = (reader.rest, reader.section);
+        let limbs = PackedPoly::split(context, level, digit);
+        limbs.into_par_iter().enumerate().try_for_each(|(i, limb)| {
+            let part = &bytes[shape.offsets[i]..shape.offsets[i + 1]];
+            if packed::from_bits(context.qp_modulus(level, i), part, limb) {
+                return Ok(());
+            }
+            Err(ContainerError::Field { section, problem: format!("limb {i}: a residue is not below its prime") })
+        })?;
+    }
+    SwitchingKey::expand(context, &seed, level, a);
+    Ok(seed)
 }

@@ -5,11 +5,12 @@ use rayon::prelude::*;
 
 use super::giants::Outputs;
 use super::products::{Diagonals, Products};
+use super::streamed::Streamed;
 use super::{DiagonalSource, Hoisting, LinearMap, LinearOptions, babies};
 use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
-use crate::plaintext::{Plaintext, QpPlaintext};
+use crate::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 
 const OP: &str = "linear map";
 
@@ -46,6 +47,28 @@ impl LinearMap {
             None => self.resolve(context, level, options.hoisting),
         };
         let limbs = if hoisting == Hoisting::Double { context.qp_limbs(level) } else { level + 1 };
+        if self.streams(context, source) {
+            let babies = babies::make(self, evaluator, inputs, level, hoisting, true)?;
+            let streamed = Streamed { context, level, map: self, babies: &babies };
+            let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
+            let bytes = source.coefficient_bytes().unwrap_or(context.n() * 8);
+            for chunk in self.chunks(context, limbs, options.plaintext_window, bytes) {
+                let sums = &self.sums[chunk];
+                let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
+                let fetch = |d| {
+                    let coeffs = source.coefficients(d)?;
+                    let input = inputs[source.diagonals()[d].in_block];
+                    check_coefficients(evaluator, &coeffs, input, &sum_scale)?;
+                    Ok(coeffs)
+                };
+                let coeffs = range.into_par_iter().map(fetch).collect::<Result<Vec<_>>>()?;
+                let results = streamed.compute(sums, &coeffs, limbs);
+                drop(coeffs);
+                outputs.add(sums, results)?;
+            }
+            drop(babies);
+            return outputs.finish(bias, &sum_scale, options.rescale);
+        }
         let uncompressed = || context.n() * context.qp_limbs(level) * 8;
         let bytes = source.plaintext_bytes().unwrap_or_else(uncompressed);
         let whole = packed.is_some() || source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
@@ -105,6 +128,24 @@ impl LinearMap {
         }
         Ok(first.level())
     }
+}
+
+fn check_coefficients(
+    evaluator: &Evaluator,
+    coeffs: &CoeffPlaintext,
+    input: &Ciphertext,
+    sum_scale: &Scale,
+) -> Result<()> {
+    let context = evaluator.context();
+    if !coeffs.is_real() || coeffs.period() > context.slots() {
+        return Err(CkksError::Parameters(format!("{OP}: coefficients that are not those of real slots")));
+    }
+    let (log2_magnitude, log2_limit) = (coeffs.log2_magnitude(), context.log_q(input.level()) - 1.0);
+    if log2_magnitude >= log2_limit {
+        return Err(CkksError::Overflow { op: OP, log2_magnitude, log2_limit });
+    }
+    let product = coeffs.scale().mul(input.scale());
+    if product == *sum_scale { Ok(()) } else { Err(CkksError::scales(OP, &product, sum_scale)) }
 }
 
 fn check_plaintext(

@@ -20,7 +20,7 @@ const CACHE: usize = 640 << 10;
 /// Bounds of the length of a block: shorter ones waste time on their ends.
 const BLOCK: (usize, usize) = (256, 2048);
 /// Products of words that are worth a task of their own.
-const TASK: usize = 1 << 18;
+pub(super) const TASK: usize = 1 << 18;
 
 /// Both parts of the result of one sum.
 pub(super) type Pair = [Poly<Eval>; 2];

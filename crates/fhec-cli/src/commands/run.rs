@@ -9,10 +9,11 @@ use crate::{format, memory};
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use fhec_ckks::container::{read_ciphertexts, read_evaluation_keys, write_ciphertexts};
+use fhec_ckks::container::{HEAD_LEN, read_ciphertexts, stream_evaluation_keys, write_ciphertexts};
 use fhec_plan::verify::Verified;
 use fhec_runtime::{Server, Trace, server_context};
 use serde_json::{Value, json};
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,11 +111,13 @@ impl Job {
             );
         };
         let context = server_context(&plan, None)?;
-        let file = files::map(eval_keys)?;
-        let bytes: &[u8] = (*file).as_ref();
         let named = || eval_keys.display().to_string();
-        refuse_secret(bytes).with_context(named)?;
-        let keys = Arc::new(read_evaluation_keys(bytes, &context, plan.hash()).with_context(named)?);
+        let (mut file, len) = files::stream(eval_keys)?;
+        let mut head = Vec::new();
+        file.by_ref().take(HEAD_LEN).read_to_end(&mut head).with_context(named)?;
+        refuse_secret(&head).with_context(named)?;
+        let file = Cursor::new(head).chain(file);
+        let keys = Arc::new(stream_evaluation_keys(file, len, &context, plan.hash()).with_context(named)?);
         // A single run uses every encoded weight once: keeping them would only cost memory.
         let budget = if runs > 1 { plan.plan().report.plaintext_budget.min(left) } else { 0 };
         let server = Server::new(Arc::clone(&plan), &context, keys, budget).with_context(named)?;

@@ -128,6 +128,33 @@ impl NttTable {
         }
     }
 
+    /// The first half of the values of the polynomial with coefficients `c_0 … c_{N/2−1}, 0, −c_{N/2−1} … −c_1`, which
+    /// equals its conjugate `a(1/X)`. Position `N−1−i` of its transform holds the same value as position `i`.
+    ///
+    /// Encoded real vectors are such polynomials.
+    ///
+    /// # Panics
+    /// When the lengths are not `N/2`.
+    pub fn forward_symmetric(&self, coeffs: &[i64], out: &mut [u64]) {
+        let half = self.n() / 2;
+        assert!(coeffs.len() == half && out.len() == half, "lengths are not half of the ring degree");
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::Ifma(k) = &self.kernel
+            && self.log_n >= ifma::MIN_LOG_N_SYMMETRIC
+        {
+            return k.forward_symmetric(coeffs, out);
+        }
+        let mut limb = vec![0; 2 * half];
+        for (k, &c) in coeffs.iter().enumerate() {
+            limb[k] = self.modulus.reduce_i64(c);
+            if k != 0 {
+                limb[2 * half - k] = self.modulus.neg(limb[k]);
+            }
+        }
+        self.forward(&mut limb);
+        out.copy_from_slice(&limb[..half]);
+    }
+
     /// Values to coefficients, in place, normalised: the exact inverse of [`forward`](Self::forward).
     ///
     /// # Panics

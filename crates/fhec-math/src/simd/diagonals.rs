@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use super::pointwise::{load_part, store_part};
 use super::{Field, V, hi, lo, load, splat, store, zero};
 use crate::Modulus;
-use crate::diagonals::{DiagonalTerm, STEP, step_words};
+use crate::diagonals::{DiagonalTerm, MirroredTerm, STEP, step_words};
 use crate::packed;
 
 /// Vectors handled together.
@@ -29,7 +29,7 @@ pub(crate) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], [out0, out1]
         let mut low = [[zero(); GROUP]; 2];
         let mut high = [[zero(); GROUP]; 2];
         for term in terms {
-            let x = values(term, start);
+            let x = values(term.values, term.repeat, start);
             for (r, factor) in term.factors.iter().enumerate() {
                 let (y, _) = factor[start..start + STEP].as_chunks::<8>();
                 for (g, y) in y.iter().enumerate() {
@@ -60,6 +60,55 @@ pub(crate) fn sum_products(m: &Modulus, terms: &[DiagonalTerm<'_>], [out0, out1]
                 high = hi(high, x, y);
             }
             store_part(&mut out[start..end], reduce(low, high));
+        }
+    }
+}
+
+/// Both sides in turn for every step: its values come from the first cache the second time.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn sum_mirrored(m: &Modulus, terms: &[MirroredTerm<'_>], [mut front, mut back]: [[&mut [u64]; 2]; 2]) {
+    let k = Field::new(m);
+    let n = front[0].len();
+    let narrow = terms.len() <= 16;
+    for start in (0..n).step_by(STEP) {
+        mirrored_step::<false>(&k, terms, start, start, narrow, &mut front);
+        mirrored_step::<true>(&k, terms, start, n - start - STEP, narrow, &mut back);
+    }
+}
+
+/// One step of the sums on one side: values from `start`, factors and results from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn mirrored_step<const BACK: bool>(
+    k: &Field,
+    terms: &[MirroredTerm<'_>],
+    start: usize,
+    at: usize,
+    narrow: bool,
+    out: &mut [&mut [u64]; 2],
+) {
+    let mut low = [[zero(); GROUP]; 2];
+    let mut high = [[zero(); GROUP]; 2];
+    for term in terms {
+        let mut x = values(term.values, term.repeat, start);
+        if BACK {
+            let backwards = _mm512_setr_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+            x = [x[3], x[2], x[1], x[0]].map(|v| _mm512_permutexvar_epi64(backwards, v));
+        }
+        for (r, factor) in term.factors[usize::from(BACK)].iter().enumerate() {
+            let (y, _) = factor[at..at + STEP].as_chunks::<8>();
+            for (g, y) in y.iter().enumerate() {
+                let y = load(y);
+                low[r][g] = lo(low[r][g], x[g], y);
+                high[r][g] = hi(high[r][g], x[g], y);
+            }
+        }
+    }
+    for (r, out) in out.iter_mut().enumerate() {
+        let (blocks, _) = out[at..at + STEP].as_chunks_mut::<8>();
+        for (g, block) in blocks.iter_mut().enumerate() {
+            let (l, h) = (low[r][g], high[r][g]);
+            store(block, if narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) });
         }
     }
 }
@@ -179,25 +228,25 @@ fn prefetch(words: &[u64], from: usize, count: usize) {
 /// Entries `start … start + STEP` of a diagonal.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn values(term: &DiagonalTerm<'_>, start: usize) -> [V; GROUP] {
-    let first = start / term.repeat;
-    match term.repeat {
+fn values(words: &[u64], repeat: usize, start: usize) -> [V; GROUP] {
+    let first = start / repeat;
+    match repeat {
         1 => {
-            let (blocks, _) = term.values[first..first + STEP].as_chunks::<8>();
-            fetch(term.values, first + AHEAD, GROUP);
+            let (blocks, _) = words[first..first + STEP].as_chunks::<8>();
+            fetch(words, first + AHEAD, GROUP);
             [load(&blocks[0]), load(&blocks[1]), load(&blocks[2]), load(&blocks[3])]
         }
         2 => {
-            let (blocks, _) = term.values[first..first + STEP / 2].as_chunks::<8>();
-            fetch(term.values, first + AHEAD, GROUP / 2);
+            let (blocks, _) = words[first..first + STEP / 2].as_chunks::<8>();
+            fetch(words, first + AHEAD, GROUP / 2);
             let (a, b) = (load(&blocks[0]), load(&blocks[1]));
             let (lower, upper) = (_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7));
             let pick = |order, v| _mm512_permutexvar_epi64(order, v);
             [pick(lower, a), pick(upper, a), pick(lower, b), pick(upper, b)]
         }
         4 => {
-            let (blocks, _) = term.values[first..first + STEP / 4].as_chunks::<8>();
-            fetch(term.values, first + AHEAD, 1);
+            let (blocks, _) = words[first..first + STEP / 4].as_chunks::<8>();
+            fetch(words, first + AHEAD, 1);
             let v = load(&blocks[0]);
             let pick = |i: i64| {
                 let (a, b) = (2 * i, 2 * i + 1);
@@ -206,7 +255,7 @@ fn values(term: &DiagonalTerm<'_>, start: usize) -> [V; GROUP] {
             [pick(0), pick(1), pick(2), pick(3)]
         }
         repeat => {
-            let at = |g: usize| splat(term.values[(start + 8 * g) / repeat]);
+            let at = |g: usize| splat(words[(start + 8 * g) / repeat]);
             [at(0), at(1), at(2), at(3)]
         }
     }

@@ -1,9 +1,12 @@
 //! Packed residues. Checks and meaning: [`crate::packed`].
 
-use std::arch::x86_64::{_mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8};
+use std::arch::x86_64::{
+    _mm512_and_si512, _mm512_cmplt_epu64_mask, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_srlv_epi64,
+};
 
 use super::accumulate::{AHEAD, dot_n, prefetch};
-use super::{V, load, store};
+use super::{V, load, splat, store};
 use crate::Modulus;
 use crate::packed::width;
 
@@ -46,6 +49,73 @@ impl Unpacking {
         let raw = unsafe { _mm512_maskz_loadu_epi64(self.words, words.as_ptr().cast()) };
         _mm512_maskz_permutexvar_epi8(self.bytes, self.order, raw)
     }
+}
+
+/// How to put eight residues into as many words as they have bytes.
+struct Packing {
+    words: u8,
+    /// For each byte of the result the byte of the input.
+    order: V,
+}
+
+impl Packing {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+    fn new(m: &Modulus) -> Self {
+        let width = width(m);
+        let mut order = [0; 8];
+        for (i, word) in order.iter_mut().enumerate() {
+            // Bytes beyond the last residue are not stored.
+            let byte = |at: usize| ((at / width).min(7) * 8 + at % width) as u8;
+            *word = u64::from_le_bytes(std::array::from_fn(|k| byte(8 * i + k)));
+        }
+        Self { words: ((1u16 << width) - 1) as u8, order: load(&order) }
+    }
+
+    /// Packs eight residues into `out`, which has as many words as a residue has bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+    fn put(&self, residues: V, out: &mut [u64]) {
+        assert!(out.len() >= self.words.count_ones() as usize, "words of eight residues");
+        // SAFETY: the mask leaves only words of the slice to be written.
+        unsafe {
+            _mm512_mask_storeu_epi64(out.as_mut_ptr().cast(), self.words, _mm512_permutexvar_epi8(self.order, residues));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn pack(m: &Modulus, src: &[u64], dst: &mut [u64]) {
+    let packing = Packing::new(m);
+    let (src, _) = src.as_chunks::<8>();
+    for (residues, out) in src.iter().zip(dst.chunks_exact_mut(width(m))) {
+        packing.put(load(residues), out);
+    }
+}
+
+/// A residue has at most 50 bits, so it lies in the eight bytes from the one where it begins.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn from_bits(m: &Modulus, bits: &[u8], dst: &mut [u64]) -> bool {
+    let packing = Packing::new(m);
+    let b = m.bits() as usize;
+    let (mut order, mut shift) = ([0; 8], [0; 8]);
+    for j in 0..8 {
+        // What is beyond the bytes of the group was loaded as zero.
+        order[j] = u64::from_le_bytes(std::array::from_fn(|k| (j * b / 8 + k) as u8));
+        shift[j] = (j * b % 8) as u64;
+    }
+    let (order, shift, mask) = (load(&order), load(&shift), splat((1 << b) - 1));
+    let (present, p) = ((1u64 << b) - 1, splat(m.value()));
+    let mut sound = u8::MAX;
+    for (group, out) in bits.chunks_exact(b).zip(dst.chunks_exact_mut(width(m))) {
+        // SAFETY: the mask leaves only the bytes of the group to be read.
+        let raw = unsafe { _mm512_maskz_loadu_epi8(present, group.as_ptr().cast()) };
+        let words = _mm512_srlv_epi64(_mm512_permutexvar_epi8(order, raw), shift);
+        let residues = _mm512_and_si512(words, mask);
+        sound &= _mm512_cmplt_epu64_mask(residues, p);
+        packing.put(residues, out);
+    }
+    sound == u8::MAX
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]

@@ -4,21 +4,21 @@
 //! slot pair and limb), *coefficients* keeps the rounded integers (a word for each distinct slot pair, whatever
 //! the number of limbs) and transforms them at each use, *transient* makes everything anew. The tiers are
 //! fixed when the store is made, so they do not depend on the order of use: as many diagonals as possible get
-//! coefficients, since those are the smallest and save filling and FFT; the rest of the budget then lifts diagonals
-//! to evaluation form, in the order of the program. A map whose diagonals all got there keeps them packed in the order
-//! of use ([`PackedDiagonals`]), which is smaller and faster to read.
+//! coefficients, since those are the smallest and save filling and FFT; the rest of the budget then lifts whole maps
+//! to evaluation form, in the order of the program. They are kept packed in the order of use ([`PackedDiagonals`]), which is
+//! smaller and faster to read.
 
 use crate::backend::{OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_ckks::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals};
-use fhec_ckks::{CkksError, CoeffPlaintext, Context, Encoder, Plaintext, QpPlaintext};
+use fhec_ckks::{CkksError, CoeffPlaintext, Context, EncodeScratch, Encoder, Plaintext, QpPlaintext};
 use fhec_math::Scale;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::{Diagonals, Instruction, Op, VectorId, Verified};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How a diagonal is kept between uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,20 +63,25 @@ impl Group {
 
     /// Diagonals that are all kept are kept together, unless runs too long for that are shorter one by one.
     fn packs(&self, context: &Context) -> bool {
-        let together = PackedDiagonals::bytes_of(context, &self.map, self.level, self.period, Hoisting::Auto);
         !self.diagonals.is_empty()
             && self.resident()
-            && together <= self.diagonals.len() * self.plaintext_bytes(context)
+            && self.evaluation_bytes(context) < self.diagonals.len() * self.plaintext_bytes(context)
     }
 
     /// Bytes of a diagonal's coefficients.
     fn coefficient_bytes(&self) -> usize {
-        8 * 2 * self.period
+        8 * self.period
     }
 
-    /// Bytes of a diagonal ready to multiply.
+    /// Bytes of a diagonal ready to multiply, on its own.
     fn plaintext_bytes(&self, context: &Context) -> usize {
-        self.coefficient_bytes() * context.qp_limbs(self.level)
+        8 * 2 * self.period * context.qp_limbs(self.level)
+    }
+
+    /// Bytes of all diagonals ready to multiply, together or one by one.
+    fn evaluation_bytes(&self, context: &Context) -> usize {
+        let single = self.diagonals.len() * self.plaintext_bytes(context);
+        single.min(PackedDiagonals::bytes_of(context, &self.map, self.level, self.period, Hoisting::Auto))
     }
 }
 
@@ -146,17 +151,16 @@ impl Plaintexts {
                 }
             }
         }
-        for target in [Tier::Coefficients, Tier::Evaluation] {
-            for group in self.groups.values_mut().flatten() {
-                let (coefficients, evaluation) = (group.coefficient_bytes(), group.plaintext_bytes(context));
-                let more = if target == Tier::Coefficients { coefficients } else { evaluation - coefficients };
-                for diagonal in &mut group.diagonals {
-                    // Nothing is lifted past a tier that it did not get.
-                    let ready = target == Tier::Coefficients || diagonal.tier == Tier::Coefficients;
-                    if ready && take(more) {
-                        diagonal.tier = target;
-                    }
-                }
+        for group in self.groups.values_mut().flatten() {
+            let bytes = group.coefficient_bytes();
+            group.diagonals.iter_mut().filter(|_| take(bytes)).for_each(|d| d.tier = Tier::Coefficients);
+        }
+        // A map reads all of its diagonals in the same form, so they are lifted together or not at all.
+        for group in self.groups.values_mut().flatten() {
+            let kept = group.diagonals.len() * group.coefficient_bytes();
+            let more = group.evaluation_bytes(context).saturating_sub(kept);
+            if group.diagonals.iter().all(|d| d.tier == Tier::Coefficients) && take(more) {
+                group.diagonals.iter_mut().for_each(|d| d.tier = Tier::Evaluation);
             }
         }
         self.planned = budget - left;
@@ -184,12 +188,14 @@ impl Plaintexts {
     pub(super) fn scratch_bytes(&self, context: &Context, threads: usize) -> usize {
         let options = LinearOptions::default();
         let of = |group: &Group| {
-            // What is not kept is encoded for the window in work; while all fits one, the map works as a whole.
-            let all = group.diagonals.len() * group.plaintext_bytes(context);
-            let whole = group.resident() || all <= options.plaintext_window;
-            let own = group.map.scratch_bytes(context, group.level, threads, options.hoisting, whole);
-            let transient = group.diagonals.iter().filter(|d| d.tier != Tier::Evaluation).count();
-            own + options.plaintext_window.min(transient * group.plaintext_bytes(context))
+            let (map, level, hoisting) = (&group.map, group.level, options.hoisting);
+            if group.resident() {
+                return map.scratch_bytes(context, level, threads, hoisting, true);
+            }
+            let own = map.streamed_bytes(context, level, threads, hoisting, group.period, options.plaintext_window);
+            // Those that stay are counted with what stays.
+            let kept = group.diagonals.iter().filter(|d| d.tier == Tier::Coefficients).count();
+            own - (kept * group.coefficient_bytes()).min(options.plaintext_window).min(own)
         };
         self.groups.values().flatten().map(of).max().unwrap_or(0)
     }
@@ -240,6 +246,7 @@ impl Plaintexts {
             group,
             own,
             tensors: group.terms.iter().map(|&t| (t, OnceLock::new())).collect(),
+            scratch: Mutex::default(),
         })
     }
 
@@ -292,6 +299,15 @@ pub(super) struct GroupSource<'a> {
     /// Weights of each term's matrix as f64, loaded when the first diagonal is encoded and gone with the source: they
     /// are larger than the file and quick to load again.
     tensors: BTreeMap<usize, OnceLock<Tensors>>,
+    /// Buffers that no thread uses at the moment.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Buffers for encoding a diagonal.
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f64>,
+    encode: EncodeScratch,
 }
 
 impl GroupSource<'_> {
@@ -333,19 +349,6 @@ impl GroupSource<'_> {
         }
     }
 
-    /// Rounded coefficients of diagonal `index`.
-    fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {
-        let diagonal = &self.own.diagonals[index];
-        if let Some(found) = diagonal.coefficients.get() {
-            return Ok(Arc::clone(found));
-        }
-        let made = Arc::new(self.encode(index)?);
-        if diagonal.tier == Tier::Coefficients && diagonal.coefficients.set(Arc::clone(&made)).is_ok() {
-            self.store.bytes.fetch_add(made.bytes(), Ordering::Relaxed);
-        }
-        Ok(made)
-    }
-
     fn encode(&self, index: usize) -> Result<CoeffPlaintext, CkksError> {
         let (id, source) = (self.group.bsgs.terms()[index], self.group.sources[index]);
         let Op::LinearMap { terms, .. } = &self.instruction.op else {
@@ -355,11 +358,16 @@ impl GroupSource<'_> {
         let plan = self.verified.plan();
         let matrix = &plan.matrices[number.index()];
         let tensors = self.tensors[&source.term].get_or_init(|| Diagonals::tensors(matrix, &plan.weights));
-        let mut values = vec![0.0; matrix.diagonal_period()];
+        let idle = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = idle().pop().unwrap_or_default();
+        let Scratch { values, encode } = &mut scratch;
+        values.resize(matrix.diagonal_period(), 0.0);
         // The diagonal as the giant step wants it: entry k is entry k + left of the stored one.
         let left = id.source_row(0, matrix.in_period, matrix.out_period);
-        self.verified.facts().diagonals(number).fill_rotated(matrix, tensors, source.diagonal, left, &mut values);
-        self.encoder.encode_coeffs(&values, &self.own.scales[&source.term])
+        self.verified.facts().diagonals(number).fill_rotated(matrix, tensors, source.diagonal, left, values);
+        let encoded = self.encoder.encode_coeffs_with(values, &self.own.scales[&source.term], encode);
+        idle().push(scratch);
+        encoded
     }
 }
 
@@ -378,6 +386,26 @@ impl DiagonalSource for GroupSource<'_> {
 
     fn packed(&self) -> Option<&PackedDiagonals> {
         self.own.packed.get()
+    }
+
+    fn real_coefficients(&self) -> bool {
+        true
+    }
+
+    fn coefficient_bytes(&self) -> Option<usize> {
+        Some(self.own.coefficient_bytes())
+    }
+
+    fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {
+        let diagonal = &self.own.diagonals[index];
+        if let Some(found) = diagonal.coefficients.get() {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(self.encode(index)?);
+        if diagonal.tier == Tier::Coefficients && diagonal.coefficients.set(Arc::clone(&made)).is_ok() {
+            self.store.bytes.fetch_add(made.bytes(), Ordering::Relaxed);
+        }
+        Ok(made)
     }
 
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {

@@ -12,7 +12,7 @@ pub(super) fn run(table: &IfmaNtt, limb: &mut [u64]) {
 
 /// Runs the passes from `depth` on over the block with index `block` among those of its size.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64]) {
+pub(super) fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64]) {
     let pass = &d.passes[depth];
     let words = record_words(pass.stages);
     let record = &pass.records[block * words..(block + 1) * words];

@@ -9,6 +9,9 @@
 mod butterfly;
 mod forward;
 mod inverse;
+mod symmetric;
+
+use std::sync::OnceLock;
 
 use crate::{AlignedVec, Modulus};
 use butterfly::{LAST_RECORD, record_words};
@@ -19,6 +22,9 @@ const LAST_STAGES: u32 = 6;
 /// log2 of the smallest degree: one pass and the last pass.
 pub(super) const MIN_LOG_N: u32 = LAST_STAGES + 2;
 
+/// log2 of the smallest degree for [`IfmaNtt::forward_symmetric`], which begins with a stage of its own.
+pub(super) const MIN_LOG_N_SYMMETRIC: u32 = MIN_LOG_N + 1;
+
 /// Tables of both directions. Only made where the instructions are present, which
 /// [`forward`](Self::forward) and [`inverse`](Self::inverse) rely on.
 pub(super) struct IfmaNtt {
@@ -27,6 +33,17 @@ pub(super) struct IfmaNtt {
     inverse: Direction,
     /// `1/N` and its companion.
     n_inverse: (u64, u64),
+    log_n: u32,
+    psi: u64,
+    /// The forward transform of the first half of the values; made when it is first used.
+    half: OnceLock<Half>,
+}
+
+/// The butterfly tree below the left child of the root.
+struct Half {
+    /// `ψ^(N/2)`, the factor of the root, with its companion.
+    root: (u64, u64),
+    direction: Direction,
 }
 
 /// The passes of one direction, first the one over the whole limb; the inverse runs them backwards.
@@ -67,7 +84,7 @@ impl IfmaNtt {
         let split = split_stages(log_n - LAST_STAGES);
         let roots = powers(m, log_n, psi);
         let inverse_roots = powers(m, log_n, psi_inverse);
-        let mut inverse = Direction::new(m, log_n, split, &inverse_roots, inverse_bounds(m, split));
+        let mut inverse = Direction::new(m, log_n, 1, split, &inverse_roots, inverse_bounds(m, split));
         // The division by N is part of the last stage to run, which is the root of the first record.
         let root = m.mul(inverse_roots[1], n_inverse);
         let first = &mut inverse.passes[0].records;
@@ -75,10 +92,30 @@ impl IfmaNtt {
         first[1] = m.shoup_52(root);
         Self {
             modulus: *m,
-            forward: Direction::new(m, log_n, split, &roots, forward_bounds(m, split)),
+            forward: Direction::new(m, log_n, 1, split, &roots, forward_bounds(m, split)),
             inverse,
             n_inverse: (n_inverse, m.shoup_52(n_inverse)),
+            log_n,
+            psi,
+            half: OnceLock::new(),
         }
+    }
+
+    fn half(&self) -> &Half {
+        self.half.get_or_init(|| {
+            let (m, log_n) = (&self.modulus, self.log_n);
+            let roots = powers(m, log_n, self.psi);
+            let split = split_stages(log_n - 1 - LAST_STAGES);
+            let direction = Direction::new(m, log_n - 1, 2, split, &roots, forward_bounds(m, split));
+            Half { root: (roots[1], m.shoup_52(roots[1])), direction }
+        })
+    }
+
+    /// The first half of the values of the polynomial with coefficients `c_0 … c_{N/2−1}, 0, −c_{N/2−1} … −c_1`, for
+    /// `|c_k| < 2^63`.
+    pub(super) fn forward_symmetric(&self, coeffs: &[i64], out: &mut [u64]) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { symmetric::run(self, coeffs, out) }
     }
 
     pub(super) fn forward(&self, limb: &mut [u64]) {
@@ -171,7 +208,8 @@ fn inverse_bounds(m: &Modulus, split: &[u32]) -> Bounds {
 }
 
 impl Direction {
-    fn new(m: &Modulus, log_n: u32, split: &[u32], roots: &[u64], bounds: Bounds) -> Self {
+    /// The transform of `2^log_n` words whose butterfly tree has its root at node `top`, with factors `roots`.
+    fn new(m: &Modulus, log_n: u32, top: usize, split: &[u32], roots: &[u64], bounds: Bounds) -> Self {
         let pair = |node: usize| [roots[node], m.shoup_52(roots[node])];
         let mut level = 0;
         let mut passes = Vec::new();
@@ -181,7 +219,7 @@ impl Direction {
                 let mut pairs = record.chunks_exact_mut(2);
                 for stage in 0..stages {
                     for b in 0..1usize << stage {
-                        let node = (1 << (level + stage)) + (block << stage) + b;
+                        let node = (top << (level + stage)) + (block << stage) + b;
                         if let Some(slot) = pairs.next() {
                             slot.copy_from_slice(&pair(node));
                         }
@@ -198,12 +236,12 @@ impl Direction {
             let mut rows = vectors.chunks_exact_mut(8);
             for stage in 0..3 {
                 for b in 0..1usize << stage {
-                    let node = (1 << (level + stage)) + (block << stage) + b;
+                    let node = (top << (level + stage)) + (block << stage) + b;
                     if let Some(slot) = pairs.next() {
                         slot.copy_from_slice(&pair(node));
                     }
                     // After the transposition lane g works on the g-th eight coefficients.
-                    let group = |g: usize| (1 << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
+                    let group = |g: usize| (top << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
                     for half in 0..2 {
                         if let Some(row) = rows.next() {
                             row.iter_mut().enumerate().for_each(|(g, w)| *w = pair(group(g))[half]);
