@@ -31,9 +31,10 @@ fn usage() -> (f64, f64) {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: f64 = line.and_then(|v| v.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks: f64 = stat.rsplit(')').next().map_or(0.0, |rest| {
-        rest.split_whitespace().skip(11).take(2).filter_map(|v| v.parse::<f64>().ok()).sum()
-    });
+    let ticks: f64 = stat
+        .rsplit(')')
+        .next()
+        .map_or(0.0, |rest| rest.split_whitespace().skip(11).take(2).filter_map(|v| v.parse::<f64>().ok()).sum());
     (kib / (1 << 20) as f64, ticks / 100.0)
 }
 
@@ -124,7 +125,8 @@ impl Bench {
             ("zero", vec![0.0; n]),
         ];
         for (name, values) in vectors {
-            let result = self.run(&self.encrypt(log_slots, &values), &self.target(log_slots, self.bootstrapper.output_level()));
+            let result =
+                self.run(&self.encrypt(log_slots, &values), &self.target(log_slots, self.bootstrapper.output_level()));
             let plaintext = self.encryptor.decrypt(&self.secret, &result).expect("decrypt");
             let found = self.encoder.decode(&plaintext).expect("decode");
             let errors = found.iter().zip(&values).map(|(a, b)| (a - b).abs());
@@ -152,7 +154,11 @@ fn bootstrap(c: &mut Criterion) {
             pool.install(f);
             let (before, start) = (usage().1, Instant::now());
             pool.install(f);
-            println!("{threads} threads, {name}: {:.3} s, processor {:.2} s", start.elapsed().as_secs_f64(), usage().1 - before);
+            println!(
+                "{threads} threads, {name}: {:.3} s, processor {:.2} s",
+                start.elapsed().as_secs_f64(),
+                usage().1 - before
+            );
             group.bench_function(format!("{name}/{threads}"), |b| pool.install(|| b.iter(f)));
         };
         measure("full", &|| drop(black_box(bench.run(&input, &bench.target(full, top)))));

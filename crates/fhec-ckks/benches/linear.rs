@@ -78,7 +78,7 @@ impl Bench {
         let mut rng = SecretRng::from_seed(&[1; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let galois = map.galois_elements(&context).into_iter().map(|g| (g, level)).collect();
-        let request = KeyRequest { relin_level: None, galois };
+        let request = KeyRequest { relin_level: None, galois, ..KeyRequest::default() };
         let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
         let evaluator = Evaluator::new(&context, Arc::new(keys)).expect("evaluator");
         let encoder = Encoder::new(&context);

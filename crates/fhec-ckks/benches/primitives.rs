@@ -64,7 +64,7 @@ fn primitives(c: &mut Criterion) {
         let mut rng = SecretRng::from_seed(&[1; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let galois = (1..=8).map(|k| (galois_element(k, context.log_n()), level)).collect();
-        let request = KeyRequest { relin_level: Some(level), galois };
+        let request = KeyRequest { relin_level: Some(level), galois, ..KeyRequest::default() };
         let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
         let evaluator = Evaluator::new(&context, Arc::new(keys)).expect("evaluator");
         let encoder = Encoder::new(&context);

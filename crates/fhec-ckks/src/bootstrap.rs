@@ -167,7 +167,7 @@ impl Bootstrapper {
     }
 
     /// The evaluation keys that bootstraps of all prepared numbers of slots use, each with the highest level at which it
-    /// is used. The [`EncapsulationKeys`] come on top.
+    /// is used.
     pub fn key_request(&self) -> KeyRequest {
         let log_n = self.context.log_n();
         let top = self.output_level + self.spec.eval_mod_levels();
@@ -186,7 +186,7 @@ impl Bootstrapper {
                 add(sum.rotations(), self.raised_level(transforms));
             }
         }
-        KeyRequest { relin_level: Some(top), galois }
+        KeyRequest { relin_level: Some(top), galois, sparse_weight: Some(self.spec.sparse_weight) }
     }
 
     /// Level, in the whole chain, to which ciphertexts are raised.
@@ -201,8 +201,8 @@ impl Bootstrapper {
     /// are equal if the matrix of each group gets half a bit more for each layer.
     fn slots_to_coeffs_shapes(&self, log_slots: u32) -> Vec<StageShape> {
         let levels = groups_of_levels(&self.spec.slots_to_coeffs, log_slots);
-        let last_scale = Scale::prime(self.context.q(0).value())
-            .div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
+        let last_scale =
+            Scale::prime(self.context.q(0).value()).div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
         let all: Vec<Group> = levels.concat();
         let bits: f64 = (1..=levels.len()).map(|i| (self.context.q(i).value() as f64).log2()).sum::<f64>()
             + last_scale.log2()
@@ -348,7 +348,12 @@ impl Bootstrapper {
     }
 
     /// To a ciphertext at level 0 whose coefficients are the slots of the input, at the message ratio.
-    fn slots_to_coeffs(&self, evaluator: &Evaluator, input: &Ciphertext, transforms: &Transforms) -> Result<Ciphertext> {
+    fn slots_to_coeffs(
+        &self,
+        evaluator: &Evaluator,
+        input: &Ciphertext,
+        transforms: &Transforms,
+    ) -> Result<Ciphertext> {
         let level = transforms.slots_to_coeffs.first().map_or(0, |stage| stage.shape.level);
         let mut ciphertext = evaluator.drop_to_level(input, level)?.with_scale(self.spec.input_scale.clone());
         for stage in &transforms.slots_to_coeffs {

@@ -17,8 +17,8 @@ mod stream;
 
 pub use data::{BundleEntry, BundleForm, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext};
 pub use keys::{
-    generate_evaluation_keys, read_evaluation_keys, read_public_key, read_secret_key, write_evaluation_keys,
-    stream_evaluation_keys, write_public_key, write_secret_key,
+    generate_evaluation_keys, read_evaluation_keys, read_public_key, read_secret_key, stream_evaluation_keys,
+    write_evaluation_keys, write_public_key, write_secret_key,
 };
 
 use std::io::Write;
@@ -244,7 +244,11 @@ impl<'a> Reader<'a> {
 
     /// A packed polynomial over `q_0 … q_level` and, where asked for, the special primes.
     fn poly(&mut self, context: &Context, level: usize, special: bool) -> Result<Poly<Eval>, ContainerError> {
-        let shape = Shape::new(context, level, special);
+        self.poly_of(context, level, &Shape::new(context, level, special))
+    }
+
+    /// A packed polynomial over the limbs of a shape.
+    fn poly_of(&mut self, context: &Context, level: usize, shape: &Shape) -> Result<Poly<Eval>, ContainerError> {
         let section = self.section;
         let bytes = self.take(shape.bytes())?;
         let n = context.n();
@@ -270,7 +274,11 @@ struct Shape {
 
 impl Shape {
     fn new(context: &Context, level: usize, special: bool) -> Self {
-        let limbs = if special { context.qp_limbs(level) } else { level + 1 };
+        Self::with_limbs(context, level, if special { context.qp_limbs(level) } else { level + 1 })
+    }
+
+    /// The first `limbs` of `q_0 … q_level, p_0 …`.
+    fn with_limbs(context: &Context, level: usize, limbs: usize) -> Self {
         let mut offsets = vec![0; limbs + 1];
         for i in 0..limbs {
             offsets[i + 1] = offsets[i] + packed_len(context.n(), context.qp_modulus(level, i).bits());

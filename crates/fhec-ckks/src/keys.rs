@@ -8,6 +8,7 @@ use fhec_math::{AlignedVec, Automorphism, Eval, Poly, SecretRng, lift_small, pac
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::bootstrap::EncapsulationKeys;
 use crate::error::{CkksError, Result};
 use crate::limbs::{HEAVY, par_chunks, par_chunks2};
 use crate::params::{Context, Selection};
@@ -204,7 +205,13 @@ impl SwitchingKey {
 
     /// The key whose [`words`](Self::words) lie in `block` from `start` on, in the order in which
     /// [`expand`](Self::expand) writes them.
-    pub(crate) fn within(context: &Context, block: &Arc<AlignedVec>, start: usize, seed: [u8; 32], level: usize) -> Self {
+    pub(crate) fn within(
+        context: &Context,
+        block: &Arc<AlignedVec>,
+        start: usize,
+        seed: [u8; 32],
+        level: usize,
+    ) -> Self {
         let mut end = start;
         let mut half = || {
             let digits = 0..context.digits_at(level);
@@ -341,12 +348,14 @@ pub struct KeyRequest {
     pub relin_level: Option<usize>,
     /// Galois element (odd, below 2N) to the highest level at which it is used.
     pub galois: BTreeMap<u64, usize>,
+    /// Number of ±1 in the sparse secret of [`EncapsulationKeys`], where ciphertexts are bootstrapped.
+    pub sparse_weight: Option<u32>,
 }
 
 impl KeyRequest {
     /// Number of keys asked for.
     pub fn count(&self) -> usize {
-        usize::from(self.relin_level.is_some()) + self.galois.len()
+        usize::from(self.relin_level.is_some()) + self.galois.len() + usize::from(self.sparse_weight.is_some())
     }
 
     /// Checks levels and Galois elements against a context.
@@ -365,7 +374,12 @@ impl KeyRequest {
                 )));
             }
         }
-        Ok(())
+        match self.sparse_weight {
+            Some(weight) if weight == 0 || weight as usize > context.n() / 2 => {
+                Err(CkksError::Parameters(format!("a sparse secret of weight {weight}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -429,6 +443,11 @@ impl<'a> KeyGenerator<'a> {
         };
         Ok(SwitchingKey::generate(context, message, under, level, self.rng))
     }
+
+    /// Makes the keys of encapsulation.
+    pub fn encapsulation(&mut self, weight: u32) -> EncapsulationKeys {
+        EncapsulationKeys::generate(self.secret, weight, self.rng)
+    }
 }
 
 /// The inverse of an odd element modulo 2N.
@@ -448,12 +467,21 @@ pub struct EvaluationKeys {
     pub(crate) context: Arc<Context>,
     pub(crate) relin: Option<SwitchingKey>,
     pub(crate) galois: BTreeMap<u64, SwitchingKey>,
+    pub(crate) encapsulation: Option<Arc<EncapsulationKeys>>,
+    /// Weight of the sparse secret of encapsulation.
+    pub(crate) sparse_weight: Option<u32>,
 }
 
 impl EvaluationKeys {
     /// No keys at all: enough for additions and products with plaintexts.
     pub fn empty(context: &Arc<Context>) -> Self {
-        Self { context: Arc::clone(context), relin: None, galois: BTreeMap::new() }
+        Self {
+            context: Arc::clone(context),
+            relin: None,
+            galois: BTreeMap::new(),
+            encapsulation: None,
+            sparse_weight: None,
+        }
     }
 
     /// Makes all keys of `request`. `progress` is called with the numbers of keys done and asked for.
@@ -481,6 +509,10 @@ impl EvaluationKeys {
             done += 1;
             progress(done, total);
         }
+        if let Some(weight) = request.sparse_weight {
+            keys.set_encapsulation(weight, generator.encapsulation(weight));
+            progress(total, total);
+        }
         Ok(keys)
     }
 
@@ -499,13 +531,25 @@ impl EvaluationKeys {
         self.galois.get(&element)
     }
 
-    /// The same keys for a part of the chain; nothing is copied.
+    /// The keys of encapsulation, where there are any.
+    pub fn encapsulation(&self) -> Option<&EncapsulationKeys> {
+        self.encapsulation.as_deref()
+    }
+
+    pub(crate) fn set_encapsulation(&mut self, weight: u32, keys: EncapsulationKeys) {
+        self.encapsulation = Some(Arc::new(keys));
+        self.sparse_weight = Some(weight);
+    }
+
+    /// The same keys for a part of the chain; nothing is copied. Those of encapsulation serve the whole chain only.
     pub(crate) fn select(&self, selection: &Selection) -> Self {
         let part = |key: &SwitchingKey| key.select(&self.context, selection);
         Self {
             context: Arc::clone(selection.context()),
             relin: self.relin.as_ref().map(part),
             galois: self.galois.iter().map(|(&element, key)| (element, part(key))).collect(),
+            encapsulation: None,
+            sparse_weight: None,
         }
     }
 
@@ -514,12 +558,14 @@ impl EvaluationKeys {
         KeyRequest {
             relin_level: self.relin.as_ref().map(SwitchingKey::level),
             galois: self.galois.iter().map(|(&element, key)| (element, key.level())).collect(),
+            sparse_weight: self.sparse_weight,
         }
     }
 
     /// Bytes held in memory.
     pub fn bytes(&self) -> usize {
-        self.relin.iter().chain(self.galois.values()).map(SwitchingKey::bytes).sum()
+        let switching: usize = self.relin.iter().chain(self.galois.values()).map(SwitchingKey::bytes).sum();
+        switching + self.encapsulation.as_ref().map_or(0, |keys| keys.bytes())
     }
 }
 

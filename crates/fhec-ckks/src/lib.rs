@@ -41,7 +41,7 @@
 //! // The client makes keys; the server gets `keys` only.
 //! let mut rng = SecretRng::from_os()?;
 //! let secret = SecretKey::generate(&context, &mut rng);
-//! let request = KeyRequest { relin_level: Some(2), galois: [(galois_element(1, 13), 1)].into() };
+//! let request = KeyRequest { relin_level: Some(2), galois: [(galois_element(1, 13), 1)].into(), ..KeyRequest::default() };
 //! let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ())?;
 //!
 //! let encoder = Encoder::new(&context);

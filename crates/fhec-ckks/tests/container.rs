@@ -19,7 +19,11 @@ fn tiny() -> Arc<Context> {
 }
 
 fn request() -> KeyRequest {
-    KeyRequest { relin_level: Some(3), galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]) }
+    KeyRequest {
+        relin_level: Some(3),
+        galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]),
+        sparse_weight: Some(8),
+    }
 }
 
 /// A file of every kind, and its reader.

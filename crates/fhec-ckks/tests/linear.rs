@@ -53,7 +53,8 @@ impl Setup {
 
     fn evaluator(&self, rotations: impl IntoIterator<Item = i64>, level: usize) -> Evaluator {
         let galois = rotations.into_iter().map(|r| (galois_element(r, self.context.log_n()), level));
-        let request = KeyRequest { relin_level: None, galois: galois.filter(|g| g.0 != 1).collect() };
+        let request =
+            KeyRequest { relin_level: None, galois: galois.filter(|g| g.0 != 1).collect(), ..KeyRequest::default() };
         let mut rng = SecretRng::from_seed(&[9; 32]);
         let keys = EvaluationKeys::generate(&self.secret, &request, &mut rng, &|_, _| {}).unwrap();
         Evaluator::new(&self.context, Arc::new(keys)).unwrap()

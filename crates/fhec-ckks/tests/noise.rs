@@ -178,7 +178,7 @@ fn keys_reach_their_level_and_no_higher() {
     let context = small();
     let log_n = context.log_n();
     let galois = BTreeMap::from([(galois_element(1, log_n), 2), (conjugation_element(log_n), 0)]);
-    let mut s = Setup::with_keys(&context, &KeyRequest { relin_level: Some(3), galois });
+    let mut s = Setup::with_keys(&context, &KeyRequest { relin_level: Some(3), galois, ..KeyRequest::default() });
     let values = random(context.slots(), 8);
     for level in 0..=context.max_level() {
         let a = s.encrypt(&values, level, &Scale::pow2(36));
@@ -203,9 +203,9 @@ fn keys_reach_their_level_and_no_higher() {
 #[test]
 fn impossible_key_requests_are_refused() {
     let context = small();
-    let bad_level = KeyRequest { relin_level: Some(6), galois: BTreeMap::new() };
-    let even = KeyRequest { relin_level: None, galois: BTreeMap::from([(4, 1)]) };
-    let large = KeyRequest { relin_level: None, galois: BTreeMap::from([(2049, 1)]) };
+    let bad_level = KeyRequest { relin_level: Some(6), galois: BTreeMap::new(), ..KeyRequest::default() };
+    let even = KeyRequest { relin_level: None, galois: BTreeMap::from([(4, 1)]), ..KeyRequest::default() };
+    let large = KeyRequest { relin_level: None, galois: BTreeMap::from([(2049, 1)]), ..KeyRequest::default() };
     for request in [bad_level, even, large] {
         assert!(request.check(&context).is_err());
     }

@@ -7,6 +7,7 @@
 //! the lowest levels; the raise to the top of the chain; for vectors that repeat, a trace; matrices to slots; EvalMod.
 
 mod circuit;
+mod error;
 mod tail;
 
 pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels, rotations, terms, trace};

@@ -145,5 +145,8 @@ fn operation(graph: &Graph, id: ValueId) -> plan::Op {
         Op::Relinearise => plan::Op::Relinearise(src(0)),
         Op::Rescale => plan::Op::Rescale(src(0)),
         Op::LevelDrop(level) => plan::Op::LevelDrop { src: src(0), level: *level },
+        Op::Bootstrap { level, out_scale } => {
+            plan::Op::Bootstrap { src: src(0), level: *level, out_scale: chosen(out_scale) }
+        }
     }
 }

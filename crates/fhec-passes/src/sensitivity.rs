@@ -144,7 +144,12 @@ impl Run<'_> {
                 target.resize(back.len(), 0.0);
                 target.iter_mut().zip(&back).for_each(|(t, b)| *t += b);
             }
-            Op::AddScalar(_) | Op::AddVector(_) | Op::Relinearise | Op::Rescale | Op::LevelDrop(_) => {
+            Op::AddScalar(_)
+            | Op::AddVector(_)
+            | Op::Relinearise
+            | Op::Rescale
+            | Op::LevelDrop(_)
+            | Op::Bootstrap { .. } => {
                 add(0, &|_, _| 1.0);
             }
         }

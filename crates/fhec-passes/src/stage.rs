@@ -13,9 +13,9 @@ use crate::sensitivity::{self, Sensitivity};
 use crate::{relinearise, rescale, rotation_keys};
 use fhec_ir::Tensor;
 use fhec_ir::he::Graph;
-use fhec_ir::he::facts::{FactError, Facts, derive};
+use fhec_ir::he::facts::{Chain, FactError, Facts, derive};
 use fhec_ir::nn::InputError;
-use fhec_plan::{KeyManifest, Plan, Preprocess};
+use fhec_plan::{KeyManifest, Parameters, Plan, Preprocess};
 use std::sync::Arc;
 
 /// A graph with levels, and all that selection and emission need to know of it.
@@ -92,7 +92,8 @@ impl Stage {
         preprocess: Vec<Option<Preprocess>>,
     ) -> Result<Emitted, Box<FactError>> {
         let (graph, inputs) = self.symbolic.apply(&self.placed, &selected.exponents, &selected.parameters.q);
-        let facts = derive(&graph, &selected.parameters.q, &inputs)?;
+        let Parameters { q, bootstrap, .. } = &selected.parameters;
+        let facts = derive(&graph, Chain { q, bootstrap: bootstrap.as_ref() }, &inputs)?;
         let report = report(&self.model(), selected, &keys, table, context);
         let extras = Extras {
             parameters: selected.parameters.clone(),

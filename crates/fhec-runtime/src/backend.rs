@@ -118,4 +118,7 @@ pub trait Backend: Sync {
 
     /// Limbs dropped down to `level`.
     fn level_drop(&self, step: &Step, a: &Self::Value, level: usize) -> OpResult<Self::Value>;
+
+    /// The same values at a higher level.
+    fn bootstrap(&self, step: &Step, a: &Self::Value, level: usize, out_scale: &Scale) -> OpResult<Self::Value>;
 }

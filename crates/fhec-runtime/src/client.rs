@@ -64,7 +64,7 @@ impl Client {
 
     /// The evaluation keys that the plan wants.
     pub fn key_request(&self) -> KeyRequest {
-        key_request(&self.head.keys)
+        key_request(&self.head.keys, &self.head.parameters)
     }
 
     /// A fresh secret key.

@@ -22,6 +22,31 @@ pub fn context(parameters: &Parameters, insecure: Option<InsecureToken>) -> Resu
 }
 
 /// The engine's key request for the key manifest of a plan.
-pub fn key_request(keys: &KeyManifest) -> KeyRequest {
-    KeyRequest { relin_level: keys.relin, galois: keys.galois.clone() }
+pub fn key_request(keys: &KeyManifest, parameters: &Parameters) -> KeyRequest {
+    let sparse_weight = parameters.bootstrap.as_ref().map(|spec| spec.sparse_weight);
+    KeyRequest { relin_level: keys.relin, galois: keys.galois.clone(), sparse_weight }
+}
+
+/// The engine's circuit for that of a plan.
+pub(crate) fn bootstrap_spec(spec: &fhec_math::bootstrap::BootstrapSpec) -> fhec_ckks::bootstrap::BootstrapSpec {
+    let fhec_math::bootstrap::BootstrapSpec {
+        log_message_ratio,
+        range,
+        sparse_weight,
+        cosine_degree,
+        double_angles,
+        slots_to_coeffs,
+        coeffs_to_slots,
+        input_scale,
+    } = spec.clone();
+    fhec_ckks::bootstrap::BootstrapSpec {
+        log_message_ratio,
+        range,
+        sparse_weight,
+        cosine_degree,
+        double_angles,
+        slots_to_coeffs,
+        coeffs_to_slots,
+        input_scale,
+    }
 }

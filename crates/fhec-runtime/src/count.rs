@@ -28,6 +28,8 @@ pub struct Counts {
     pub rescales: usize,
     /// Vectors encoded.
     pub encodings: usize,
+    /// Bootstraps, each of one ciphertext or of two at once. What they consist of is not counted.
+    pub bootstraps: usize,
 }
 
 impl AddAssign for Counts {
@@ -41,6 +43,7 @@ impl AddAssign for Counts {
         self.relinearisations += o.relinearisations;
         self.rescales += o.rescales;
         self.encodings += o.encodings;
+        self.bootstraps += o.bootstraps;
     }
 }
 
@@ -98,6 +101,7 @@ const SWITCH: Counts = Counts {
     relinearisations: 0,
     rescales: 0,
     encodings: 0,
+    bootstraps: 0,
 };
 const ROTATION: Counts = Counts { rotations: 1, ..SWITCH };
 const RELINEARISATION: Counts = Counts { relinearisations: 1, ..SWITCH };
@@ -209,5 +213,9 @@ impl Backend for CountBackend {
 
     fn level_drop(&self, step: &Step, _: &usize, _: usize) -> OpResult<usize> {
         Ok(step.result.ciphertexts)
+    }
+
+    fn bootstrap(&self, step: &Step, a: &usize, _: usize, _: &Scale) -> OpResult<usize> {
+        self.add_each(step, a.div_ceil(2), Counts { bootstraps: 1, ..Counts::default() })
     }
 }

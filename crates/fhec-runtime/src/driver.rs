@@ -216,6 +216,7 @@ impl<B: Backend> Execution<'_, B> {
                 None => b.rescale(step, r.get(*x)?)?,
             },
             Op::LevelDrop { src, level } => b.level_drop(step, r.get(*src)?, *level)?,
+            Op::Bootstrap { src, level, out_scale } => b.bootstrap(step, r.get(*src)?, *level, out_scale)?,
             Op::Output { src, output } => {
                 let value = r.get(*src)?;
                 self.outputs[*output] = Some(b.output(step, *output, value)?);

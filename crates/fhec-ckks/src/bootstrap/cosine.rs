@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn sine_error_is_balanced() {
         let spec = BootstrapSpec::default();
-        let worst = (-100..=100).map(|k| f64::from(k) / 100.0).fold(0.0f64, |worst, x| {
-            worst.max(((TAU * x / 1024.0).sin() / TAU * 1024.0 * slope(&spec) - x).abs())
-        });
+        let worst = (-100..=100)
+            .map(|k| f64::from(k) / 100.0)
+            .fold(0.0f64, |worst, x| worst.max(((TAU * x / 1024.0).sin() / TAU * 1024.0 * slope(&spec) - x).abs()));
         let plain = TAU.powi(2) / 6.0 * 2f64.powi(-20);
         assert!((worst / plain - 0.25).abs() < 1e-3, "{}", worst / plain);
     }

@@ -107,6 +107,18 @@ impl EncapsulationKeys {
         Self { context: Arc::clone(&context), seed, down: [down_b, down_a], up: [up_b, up_a] }
     }
 
+    /// The keys whose uniform halves belong to a seed.
+    pub(crate) fn from_parts(context: &Arc<Context>, seed: [u8; 32], [down, up]: [Poly<Eval>; 2]) -> Self {
+        let down_a = expand(context, 1, &seed, LABEL_DOWN);
+        let up_a = expand(context, context.max_level() + 1, &seed, LABEL_UP);
+        Self { context: Arc::clone(context), seed, down: [down, down_a], up: [up, up_a] }
+    }
+
+    /// The seed of the uniform halves, and the other halves: over `q_0, p_0` and over `q_0 … q_L, p_0`.
+    pub(crate) fn parts(&self) -> (&[u8; 32], [&Poly<Eval>; 2]) {
+        (&self.seed, [&self.down[0], &self.up[0]])
+    }
+
     /// The context.
     pub fn context(&self) -> &Arc<Context> {
         &self.context

@@ -99,7 +99,8 @@ impl SparseMatrix {
     pub(crate) fn wrapped(self, n: usize) -> Self {
         let mut diagonals: BTreeMap<i64, Vec<Complex64>> = BTreeMap::new();
         for (d, diagonal) in self.diagonals {
-            let sum = diagonals.entry(d.rem_euclid(n as i64)).or_insert_with(|| vec![Complex64::default(); self.period]);
+            let sum =
+                diagonals.entry(d.rem_euclid(n as i64)).or_insert_with(|| vec![Complex64::default(); self.period]);
             for (sum, value) in sum.iter_mut().zip(diagonal) {
                 *sum += value;
             }

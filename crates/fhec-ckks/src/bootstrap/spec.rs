@@ -230,9 +230,8 @@ impl BootstrapChain {
         let mut q = Vec::with_capacity(bits.len());
         for b in bits {
             let next = ntt_primes_near(b, self.log_n).find(|prime| !used.contains(prime));
-            let prime = next.ok_or_else(|| {
-                CkksError::Parameters(format!("too few primes of {b} bits for N = 2^{}", self.log_n))
-            })?;
+            let prime = next
+                .ok_or_else(|| CkksError::Parameters(format!("too few primes of {b} bits for N = 2^{}", self.log_n)))?;
             used.push(prime);
             q.push(prime);
         }

@@ -342,10 +342,8 @@ fn pairs_come_out_apart() {
         let values = [random(n, 12), random(n, 13)];
         let inputs = values.each_ref().map(|v| setup.input(log_slots, &real(v)));
         let target = setup.target(log_slots);
-        let results = setup
-            .bootstrapper
-            .bootstrap_pair(&setup.evaluator, &setup.keys, inputs.each_ref(), &target)
-            .unwrap();
+        let results =
+            setup.bootstrapper.bootstrap_pair(&setup.evaluator, &setup.keys, inputs.each_ref(), &target).unwrap();
         for (result, values) in results.iter().zip(&values) {
             assert_eq!((result.level(), result.scale()), (target.level, &target.scale));
             let found: Vec<f64> = setup.slots(result).iter().map(|z| z.re).collect();
@@ -403,11 +401,7 @@ fn wrong_operands_are_refused() {
     let bare = Evaluator::new(&setup.context, Arc::new(EvaluationKeys::empty(&setup.context))).unwrap();
     let without = setup.bootstrapper.bootstrap(&bare, &setup.keys, &input, &setup.target(9));
     assert!(matches!(without, Err(CkksError::NoGaloisKey { .. })));
-    let other = Setup::new(
-        &BootstrapChain { message_levels: 2, ..small_chain() },
-        small_spec(),
-        &[9],
-    );
+    let other = Setup::new(&BootstrapChain { message_levels: 2, ..small_chain() }, small_spec(), &[9]);
     let foreign = other.input(9, &real(&[0.5]));
     assert!(matches!(bootstrap(&foreign, &setup.target(9)), Err(CkksError::ContextMismatch { .. })));
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::stream::Stream;
 use super::{Kind, Shape, Writer, open};
+use crate::bootstrap::EncapsulationKeys;
 use crate::error::{ContainerError, Result};
 use crate::keys::{
     EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey,
@@ -90,6 +91,9 @@ pub fn write_evaluation_keys(keys: &EvaluationKeys, plan: &[u8; 32], out: impl W
     for key in keys.relin.iter().chain(keys.galois.values()) {
         write_key(&mut writer, context, key)?;
     }
+    if let Some(keys) = keys.encapsulation() {
+        write_encapsulation(&mut writer, keys)?;
+    }
     Ok(writer.finish()?)
 }
 
@@ -117,19 +121,25 @@ pub fn generate_evaluation_keys(
         write_key(&mut writer, context, &generator.make(purpose, level)?)?;
         progress(index + 1, request.count());
     }
+    if let Some(weight) = request.sparse_weight {
+        write_encapsulation(&mut writer, &generator.encapsulation(weight))?;
+        progress(request.count(), request.count());
+    }
     Ok(writer.finish()?)
 }
 
-/// The keys of a request in the order of the file.
+/// The switching keys of a request in the order of the file.
 fn order(request: &KeyRequest) -> impl Iterator<Item = (KeyPurpose, usize)> {
     let relin = request.relin_level.map(|level| (KeyPurpose::Relinearise, level));
     let galois = request.galois.iter().map(|(&element, &level)| (KeyPurpose::Galois(element), level));
     relin.into_iter().chain(galois)
 }
 
-/// The manifest: relinearisation level plus one or 0; number of Galois keys; element and level of each.
+/// The manifest: relinearisation level plus one or 0; weight of the sparse secret or 0; number of Galois keys; element and
+/// level of each.
 fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Result<(), ContainerError> {
     writer.u32(request.relin_level.map_or(0, |level| level as u32 + 1))?;
+    writer.u32(request.sparse_weight.unwrap_or(0))?;
     writer.u32(request.galois.len() as u32)?;
     for (&element, &level) in &request.galois {
         writer.u64(element)?;
@@ -147,10 +157,14 @@ fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &Switchin
 }
 
 fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<KeyRequest, ContainerError> {
-    let mut reader = stream.reader(8)?;
+    let mut reader = stream.reader(12)?;
     let relin = reader.u32()? as usize;
     if relin > context.max_level() + 1 {
         return Err(reader.field(format!("relinearisation level {} exceeds {}", relin - 1, context.max_level())));
+    }
+    let weight = reader.u32()?;
+    if weight as usize > context.n() / 2 {
+        return Err(reader.field(format!("a sparse secret of weight {weight}")));
     }
     let count = reader.u32()? as usize;
     let mut galois = BTreeMap::new();
@@ -165,7 +179,41 @@ fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<Ke
         previous = element;
         galois.insert(element, reader.level(context)?);
     }
-    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois })
+    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight: (weight != 0).then_some(weight) })
+}
+
+/// Levels of the two keys of encapsulation; each has one special prime.
+fn encapsulation_levels(context: &Context) -> [usize; 2] {
+    [0, context.max_level()]
+}
+
+fn write_encapsulation<W: Write>(writer: &mut Writer<W>, keys: &EncapsulationKeys) -> Result<(), ContainerError> {
+    let (seed, polys) = keys.parts();
+    writer.bytes(seed)?;
+    for (level, poly) in encapsulation_levels(keys.context()).into_iter().zip(polys) {
+        writer.poly(keys.context(), level, poly)?;
+    }
+    Ok(())
+}
+
+fn read_encapsulation<R: Read>(
+    stream: &mut Stream<R>,
+    context: &Arc<Context>,
+) -> Result<EncapsulationKeys, ContainerError> {
+    let seed = stream.reader(32)?.array()?;
+    let mut half = |level: usize| {
+        let shape = Shape::with_limbs(context, level, level + 2);
+        stream.reader(shape.bytes())?.poly_of(context, level, &shape)
+    };
+    let [down, up] = encapsulation_levels(context);
+    let halves = [half(down)?, half(up)?];
+    Ok(EncapsulationKeys::from_parts(context, seed, halves))
+}
+
+/// Bytes of the keys of encapsulation in a file.
+fn encapsulation_bytes(context: &Context) -> u64 {
+    let bytes = |level: usize| Shape::with_limbs(context, level, level + 2).bytes() as u64;
+    32 + encapsulation_levels(context).into_iter().map(bytes).sum::<u64>()
 }
 
 /// Reads evaluation keys and expands their seeds. Refuses a secret key with a message of its own.
@@ -202,6 +250,7 @@ fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<
     let expected: u64 = order(&request)
         .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
         .sum();
+    let expected = expected + request.sparse_weight.map_or(0, |_| encapsulation_bytes(context));
     if expected != stream.left() {
         return Err(stream.length(expected));
     }
@@ -216,6 +265,9 @@ fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<
     }
     let block = Arc::new(block);
     let mut keys = EvaluationKeys::empty(context);
+    if let Some(weight) = request.sparse_weight {
+        keys.set_encapsulation(weight, read_encapsulation(stream, context)?);
+    }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {
         let key = SwitchingKey::within(context, &block, start, seed, level);

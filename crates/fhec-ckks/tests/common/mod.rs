@@ -51,7 +51,7 @@ impl Setup {
     pub fn new(context: &Arc<Context>, rotations: &[i64]) -> Self {
         let level = context.max_level();
         let galois = rotations.iter().map(|&r| (galois_element(r, context.log_n()), level));
-        let mut request = KeyRequest { relin_level: Some(level), galois: galois.collect() };
+        let mut request = KeyRequest { relin_level: Some(level), galois: galois.collect(), ..KeyRequest::default() };
         request.galois.insert(fhec_math::conjugation_element(context.log_n()), level);
         Self::with_keys(context, &request)
     }

@@ -14,11 +14,15 @@
 //!   2^[`MIN_LOG2_SCALE`].
 //! * There are enough levels for every rescale; outputs have degree 1.
 //! * `scale · |value|` stays below half the modulus of the level, and polynomials get values in [-1, 1].
+//! * Only bootstraps know of the primes above the message level; what they get has the level they begin at, and
+//!   `scale · |value|` of at most their input scale.
 
 use super::{Graph, Node, Op, ValueId};
 use crate::Origin;
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::chebyshev::depth_of_degree;
 use fhec_math::scale::Scale;
+use fhec_plan::bootstrap_slots;
 use fhec_plan::verify::MIN_LOG2_SCALE;
 use std::fmt;
 
@@ -157,6 +161,13 @@ pub enum Problem {
         /// Bound on the operand.
         bound: f64,
     },
+    /// A bootstrap in a chain that is not laid out for any.
+    NoBootstrap,
+    /// A bootstrap gets values beyond its range.
+    BootstrapRange {
+        /// Bound on the operand, in units of the largest values that it takes.
+        bound: f64,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -179,6 +190,8 @@ impl fmt::Display for Problem {
                 write!(f, "values reach 2^{log2_value:.2} at their scale, half the modulus is 2^{log2_half_modulus:.2}")
             }
             Problem::Interval { bound } => write!(f, "polynomial of values up to {bound}, outside [-1, 1]"),
+            Problem::NoBootstrap => f.write_str("the modulus chain is not laid out for bootstraps"),
+            Problem::BootstrapRange { bound } => write!(f, "values up to {bound} times what a bootstrap takes"),
         }
     }
 }
@@ -191,7 +204,7 @@ impl fmt::Display for FactError {
 
 impl std::error::Error for FactError {}
 
-/// Tolerance of [`Problem::Interval`]. Ranges carry a margin beyond the values seen, and an interval is fitted before
+/// Tolerance of [`Problem::Interval`] and [`Problem::BootstrapRange`]. Ranges carry a margin beyond the values seen, and an interval is fitted before
 /// the layers in front of it are approximated, which moves their range a little.
 const INTERVAL_SLACK: f64 = 0.1;
 
@@ -212,13 +225,31 @@ pub fn bound(node: &Node) -> f64 {
     node.range.lo.abs().max(node.range.hi.abs())
 }
 
-/// Derives the facts of `graph` under the chain `q[0], q[1], …` with the given fresh inputs.
+/// A modulus chain, and the bootstraps that it is laid out for.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a> {
+    /// The primes, `q[0]` first.
+    pub q: &'a [u64],
+    /// The circuit of bootstraps.
+    pub bootstrap: Option<&'a BootstrapSpec>,
+}
+
+impl Chain<'_> {
+    /// Highest level of a value.
+    fn top(&self) -> usize {
+        let last = self.q.len().saturating_sub(1);
+        self.bootstrap.map_or(last, |spec| spec.output_level(last).unwrap_or(0))
+    }
+}
+
+/// Derives the facts of `graph` under a chain with the given fresh inputs.
 ///
 /// # Errors
 /// The first contradiction, in node order.
-pub fn derive(graph: &Graph, chain: &[u64], inputs: &[Fresh]) -> Result<Facts, FactError> {
+pub fn derive(graph: &Graph, chain: Chain<'_>, inputs: &[Fresh]) -> Result<Facts, FactError> {
     let mut log2_modulus = 0.0;
     let log2_half_modulus: Vec<f64> = chain
+        .q
         .iter()
         .map(|&q| {
             log2_modulus += (q as f64).log2();
@@ -229,7 +260,7 @@ pub fn derive(graph: &Graph, chain: &[u64], inputs: &[Fresh]) -> Result<Facts, F
     for id in graph.ids() {
         let node = graph.node(id);
         let fail = |problem| FactError { node: id, op: node.op.name(), origin: node.origin.clone(), problem };
-        let fact = fact(graph, node, chain, inputs, &values).map_err(fail)?;
+        let fact = fact(graph, node, &chain, inputs, &values).map_err(fail)?;
         let log2_value = fact.scale.log2() + fact.bound.max(f64::MIN_POSITIVE).log2();
         let half = log2_half_modulus[fact.level];
         if log2_value >= half {
@@ -246,11 +277,11 @@ pub fn derive(graph: &Graph, chain: &[u64], inputs: &[Fresh]) -> Result<Facts, F
         let origin = Origin::named(output.name.clone());
         return Err(FactError { node: output.value, op: "output", origin, problem });
     }
-    Ok(Facts { values, inputs: inputs.to_vec(), chain: chain.to_vec() })
+    Ok(Facts { values, inputs: inputs.to_vec(), chain: chain.q.to_vec() })
 }
 
 /// The fact of one node, given those of all earlier ones.
-fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fact]) -> Result<Fact, Problem> {
+fn fact(graph: &Graph, node: &Node, chain: &Chain<'_>, inputs: &[Fresh], known: &[Fact]) -> Result<Fact, Problem> {
     let mut operands = Vec::with_capacity(node.inputs.len());
     for v in &node.inputs {
         operands.push(known.get(v.index()).ok_or(Problem::Dangling("operand", v.index()))?);
@@ -268,8 +299,8 @@ fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fa
     let Some(&first) = operands.first() else {
         let Op::Input(index) = node.op else { return Err(Problem::Arity { expected: 1, found: 0 }) };
         let fresh = inputs.get(index).ok_or(Problem::Dangling("input", index))?;
-        if fresh.level >= chain.len() {
-            return Err(Problem::Level { asked: fresh.level, max: chain.len().saturating_sub(1) });
+        if fresh.level > chain.top() {
+            return Err(Problem::Level { asked: fresh.level, max: chain.top() });
         }
         return Ok(Fact { level: fresh.level, scale: fresh.scale.clone(), degree: 1, bound });
     };
@@ -282,7 +313,7 @@ fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fa
             same_level(&operands)?;
             let out_scale = out_scale.as_ref().ok_or(Problem::NoScale)?;
             let level = consume(first.level, 1)?;
-            let q = Scale::prime(chain[first.level]);
+            let q = Scale::prime(chain.q[first.level]);
             for operand in &operands {
                 fine_enough(&out_scale.mul(&q).div(&operand.scale))?;
             }
@@ -328,10 +359,23 @@ fn fact(graph: &Graph, node: &Node, chain: &[u64], inputs: &[Fresh], known: &[Fa
         Op::Rescale => {
             one_degree()?;
             let level = consume(first.level, 1)?;
-            Ok(Fact { level, ..keep(first.scale.div(&Scale::prime(chain[first.level]))) })
+            Ok(Fact { level, ..keep(first.scale.div(&Scale::prime(chain.q[first.level]))) })
         }
         Op::LevelDrop(level) if *level > first.level => Err(Problem::Level { asked: *level, max: first.level }),
         Op::LevelDrop(level) => Ok(Fact { level: *level, degree: first.degree, ..keep(first.scale.clone()) }),
+        Op::Bootstrap { level, out_scale } => {
+            one_degree()?;
+            let spec = chain.bootstrap.ok_or(Problem::NoBootstrap)?;
+            if *level > chain.top() {
+                return Err(Problem::Level { asked: *level, max: chain.top() });
+            }
+            consume(first.level, spec.input_level(bootstrap_slots(node.layout.period)))?;
+            let relative = first.bound * first.scale.div(&spec.input_scale).to_f64();
+            if relative > 1.0 + INTERVAL_SLACK {
+                return Err(Problem::BootstrapRange { bound: relative });
+            }
+            Ok(Fact { level: *level, scale: out_scale.clone().ok_or(Problem::NoScale)?, degree: 1, bound })
+        }
     }
 }
 

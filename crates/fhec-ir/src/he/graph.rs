@@ -81,6 +81,13 @@ pub enum Op {
     Rescale,
     /// Limbs dropped down to a level.
     LevelDrop(usize),
+    /// The same values at a higher level.
+    Bootstrap {
+        /// The level.
+        level: usize,
+        /// Scale of the result.
+        out_scale: Option<Scale>,
+    },
 }
 
 impl Op {
@@ -102,6 +109,7 @@ impl Op {
             Op::Relinearise => "relin",
             Op::Rescale => "rescale",
             Op::LevelDrop(_) => "drop",
+            Op::Bootstrap { .. } => "bootstrap",
         }
     }
 }

@@ -116,7 +116,7 @@ pub fn interpret_slots(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Slots>, I
                     c
                 })
                 .collect(),
-            Op::Relinearise | Op::Rescale | Op::LevelDrop(_) => operand(0).clone(),
+            Op::Relinearise | Op::Rescale | Op::LevelDrop(_) | Op::Bootstrap { .. } => operand(0).clone(),
         };
         values.push(value);
     }

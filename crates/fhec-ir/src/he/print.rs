@@ -137,6 +137,10 @@ impl Display for Node {
             Op::Relinearise => write!(f, "relin({})", operand(0))?,
             Op::Rescale => write!(f, "rescale({})", operand(0))?,
             Op::LevelDrop(level) => write!(f, "drop({}, {level})", operand(0))?,
+            Op::Bootstrap { level, out_scale } => {
+                write!(f, "bootstrap({}, {level})", operand(0))?;
+                scaled(f, out_scale)?;
+            }
         }
         write!(f, " : {}", self.layout.describe())?;
         if !self.layout.clean {

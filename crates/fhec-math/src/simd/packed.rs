@@ -79,7 +79,11 @@ impl Packing {
         assert!(out.len() >= self.words.count_ones() as usize, "words of eight residues");
         // SAFETY: the mask leaves only words of the slice to be written.
         unsafe {
-            _mm512_mask_storeu_epi64(out.as_mut_ptr().cast(), self.words, _mm512_permutexvar_epi8(self.order, residues));
+            _mm512_mask_storeu_epi64(
+                out.as_mut_ptr().cast(),
+                self.words,
+                _mm512_permutexvar_epi8(self.order, residues),
+            );
         }
     }
 }

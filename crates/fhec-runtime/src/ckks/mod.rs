@@ -9,13 +9,16 @@ pub use plaintexts::Tier;
 pub use value::CkksValue;
 
 use crate::backend::{Backend, OpResult, Step};
+use crate::context::bootstrap_spec;
 use crate::error::{OpError, Result, RuntimeError};
+use fhec_ckks::bootstrap::{BootstrapTarget, Bootstrapper};
 use fhec_ckks::linear::{LinearOptions, rotate_and_sum};
 use fhec_ckks::{Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, chebyshev};
 use fhec_math::Scale;
-use fhec_plan::{LinearTerm, PolyId, VectorId, Verified};
+use fhec_plan::{LinearTerm, Op, PolyId, VectorId, Verified, bootstrap_slots};
 use plaintexts::Plaintexts;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The encrypted backend for one plan and one set of evaluation keys. Serves any number of runs.
@@ -25,6 +28,8 @@ pub struct CkksBackend {
     evaluator: Evaluator,
     encoder: Encoder,
     plaintexts: Plaintexts,
+    /// Where the plan bootstraps.
+    bootstrapper: Option<Bootstrapper>,
 }
 
 impl CkksBackend {
@@ -42,9 +47,10 @@ impl CkksBackend {
         plaintext_budget: u64,
     ) -> Result<Self> {
         check_keys(&verified, &keys)?;
+        let bootstrapper = bootstrapper(&verified, context)?;
         let evaluator = Evaluator::new(context, keys)?;
         let plaintexts = Plaintexts::new(&verified, context, plaintext_budget)?;
-        Ok(CkksBackend { evaluator, encoder: Encoder::new(context), plaintexts, verified })
+        Ok(CkksBackend { evaluator, encoder: Encoder::new(context), plaintexts, bootstrapper, verified })
     }
 
     /// The plan.
@@ -110,10 +116,26 @@ impl CkksBackend {
     }
 }
 
+/// What the bootstraps of a plan need, if it has any: the matrices for all numbers of slots that occur.
+fn bootstrapper(verified: &Verified, context: &Arc<Context>) -> Result<Option<Bootstrapper>> {
+    let plan = verified.plan();
+    let Some(spec) = &plan.parameters.bootstrap else { return Ok(None) };
+    let slots = plan.instructions.iter().filter_map(|instruction| match instruction.op {
+        Op::Bootstrap { src, .. } => Some(bootstrap_slots(verified.register(src).period)),
+        _ => None,
+    });
+    let slots: Vec<u32> = slots.collect::<BTreeSet<_>>().into_iter().collect();
+    Ok(Some(Bootstrapper::new(context, bootstrap_spec(spec), &slots)?))
+}
+
 /// Every key that the plan uses is there and reaches its level.
 fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
     let have = keys.request();
     let need = verified.facts().keys();
+    let sparse_weight = verified.plan().parameters.bootstrap.as_ref().map(|spec| spec.sparse_weight);
+    if sparse_weight.is_some() && have.sparse_weight != sparse_weight {
+        return Err(RuntimeError::Keys("encapsulation for bootstraps".into()));
+    }
     if need.relin.is_some_and(|level| have.relin_level.is_none_or(|l| l < level)) {
         return Err(RuntimeError::Keys(format!("relinearisation at level {:?}", need.relin)));
     }
@@ -274,5 +296,21 @@ impl Backend for CkksBackend {
             CkksValue::Ciphertexts(_) => self.each(a, |c| self.evaluator.drop_to_level(c, level)),
             CkksValue::Products(_) => self.each_product(a, |p| self.evaluator.drop_product_to_level(p, level)),
         }
+    }
+
+    fn bootstrap(&self, step: &Step, a: &CkksValue, level: usize, out_scale: &Scale) -> OpResult<CkksValue> {
+        let missing = OpError::Kind { expected: "bootstraps", found: "none" };
+        let keys = self.evaluator.keys().encapsulation();
+        let (Some(bootstrapper), Some(keys)) = (&self.bootstrapper, keys) else { return Err(missing) };
+        let log_slots = bootstrap_slots(step.result.period);
+        let target = BootstrapTarget { log_slots, level, scale: out_scale.clone() };
+        let pairs = a.ciphertexts()?.chunks(2).map(|pair| match pair {
+            [first, second] => {
+                bootstrapper.bootstrap_pair(&self.evaluator, keys, [first, second], &target).map(Vec::from)
+            }
+            rest => rest.iter().map(|c| bootstrapper.bootstrap(&self.evaluator, keys, c, &target)).collect(),
+        });
+        let refreshed: Vec<Vec<Ciphertext>> = pairs.collect::<Result<_, CkksError>>()?;
+        Ok(CkksValue::Ciphertexts(refreshed.concat()))
     }
 }

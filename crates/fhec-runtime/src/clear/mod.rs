@@ -155,4 +155,8 @@ impl Backend for ClearBackend {
     fn level_drop(&self, _: &Step, a: &Slots, _: usize) -> OpResult<Slots> {
         Ok(a.clone())
     }
+
+    fn bootstrap(&self, _: &Step, a: &Slots, _: usize, _: &Scale) -> OpResult<Slots> {
+        Ok(a.clone())
+    }
 }

@@ -11,7 +11,7 @@ mod random;
 use crate::backend::{Backend, OpResult, Step};
 use crate::clear::{ClearBackend, Slots};
 use crate::context::context;
-use crate::error::Result;
+use crate::error::{OpError, Result};
 use fhec_ckks::chebyshev::{ChebyshevPlan, Schedule};
 use fhec_ckks::linear::{Hoisting, LinearMap};
 use fhec_ckks::{Context, InsecureToken};
@@ -289,5 +289,17 @@ impl Backend for NoiseBackend {
 
     fn level_drop(&self, step: &Step, a: &Slots, level: usize) -> OpResult<Slots> {
         self.shared.clear.level_drop(step, a, level)
+    }
+
+    fn bootstrap(&self, step: &Step, a: &Slots, _: usize, _: &Scale) -> OpResult<Slots> {
+        let parameters = &step.verified.plan().parameters;
+        let spec = parameters.bootstrap.as_ref().ok_or(OpError::Kind { expected: "bootstraps", found: "none" })?;
+        // Values in the units of the bootstrap.
+        let unit = Source::of(step).scale.div(&spec.input_scale).to_f64();
+        let std = spec.error_std(parameters.log_n, parameters.q[0] as f64);
+        let mut gaussian = self.gaussian(step);
+        let mut value = a.map(|v| spec.bend(v * unit) / unit);
+        value.values_mut().iter_mut().for_each(|v| *v += std / unit * gaussian.next());
+        Ok(value)
     }
 }
