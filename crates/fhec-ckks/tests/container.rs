@@ -189,7 +189,7 @@ fn files_of_other_plans_parameters_and_versions_are_refused() {
         let mut newer = bytes.clone();
         newer[4] = 9;
         let error = container_error(read(*kind, &resign(newer), &FILES.context, &PLAN));
-        assert!(matches!(error, ContainerError::Version { found: 9, expected: 1 }));
+        assert!(matches!(error, ContainerError::Version { found: 9, expected: container::VERSION }));
         let mut foreign = bytes.clone();
         foreign[0] = b'X';
         assert!(matches!(container_error(read(*kind, &foreign, &FILES.context, &PLAN)), ContainerError::Magic));
@@ -210,6 +210,42 @@ fn residues_that_are_not_reduced_are_refused() {
     bad[80] = 0xff;
     let error = container_error(read(Kind::SecretKey, &resign(bad), &FILES.context, &PLAN));
     assert!(matches!(error, ContainerError::Field { .. }));
+}
+
+/// Hands out a few bytes at a time.
+struct Trickle<'a>(&'a [u8]);
+
+impl std::io::Read for Trickle<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let len = out.len().min(self.0.len()).min(7);
+        out[..len].copy_from_slice(&self.0[..len]);
+        self.0 = &self.0[len..];
+        Ok(len)
+    }
+}
+
+#[test]
+fn keys_are_read_from_any_stream() {
+    let (_, bytes) = &FILES.files[2];
+    let stream = |bytes: &[u8], len: u64| {
+        let keys = container::stream_evaluation_keys(Trickle(bytes), len, &FILES.context, &PLAN)?;
+        let mut out = Vec::new();
+        container::write_evaluation_keys(&keys, &PLAN, &mut out)?;
+        Ok(out)
+    };
+    let len = bytes.len() as u64;
+    assert_eq!(&stream(bytes, len).expect("read"), bytes);
+    // A file that became shorter after its length was asked for, or longer.
+    let short = container_error(stream(&bytes[..bytes.len() - 40], len));
+    assert!(matches!(short, ContainerError::Read(_)), "{short}");
+    assert!(matches!(container_error(stream(bytes, len - 40)), ContainerError::Checksum));
+    assert!(matches!(container_error(stream(bytes, len + 8)), ContainerError::Read(_)));
+    // Whatever byte is damaged, that is what is said, unless the header says something worse.
+    for at in (80..bytes.len()).step_by(37).chain(80..120) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        assert!(matches!(container_error(stream(&bad, len)), ContainerError::Checksum), "byte {at}");
+    }
 }
 
 #[test]

@@ -102,13 +102,43 @@ fn compressed_limbs_expand_to_the_full_form() {
         for j in 0..context.special() {
             qp.expand(qp.special_limb(j), 0, &mut limb);
             context.p_table(j).inverse(&mut limb);
+            let all = coeffs.coefficients();
             let step = context.n() / (2 * len);
             for (k, &x) in limb.iter().enumerate() {
-                let expected = if k % step == 0 { coeffs.coefficients()[k / step] } else { 0 };
+                let expected = if k % step == 0 { all[k / step] } else { 0 };
                 assert_eq!(context.moduli_p()[j].center(x), expected);
             }
         }
         len *= 2;
+    }
+}
+
+#[test]
+fn real_vectors_are_encoded_like_complex_ones() {
+    let context = small();
+    let encoder = Encoder::new(&context);
+    // From scales that round everything away to coefficients that exceed every prime, and beyond 62 bits.
+    for log_scale in [0, 20, 45, 60, 75] {
+        let scale = Scale::pow2(log_scale);
+        let mut len = 1;
+        while len <= context.slots() {
+            let values = random(len, 7 + len as u64);
+            let complex: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
+            let real = encoder.encode_coeffs(&values, &scale).expect("encode");
+            let full = encoder.encode_coeffs_complex(&complex, &scale).expect("encode");
+            assert!(real.is_real() && !full.is_real());
+            assert_eq!((real.period(), real.bytes() * 2), (full.period(), full.bytes()));
+            assert_eq!(real.shift(), full.shift());
+            let (a, b) = (real.coefficients(), full.coefficients());
+            // The transforms differ in their order of operations: by rounding only.
+            let largest = b.iter().fold(0, |max: u64, c| max.max(c.unsigned_abs()));
+            let tolerance = 1 + (largest >> 48);
+            for (k, (x, y)) in a.iter().zip(&b).enumerate() {
+                assert!(x.abs_diff(*y) <= tolerance, "2^{log_scale}, length {len}, coefficient {k}: {x}, {y}");
+            }
+            assert!((1..2 * len).all(|k| a[2 * len - k] == -a[k]), "not its own conjugate");
+            len *= 2;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use fhec_ckks::linear::{
     BsgsPlan, BsgsWeights, DiagonalId, DiagonalIndex, DiagonalSource, Hoisting, LinearMap, LinearOptions,
     PackedDiagonals, rotate_and_sum,
 };
-use fhec_ckks::plaintext::{Plaintext, QpPlaintext};
+use fhec_ckks::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 use fhec_ckks::{
     Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, InsecureToken, KeyRequest,
     ParameterSpec, SecretKey, Security,
@@ -148,22 +148,50 @@ impl DiagonalSource for Source<'_> {
 
     fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let (t, m) = (self.terms[index], self.matrix);
-        let n = m.p.max(m.h);
-        let i = t.index(m.p.min(m.h));
-        let values: Vec<f64> = (0..n)
-            .map(|k| {
-                let at = t.source_row(k, m.p, m.h);
-                let entry = (t.out_block, t.in_block, at % m.h, (at + i) % m.p);
-                m.entries.get(&entry).copied().unwrap_or(0.0)
-            })
-            .collect();
-        Ok(Arc::new(self.encoder.encode_qp(&values, self.level, &self.scale)?))
+        Ok(Arc::new(self.encoder.encode_qp(&self.values(index), self.level, &self.scale)?))
     }
 
     fn plaintext_bytes(&self) -> Option<usize> {
         let context = self.encoder.context();
         Some(2 * self.matrix.p.max(self.matrix.h) * context.qp_limbs(self.level) * 8)
+    }
+}
+
+impl Source<'_> {
+    fn values(&self, index: usize) -> Vec<f64> {
+        let (t, m) = (self.terms[index], self.matrix);
+        let i = t.index(m.p.min(m.h));
+        let entry = |k| {
+            let at = t.source_row(k, m.p, m.h);
+            m.entries.get(&(t.out_block, t.in_block, at % m.h, (at + i) % m.p)).copied().unwrap_or(0.0)
+        };
+        (0..m.p.max(m.h)).map(entry).collect()
+    }
+}
+
+/// The same diagonals, handed out as coefficients.
+struct CoefficientSource<'a>(&'a Source<'a>);
+
+impl DiagonalSource for CoefficientSource<'_> {
+    fn diagonals(&self) -> &[DiagonalId] {
+        self.0.diagonals()
+    }
+
+    fn plaintext(&self, index: usize) -> Result<Arc<QpPlaintext>, CkksError> {
+        assert!(self.0.encoder.context().n() < 64, "larger rings take coefficients");
+        self.0.plaintext(index)
+    }
+
+    fn real_coefficients(&self) -> bool {
+        true
+    }
+
+    fn coefficient_bytes(&self) -> Option<usize> {
+        Some(self.0.matrix.p.max(self.0.matrix.h) * 8)
+    }
+
+    fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {
+        Ok(Arc::new(self.0.encoder.encode_coeffs(&self.0.values(index), &self.0.scale)?))
     }
 }
 
@@ -254,6 +282,15 @@ impl<'a> Case<'a> {
         let out = map.apply(&evaluator, &references, &source, &[], &out_scale, &self.options).unwrap();
         assert_eq!(source.asked.load(Ordering::Relaxed), self.plan.products(), "every diagonal is asked for once");
         self.check_packed(&map, &evaluator, &references, &source, &out_scale, &out);
+        // So do coefficients, all at once or a sum at a time.
+        for window in [self.options.plaintext_window, 1] {
+            let options = LinearOptions { plaintext_window: window, ..self.options };
+            let source = CoefficientSource(&source);
+            let streamed = map.apply(&evaluator, &references, &source, &[], &out_scale, &options).unwrap();
+            for (a, b) in streamed.iter().zip(&out) {
+                assert!(a.c0() == b.c0() && a.c1() == b.c1() && a.scale() == b.scale(), "window of {window}");
+            }
+        }
         assert_eq!(out.len(), self.matrix.out_blocks);
         for c in &out {
             assert_eq!(*c.scale(), out_scale);

@@ -57,3 +57,29 @@ pub(super) unsafe fn free(block: NonNull<u64>, words: usize) {
     // SAFETY: as promised, this mapping is ours and not used any more.
     unsafe { libc::munmap(block.as_ptr().cast(), mapped(words)) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_zero_aligned_and_apart() {
+        let sizes = [HUGE / 8, HUGE / 8 + 1, 3 * HUGE / 8 - 1, 3 * HUGE / 8, 5_000_000];
+        let blocks: Vec<_> = sizes.iter().map(|&words| allocate(words)).collect();
+        for (k, (&block, &words)) in blocks.iter().zip(&sizes).enumerate() {
+            assert!(serves(words) && block.addr().get().is_multiple_of(HUGE));
+            // SAFETY: so many words were just allocated.
+            let slice = unsafe { std::slice::from_raw_parts_mut(block.as_ptr(), words) };
+            assert!(slice.iter().all(|&x| x == 0));
+            slice.fill(k as u64 + 1);
+        }
+        for (k, (&block, &words)) in blocks.iter().zip(&sizes).enumerate() {
+            // SAFETY: as above; freed once, and not used afterwards.
+            unsafe {
+                let slice = std::slice::from_raw_parts(block.as_ptr(), words);
+                assert!(slice.iter().all(|&x| x == k as u64 + 1));
+                free(block, words);
+            }
+        }
+    }
+}

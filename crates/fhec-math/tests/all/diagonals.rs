@@ -1,7 +1,9 @@
 //! Sums of products of compressed diagonals against the definition.
 
 use crate::common::{moduli, words};
-use fhec_math::diagonals::{DiagonalTerm, STEP, pack_step, step_words, sum_packed, sum_products};
+use fhec_math::diagonals::{
+    DiagonalTerm, MirroredTerm, STEP, pack_step, step_words, sum_mirrored, sum_packed, sum_products,
+};
 
 #[test]
 fn sums_agree_with_the_definition() {
@@ -32,6 +34,39 @@ fn check(m: &fhec_math::Modulus, n: usize, count: usize, extreme: bool) {
             let product = |t: usize| u128::from(values[t][k / repeat(t)]) * u128::from(factors[t][r][k]);
             let want = (0..count).map(product).fold(0, |a, x| (a + x) % u128::from(p));
             assert_eq!(u128::from(found), want, "n = {n}, {count} terms, position {k}");
+        }
+    }
+}
+
+#[test]
+fn mirrored_sums_agree_with_the_definition() {
+    for bits in [28, 40, 49] {
+        let m = moduli(bits, 10, 1)[0];
+        let p = m.value();
+        for (n, count) in [(512usize, 14), (64, 300), (32, 1), (96, 17), (64, 0)] {
+            for extreme in [false, true] {
+                let fill = |seed: usize, len| if extreme { vec![p - 1; len] } else { words(seed as u64 + 1, len, p) };
+                let repeat = |t: usize| 1 << (t % 12);
+                let values: Vec<Vec<u64>> = (0..count).map(|t| fill(t, n.div_ceil(repeat(t)))).collect();
+                let factors: Vec<[Vec<u64>; 4]> =
+                    (0..count).map(|t| std::array::from_fn(|k| fill(1000 * k + t, n))).collect();
+                let term = |t: usize| {
+                    let [a, b, c, d] = &factors[t];
+                    MirroredTerm { values: &values[t], repeat: repeat(t), factors: [[a, b], [c, d]] }
+                };
+                let terms: Vec<MirroredTerm<'_>> = (0..count).map(term).collect();
+                let mut out: [Vec<u64>; 4] = std::array::from_fn(|_| vec![1; n]);
+                let [a, b, c, d] = &mut out;
+                sum_mirrored(&m, &terms, [[a, b], [c, d]]);
+                for (r, out) in out.iter().enumerate() {
+                    for (k, &found) in out.iter().enumerate() {
+                        let at = if r < 2 { k } else { n - 1 - k };
+                        let product = |t: usize| u128::from(values[t][at / repeat(t)]) * u128::from(factors[t][r][k]);
+                        let want = (0..count).map(product).fold(0, |a, x| (a + x) % u128::from(p));
+                        assert_eq!(u128::from(found), want, "n = {n}, {count} terms, output {r}, position {k}");
+                    }
+                }
+            }
         }
     }
 }

@@ -121,6 +121,36 @@ fn kernels_agree_for_every_degree() {
 }
 
 #[test]
+fn symmetric_polynomials_take_half_of_everything() {
+    for log_n in 4..=17 {
+        let step = if log_n > 11 { 5 } else { 1 };
+        for p in primes(log_n).into_iter().step_by(step) {
+            let (m, half) = (Modulus::new(p).unwrap(), 1usize << (log_n - 1));
+            let sign = |k: usize| if k % 3 == 0 { -1 } else { 1 };
+            let small = words(p, half, p).into_iter().enumerate().map(|(k, c)| sign(k) * c as i64).collect();
+            let large: Vec<i64> = words(p + 1, half, 1 << 62).into_iter().map(|c| c as i64 - (1 << 61)).collect();
+            let bounds = |b: i64| vec![b; half];
+            let p = p as i64;
+            let list = [small, large, bounds(p - 1), bounds(1 - p), bounds(p), bounds(-p), bounds(0), bounds(i64::MAX)];
+            for coeffs in list {
+                // c_{N−k} = −c_k, with nothing in the middle.
+                let mut expected: Vec<u64> = coeffs.iter().map(|&c| m.reduce_i64(c)).collect();
+                expected.push(0);
+                expected.extend(coeffs[1..].iter().rev().map(|&c| m.neg(m.reduce_i64(c))));
+                for table in &tables(m.value(), log_n) {
+                    let mut full = expected.clone();
+                    table.forward(&mut full);
+                    let mut front = vec![7; half];
+                    table.forward_symmetric(&coeffs, &mut front);
+                    assert!(front == full[..half], "p={p} log_n={log_n}");
+                    assert!(full.iter().eq(full.iter().rev()), "the values do not read the same from both ends");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn large_products_at_some_coefficients() {
     for log_n in 11..=17 {
         let n = 1usize << log_n;

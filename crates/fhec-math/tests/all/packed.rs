@@ -42,6 +42,32 @@ fn packing_round_trips() {
 }
 
 #[test]
+fn bits_become_bytes() {
+    for m in moduli() {
+        for n in [8, 16, 40, 256] {
+            let (p, bits) = (m.value(), m.bits() as usize);
+            let mut limb = edge_words(p ^ n as u64, n, p);
+            let stream = |limb: &[u64]| {
+                let mut bytes = vec![0u8; n * bits / 8];
+                for (j, x) in limb.iter().enumerate() {
+                    (0..bits).filter(|b| x >> b & 1 == 1).for_each(|b| bytes[(j * bits + b) / 8] |= 1 << ((j * bits + b) % 8));
+                }
+                bytes
+            };
+            let mut packed = vec![u64::MAX; packed::words(&m, n)];
+            assert!(packed::from_bits(&m, &stream(&limb), &mut packed));
+            assert_eq!(packed, pack(&m, &limb), "p={p}");
+            // Any one residue that is not reduced is found.
+            for at in [0, 3, n - 1] {
+                let kept = std::mem::replace(&mut limb[at], p);
+                assert!(!packed::from_bits(&m, &stream(&limb), &mut packed), "p={p}, residue {at}");
+                limb[at] = kept;
+            }
+        }
+    }
+}
+
+#[test]
 fn sums_with_packed_factors() {
     for m in moduli() {
         for (terms, n) in [(0, 8), (1, 8), (3, 40), (8, 64), (17, 72)] {

@@ -85,7 +85,7 @@ impl Diagonals {
     fn build(matrix: &Matrix, budget: &mut Budget, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
         let place = Place::of(matrix);
         let mut bounds: Vec<Vec<(usize, usize)>> = Vec::new();
-        let mut found: Vec<(u64, Run)> = Vec::new();
+        let mut found: Vec<Run> = Vec::new();
         let mut splits = Vec::new();
         let largest = max_box(place.rows as usize, place.columns as usize);
         for (number, nest) in matrix.nests.iter().enumerate() {
@@ -131,8 +131,7 @@ impl Diagonals {
                     return;
                 }
                 runs -= 1;
-                let run = Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight };
-                found.push((place.key(row as u64, col as u64), run));
+                found.push(Run { nest: number as u32, bounds: at, row: row as u32, col: col as u32, weight });
             });
             if too_large {
                 return Err(format!("nest {number}: more than {largest} points on one diagonal"));
@@ -150,18 +149,19 @@ impl Diagonals {
             }
             splits.push(split);
         }
-        let runs = sort(&mut found, place.keys());
+        let runs = sort(found, place.keys(), |run| place.key(run.row.into(), run.col.into()));
         let mut keys = Vec::new();
         let mut starts = Vec::new();
         let mut last = None;
-        for (i, (key, _)) in found.iter().enumerate() {
-            if last != Some(*key) {
-                last = Some(*key);
-                keys.push(place.diagonal(*key));
+        for (i, run) in runs.iter().enumerate() {
+            let key = place.key(run.row.into(), run.col.into());
+            if last != Some(key) {
+                last = Some(key);
+                keys.push(place.diagonal(key));
                 starts.push(i);
             }
         }
-        starts.push(found.len());
+        starts.push(runs.len());
         Ok(Diagonals { keys, starts, runs, bounds, splits })
     }
 
@@ -274,28 +274,26 @@ impl Place {
     }
 }
 
-/// Sorts by key, which is below `keys`, and returns the runs in that order. Stable, so that sums are taken in nest
-/// order whatever the diagonal.
-fn sort(found: &mut Vec<(u64, Run)>, keys: u64) -> Vec<Run> {
+/// Sorts by key, which is below `keys`. Stable, so that sums are taken in nest order whatever the diagonal.
+fn sort(mut found: Vec<Run>, keys: u64, key: impl Fn(&Run) -> u64) -> Vec<Run> {
     if keys > 2 * found.len() as u64 + 1024 {
-        found.sort_by_key(|(key, _)| *key);
-        return found.iter().map(|(_, run)| *run).collect();
+        found.sort_by_key(key);
+        return found;
     }
     // By counting: linear, and there are no more counters than runs.
     let mut next = vec![0usize; keys as usize + 1];
-    found.iter().for_each(|(key, _)| next[*key as usize + 1] += 1);
+    found.iter().for_each(|run| next[key(run) as usize + 1] += 1);
     for i in 1..next.len() {
         next[i] += next[i - 1];
     }
-    let Some(&first) = found.first() else { return Vec::new() };
+    let Some(&first) = found.first() else { return found };
     let mut sorted = vec![first; found.len()];
-    for &entry in found.iter() {
-        let at = &mut next[entry.0 as usize];
-        sorted[*at] = entry;
+    for run in found {
+        let at = &mut next[key(&run) as usize];
+        sorted[*at] = run;
         *at += 1;
     }
-    *found = sorted;
-    found.iter().map(|(_, run)| *run).collect()
+    sorted
 }
 
 #[cfg(test)]
