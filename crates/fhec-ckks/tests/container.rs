@@ -142,7 +142,10 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
     let digits = FILES.context.digits_at(3) * (chain(3) + special)
         + FILES.context.digits_at(2) * (chain(2) + special)
         + FILES.context.digits_at(0) * (chain(0) + special);
-    assert_eq!(size(Kind::EvaluationKeys), overhead + 8 + 2 * 12 + 3 * 32 + digits);
+    // Two keys of one digit, with one special prime each, and one seed for both.
+    let first = limb(FILES.context.moduli_p()[0].bits() as usize);
+    let encapsulation = 32 + chain(0) + chain(3) + 2 * first;
+    assert_eq!(size(Kind::EvaluationKeys), overhead + 12 + 2 * 12 + 3 * 32 + digits + encapsulation);
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn keys_written_one_by_one_are_the_same_file() {
     })
     .expect("write");
     assert_eq!(at_once, streamed);
-    assert_eq!(*calls.borrow(), [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(*calls.borrow(), [(1, 4), (2, 4), (3, 4), (4, 4)]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn agree(verified: &Arc<Verified>, bits: f64) {
     let precision = (largest(&want) / distance(&got, &want)).log2();
     assert!(precision >= bits, "{precision:.1} bits of precision, {bits} demanded");
     // Far more than demanded would mean that the test demands too little.
-    assert!(precision < bits + 8.0, "{precision:.1} bits of precision, only {bits} demanded");
+    assert!(precision < bits + 10.0, "{precision:.1} bits of precision, only {bits} demanded");
 }
 
 #[test]

@@ -50,7 +50,9 @@ fn bits_become_bytes() {
             let stream = |limb: &[u64]| {
                 let mut bytes = vec![0u8; n * bits / 8];
                 for (j, x) in limb.iter().enumerate() {
-                    (0..bits).filter(|b| x >> b & 1 == 1).for_each(|b| bytes[(j * bits + b) / 8] |= 1 << ((j * bits + b) % 8));
+                    (0..bits)
+                        .filter(|b| x >> b & 1 == 1)
+                        .for_each(|b| bytes[(j * bits + b) / 8] |= 1 << ((j * bits + b) % 8));
                 }
                 bytes
             };
