@@ -42,6 +42,21 @@ fn all_elementwise_operations() {
 }
 
 #[test]
+fn bootstraps_go_on_where_levels_end() {
+    let verified = refreshed();
+    agree(&verified, 14.0);
+    let counts = CountBackend::count(&verified).expect("counts").total();
+    assert_eq!(counts.bootstraps, 4, "two ciphertexts at once");
+    // The noise backend and the encrypted one lose about as much.
+    let inputs = inputs(&verified, 0.37);
+    let noise = NoiseBackend::new(&verified, 1).expect("a backend");
+    let noisy = run(&verified, &noise, inputs.clone(), &mut |_| ()).expect("runs").outputs;
+    let want = clear(&verified, &inputs);
+    let bits = (largest(&want) / distance(&noisy, &want)).log2();
+    assert!((14.0..24.0).contains(&bits), "{bits:.1} bits");
+}
+
+#[test]
 fn terms_of_different_periods() {
     let verified = several_terms();
     assert_eq!(verified.facts().groups(3).len(), 2);

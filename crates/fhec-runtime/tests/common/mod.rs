@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use fhec_ckks::{InsecureToken, SecretKey};
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::primes::{ntt_primes_below, ntt_primes_near};
 use fhec_math::scale::Scale;
 use fhec_math::{SecretRng, SecurityLevel};
@@ -26,6 +27,18 @@ pub(crate) fn parameters(log_n: u32, bits: &[u32], special: u32, security: Optio
     }
     let p = ntt_primes_below(special, log_n).find(|p| !q.contains(p)).expect("there are enough primes");
     Parameters { log_n, digits: vec![1; q.len()], q, p: vec![p], security, bootstrap: None }
+}
+
+/// A chain for bootstraps, with three message levels: fast and insecure.
+pub(crate) fn bootstrapped() -> Parameters {
+    let spec = BootstrapSpec {
+        slots_to_coeffs: vec![vec![3, 2], vec![4]],
+        coeffs_to_slots: vec![3, 2, 4],
+        ..BootstrapSpec::default()
+    };
+    let sections = [(49, 1), (49, 2), (40, 3), (49, spec.eval_mod_levels()), (45, 3)];
+    let bits: Vec<u32> = sections.iter().flat_map(|&(bits, count)| std::iter::repeat_n(bits, count)).collect();
+    Parameters { bootstrap: Some(spec), ..parameters(10, &bits, 50, None) }
 }
 
 /// Parameters for tests: fast and insecure.
@@ -106,7 +119,7 @@ impl Builder {
     /// A dense vector at the top of the chain.
     pub(crate) fn input(&mut self, len: usize, period: usize) -> Reg {
         let layout = Layout::dense(len, self.slots(), period);
-        self.input_with(layout, self.plan.parameters.max_level(), 1.0)
+        self.input_with(layout, self.plan.parameters.message_level(), 1.0)
     }
 
     pub(crate) fn tensor(&mut self, values: Vec<f64>) -> TensorId {
@@ -229,6 +242,25 @@ impl Parties {
             .map(|i| self.client.decrypt_output(i, &outputs, &self.secret).expect("decrypt"))
             .collect()
     }
+}
+
+/// Squares a vector with two ciphertexts and one with a period until no level is left, bootstraps both, and goes on.
+pub(crate) fn refreshed() -> Arc<Verified> {
+    let mut b = Builder::new(bootstrapped(), 40);
+    let (slots, scale) = (b.slots(), b.scale.clone());
+    let wide = b.input(slots + 100, slots);
+    let short = b.input(20, 32);
+    let mut outputs = Vec::new();
+    for (x, layout) in [(wide, Layout::dense(slots + 100, slots, slots)), (short, Layout::dense(20, slots, 32))] {
+        let mut x = x;
+        for _ in 0..3 {
+            x = b.square(x);
+        }
+        let x = b.push(Op::Bootstrap { src: x, level: 5, out_scale: scale.clone() });
+        let x = b.square(x);
+        outputs.push((b.push(Op::Bootstrap { src: x, level: 3, out_scale: scale.clone() }), layout));
+    }
+    b.finish(&outputs)
 }
 
 /// Outputs of the clear backend.
