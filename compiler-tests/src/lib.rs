@@ -1,5 +1,7 @@
 //! Shared helpers of the compiler's tests: where models and data are, and how to read them.
 
+pub mod onnx_node;
+
 use fhec_ir::Tensor;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ impl Labels {
     /// Reads an idx or npy file (also gzipped) or a text file with one number a line.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = files::read(path)?;
-        decode(file).map(Labels).with_context(|| path.display().to_string())
+        read_labels(file).map(Labels).with_context(|| path.display().to_string())
     }
 
     /// The labels.
@@ -22,7 +22,11 @@ impl Labels {
     }
 }
 
-fn decode(mut file: Vec<u8>) -> Result<Vec<usize>> {
+/// The class numbers in a file held in memory: idx or npy (also gzipped), or text with one number a line.
+///
+/// # Errors
+/// A damaged file, or one that holds anything but whole numbers from 0 on.
+pub fn read_labels(mut file: Vec<u8>) -> Result<Vec<usize>> {
     if file.starts_with(&[0x1f, 0x8b]) {
         file = read_bounded(MultiGzDecoder::new(&file[..]), MAX_DATA).context("gzip")?;
     }
@@ -61,10 +65,10 @@ mod tests {
 
     #[test]
     fn text_and_idx_labels_read_alike() {
-        assert_eq!(decode(b"7\n2\n1\n".to_vec()).expect("text"), [7, 2, 1]);
-        assert_eq!(decode(vec![0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]).expect("idx"), [7, 2, 1]);
-        let wrong = decode(b"7\nseven\n".to_vec()).expect_err("no number");
+        assert_eq!(read_labels(b"7\n2\n1\n".to_vec()).expect("text"), [7, 2, 1]);
+        assert_eq!(read_labels(vec![0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]).expect("idx"), [7, 2, 1]);
+        let wrong = read_labels(b"7\nseven\n".to_vec()).expect_err("no number");
         assert!(format!("{wrong:#}").contains("line 2"));
-        assert!(decode(vec![0xff, 0xfe]).is_err());
+        assert!(read_labels(vec![0xff, 0xfe]).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod npz;
 mod picture;
 mod set;
 
+pub use labels::read_labels;
 pub(crate) use labels::{Labels, names};
 pub(crate) use set::{DataSet, load_inputs};
 
@@ -199,6 +200,21 @@ fn decode(mut file: Vec<u8>) -> Result<Loaded> {
         return Ok(Loaded::Array(idx::read(&file)?));
     }
     bail!("none of the known kinds: npy, npz, idx (also gzipped), PNG, JPEG")
+}
+
+/// The samples in a data file held in memory (npy, npz, idx, also gzipped; PNG, JPEG) for a network with one input
+/// of `shape` and without preprocessing: one row-major tensor each.
+///
+/// # Errors
+/// A file of no known kind, damaged, of another shape, or with values that are not finite.
+pub fn read_samples(file: Vec<u8>, shape: &[usize]) -> Result<Vec<Vec<f64>>> {
+    let spec = InputSpec { name: "x".into(), shape: shape.to_vec(), preprocess: None };
+    let array = match decode(file.clone())? {
+        Loaded::Picture => return Ok(vec![spec.picture(&file)?]),
+        Loaded::Array(array) => array,
+        Loaded::Named(arrays) => set::by_name(arrays, std::slice::from_ref(&spec))?.remove(0),
+    };
+    (0..spec.check_shape(&array.shape)?).map(|i| spec.sample(&array, i)).collect()
 }
 
 #[cfg(test)]

@@ -86,7 +86,11 @@ impl Entry {
         let end = start.checked_add(self.packed);
         let packed = end.and_then(|end| file.get(start..end)).context("the entry is cut off")?;
         match self.method {
-            0 => Ok(packed.to_vec()),
+            // Entries may overlap, so all together may be longer than the file.
+            0 => {
+                ensure!(packed.len() as u64 <= limit, "more than {}", crate::format::bytes(MAX_DATA));
+                Ok(packed.to_vec())
+            }
             8 => read_bounded(DeflateDecoder::new(packed), limit),
             other => bail!("compression method {other} is not supported"),
         }

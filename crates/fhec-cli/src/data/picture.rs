@@ -1,7 +1,7 @@
 //! Pictures: PNG and JPEG files to channel planes.
 
 use anyhow::{Context, Result, ensure};
-use image::{ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -59,14 +59,16 @@ pub(crate) fn read(file: &[u8], grid: &Grid) -> Result<Vec<u8>> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits);
-    let picture = reader.decode().context("the picture cannot be decoded")?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let decoder = reader.into_decoder().context("the picture cannot be decoded")?;
+    // Before the pixels are decoded: a short file may claim many.
+    let (width, height) = decoder.dimensions();
     ensure!(
-        (width, height) == (grid.width, grid.height),
+        (width as usize, height as usize) == (grid.width, grid.height),
         "the picture is {width}×{height} pixels, the model takes {}×{}",
         grid.width,
         grid.height
     );
+    let picture = DynamicImage::from_decoder(decoder).context("the picture cannot be decoded")?;
     if grid.channels == 1 {
         return Ok(picture.into_luma8().into_raw());
     }
@@ -95,7 +97,7 @@ pub(crate) fn folder(path: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{DynamicImage, ImageFormat, RgbImage};
+    use image::{ImageFormat, RgbImage};
 
     fn png() -> Vec<u8> {
         let picture = RgbImage::from_fn(2, 3, |x, y| image::Rgb([x as u8, y as u8, 9]));

@@ -87,7 +87,7 @@ fn several(specs: &[InputSpec]) -> String {
 }
 
 /// The array of each input; the only array serves the only input whatever its name.
-fn by_name(mut arrays: Vec<(String, Array)>, specs: &[InputSpec]) -> Result<Vec<Array>> {
+pub(crate) fn by_name(mut arrays: Vec<(String, Array)>, specs: &[InputSpec]) -> Result<Vec<Array>> {
     if let ([_], [_]) = (&arrays[..], specs) {
         return Ok(arrays.into_iter().map(|a| a.1).collect());
     }

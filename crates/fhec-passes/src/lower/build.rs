@@ -179,7 +179,8 @@ impl Builder<'_> {
         }
         let range = self.range(v);
         let magnitude = range.lo.abs().max(range.hi.abs());
-        if joined || magnitude == 0.0 || !magnitude.is_finite() { (1.0, 0.0) } else { (1.0 / magnitude, 0.0) }
+        // Of a subnormal magnitude the inverse may be infinite.
+        if joined || !magnitude.is_normal() { (1.0, 0.0) } else { (1.0 / magnitude, 0.0) }
     }
 
     /// Computes a linear result, in the form its users want.
