@@ -13,12 +13,14 @@ pub struct MatrixInfo {
     pub diagonals: Diagonals,
     /// Sum of squared weights of every row, by global output slot (`out_ciphertexts · out_period`).
     pub row_norm2: Vec<f64>,
+    /// Their mean; the noise model asks for it thousands of times.
+    mean_row_norm2: f64,
 }
 
 impl MatrixInfo {
     /// Mean over the rows of the sum of squared weights.
     pub fn mean_row_norm2(&self) -> f64 {
-        self.row_norm2.iter().sum::<f64>() / self.row_norm2.len().max(1) as f64
+        self.mean_row_norm2
     }
 
     fn of(matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>]) -> Self {
@@ -32,7 +34,8 @@ impl MatrixInfo {
                 rows[k % matrix.out_period] += v * v;
             }
         }
-        MatrixInfo { diagonals, row_norm2 }
+        let mean_row_norm2 = row_norm2.iter().sum::<f64>() / row_norm2.len().max(1) as f64;
+        MatrixInfo { diagonals, row_norm2, mean_row_norm2 }
     }
 }
 
