@@ -148,7 +148,6 @@ fn operator_cases_run_through_the_clear_backend() {
     let all = cases.len();
     let outcomes: Vec<(String, Outcome)> = cases
         .into_par_iter()
-        .filter(|(name, _)| std::env::var("ONLY").map_or(true, |o| name.contains(&o)))
         .filter_map(|(name, folder)| {
             let start = std::time::Instant::now();
             let outcome = run_case(&folder)?;

@@ -94,6 +94,51 @@ fn batch_norm_folds_into_its_only_producer() {
     insta::assert_snapshot!(after);
 }
 
+/// A convolution over one dimension is one over two between reshapes.
+#[test]
+fn batch_norm_folds_through_a_reshape_that_keeps_the_channels() {
+    let mut net = Net::new(&[1, 2, 16]);
+    let x = net.last;
+    let wide = net.with_shape(Op::Reshape, &[x], &[1, 2, 1, 16], "wide");
+    let weight = net.constant(&[3, 2, 1, 3], 0.3);
+    let conv = Conv { weight, bias: None, strides: [1, 1], pads: [0, 1, 0, 1], dilations: [1, 1], groups: 1 };
+    let c = net.with_shape(Op::Conv(conv), &[wide], &[1, 3, 1, 16], "conv");
+    let narrow = net.with_shape(Op::Reshape, &[c], &[1, 3, 16], "narrow");
+    let y = net.batch_norm(narrow, "bn");
+    let before = net.finish(&[y]);
+    let after = fold_batch_norm(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(after);
+}
+
+#[test]
+fn batch_norm_does_not_fold_through_a_reshape_that_mixes_channels() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 4, "conv");
+    let mixed = net.with_shape(Op::Reshape, &[c], &[1, 8, 8], "mixed");
+    let y = net.batch_norm(mixed, "bn");
+    let before = net.finish(&[y]);
+    let after = fold_batch_norm(&before);
+    assert_same(&before, &after);
+    assert!(after.nodes.iter().any(|n| matches!(n.op, Op::MulConst(_))), "{after}");
+}
+
+#[test]
+fn several_images_become_groups_of_one() {
+    let mut net = Net::new(&[2, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 3, "conv");
+    let s = net.then(Op::Activation(Activation::Power { exponent: 2 }), &[c], "square");
+    let pool =
+        fhec_ir::nn::Pool { kernel: [2, 2], strides: [2, 2], pads: [0; 4], dilations: [1, 1], counted_pads: [0; 4] };
+    let y = net.with_shape(Op::AveragePool(pool), &[s], &[2, 3, 2, 2], "pool");
+    let before = net.finish(&[y]);
+    let after = canonicalise(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(after);
+}
+
 #[test]
 fn batch_norm_beside_another_user_becomes_an_affine_map() {
     let mut net = Net::new(&[1, 2, 4, 4]);

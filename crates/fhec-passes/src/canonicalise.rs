@@ -1,5 +1,5 @@
 //! One way to say each thing: products with itself become powers, parametric ReLUs become ReLUs,
-//! constant factors and offsets move into the layer before them.
+//! constant factors and offsets move into the layer before them, images come one at a time.
 
 use crate::rewrite::Rewriter;
 use fhec_ir::Tensor;
@@ -17,15 +17,51 @@ pub const MAX_POWER: u32 = 64;
 ///   convolution, dense layer, or constant operation before them, if nothing else uses its value
 /// * multiplications by 1 and additions of 0 vanish
 /// * a softmax moves behind the reshapes that follow it: the client computes it last
+/// * a convolution or pooling of several images becomes one of a single image with all their channels, in groups
 pub fn canonicalise(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     loop {
         let next = once(&graph);
         if next == graph {
-            return next;
+            return single_images(&next);
         }
         graph = next;
     }
+}
+
+/// Windows over `n×c×h×w` as windows over `1×nc×h×w`: the images are groups of their own. Last of all, because the
+/// reshapes around them hide layers from their constants.
+fn single_images(graph: &Graph) -> Graph {
+    Rewriter::run(graph, |rw, id| {
+        let node = graph.node(id);
+        let (&[n, _, height, width], Op::Conv(_) | Op::AveragePool(_)) = (node.shape.as_slice(), &node.op) else {
+            return rw.keep(id);
+        };
+        if n == 1 {
+            return rw.keep(id);
+        }
+        let repeated = |rw: &mut Rewriter<'_>, c: ConstId| {
+            let t = graph.tensor(c);
+            let mut shape = t.shape().to_vec();
+            shape[0] *= n;
+            rw.new.constant(Tensor::new(shape, t.values().repeat(n)))
+        };
+        let op = match &node.op {
+            Op::Conv(conv) => {
+                let weight = repeated(rw, conv.weight);
+                let bias = conv.bias.map(|b| repeated(rw, b));
+                Op::Conv(Conv { weight, bias, groups: n * conv.groups, ..conv.clone() })
+            }
+            other => other.clone(),
+        };
+        let source = graph.node(node.inputs[0]);
+        let [_, c, h, w] = source.shape[..] else { return rw.keep(id) };
+        let x = rw.value(node.inputs[0]);
+        let x = rw.add(Node { op: Op::Reshape, inputs: vec![x], shape: vec![1, n * c, h, w], ..source.clone() });
+        let shape = vec![1, n * node.shape[1], height, width];
+        let y = rw.add(Node { op, inputs: vec![x], shape, ..node.clone() });
+        rw.add(Node { op: Op::Reshape, inputs: vec![y], ..node.clone() })
+    })
 }
 
 fn once(graph: &Graph) -> Graph {

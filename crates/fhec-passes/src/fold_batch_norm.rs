@@ -5,8 +5,9 @@ use crate::rewrite::Rewriter;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{ConstId, Conv, Graph, Node, Op, ValueId};
 
-/// Folds every `BatchNorm` into the convolution or dense layer that feeds it, if nothing else uses
-/// that layer; otherwise rewrites it as `x · a + b`. Weights are copied, never changed in place: a
+/// Folds every `BatchNorm` into the convolution or dense layer that feeds it, directly or through a reshape that
+/// leaves the channels alone (behind a convolution over one dimension), if nothing else uses that layer; otherwise
+/// rewrites it as `x · a + b`. Weights are copied, never changed in place: a
 /// shared initialiser keeps its values for its other users.
 pub fn fold_batch_norm(graph: &Graph) -> Graph {
     let users = graph.users();
@@ -16,14 +17,20 @@ pub fn fold_batch_norm(graph: &Graph) -> Graph {
         let Op::BatchNorm { scale, bias, mean, variance, epsilon } = node.op else { return rw.keep(id) };
         let (a, b) = affine(graph, scale, bias, mean, variance, epsilon);
         let source = node.inputs[0];
-        let layer = graph.node(source);
-        let alone = users[source.index()].len() == 1 && !outputs.contains(&source);
+        let alone = |v: ValueId| users[v.index()].len() == 1 && !outputs.contains(&v);
+        let before = graph.node(source);
+        let reshaped = before.op == Op::Reshape && alone(source) && {
+            let from = &graph.node(before.inputs[0]).shape;
+            from.len() >= 2 && from.get(..2) == before.shape.get(..2)
+        };
+        let at = if reshaped { before.inputs[0] } else { source };
+        let layer = graph.node(at);
         let folded = match &layer.op {
-            Op::Conv(conv) if alone => {
+            Op::Conv(conv) if alone(at) => {
                 let (weight, bias) = scaled(rw, graph, conv.weight, conv.bias, &a, &b);
                 Some(Op::Conv(Conv { weight, bias: Some(bias), ..conv.clone() }))
             }
-            Op::Dense { weight, bias } if alone && layer.shape.len() == 2 => {
+            Op::Dense { weight, bias } if alone(at) && layer.shape.len() == 2 => {
                 let (weight, bias) = scaled(rw, graph, *weight, *bias, &a, &b);
                 Some(Op::Dense { weight, bias: Some(bias) })
             }
@@ -31,7 +38,12 @@ pub fn fold_batch_norm(graph: &Graph) -> Graph {
         };
         if let Some(op) = folded {
             let inputs = layer.inputs.iter().map(|&v| rw.value(v)).collect();
-            return rw.add(Node { op, inputs, origin: layer.origin.join(&node.origin), ..node });
+            let origin = layer.origin.join(&node.origin);
+            if !reshaped {
+                return rw.add(Node { op, inputs, origin, ..node });
+            }
+            let layer = rw.new.push(op, inputs, layer.shape.clone(), origin);
+            return rw.add(Node { op: Op::Reshape, inputs: vec![layer], origin: before.origin.clone(), ..node });
         }
         // [c] beside axis 1 of [n, c, …].
         let mut shape = vec![1; node.shape.len().saturating_sub(1)];

@@ -29,7 +29,7 @@ pub(crate) struct Class {
     pub(crate) shape: Vec<usize>,
     /// The image it is, if windows read or write it.
     pub(crate) frame: Option<Frame>,
-    /// A window reads it, so it must keep to the grid.
+    /// Windows read it as the image it is, so it must keep to the grid.
     pub(crate) windowed: bool,
 }
 
@@ -123,6 +123,18 @@ impl Classes {
                         _ => None,
                     };
                 }
+            }
+        }
+        // Read with other extents than it has (a pooling over three dimensions is two with a reshape between), a value
+        // may have to be dense: the channels of an image on a grid cannot be cut anywhere.
+        for id in skeleton.ids() {
+            let Make::Map(affine) = &skeleton.get(id).make else { continue };
+            for term in &affine.terms {
+                let (Linear::Conv { .. } | Linear::Pool { .. }) = &term.op else { continue };
+                let source = &mut self.classes[self.of[term.source.0]];
+                let image = &term.part.shape[term.part.shape.len() - 3..];
+                let whole = image.iter().product::<usize>() == source.elements;
+                source.windowed &= !whole || source.frame.as_ref().is_none_or(|f| f.shape == image);
             }
         }
         // Images that windows only reach through sums, concatenations or reductions.
