@@ -119,8 +119,8 @@ impl Tally {
 }
 
 /// Holds outcomes against a list of at most `most` refused cases, lines `case: reason`; comments begin with `#`.
-/// Complaints are a refusal that is not listed, a listed case that passes or does not exist, a list that grew, and
-/// every failure.
+/// Complaints are a refusal that is not listed or listed with another reason, a listed case that passes or does not
+/// exist, a list that grew, and every failure.
 pub fn against_list(outcomes: &[(String, Outcome)], list: &str, most: usize) -> Tally {
     let listed: BTreeMap<&str, &str> = list
         .lines()
@@ -135,6 +135,9 @@ pub fn against_list(outcomes: &[(String, Outcome)], list: &str, most: usize) -> 
     for (name, outcome) in outcomes {
         match (outcome, listed.get(name.as_str())) {
             (Outcome::Passed, None) => tally.passed += 1,
+            (Outcome::Refused(now), Some(reason)) if now != reason => {
+                complain(format!("{name} is listed with another reason than: {now}"));
+            }
             (Outcome::Refused(_), Some(reason)) => {
                 let kind = reason.split(": ").next().unwrap_or_default();
                 *tally.refused.entry(kind.to_owned()).or_default() += 1;
