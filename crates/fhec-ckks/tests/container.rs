@@ -9,10 +9,17 @@ use fhec_ckks::container::{self, BundleEntry, BundleForm, Header, Kind};
 use fhec_ckks::error::ContainerError;
 use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, PublicKey, SecretKey};
 use fhec_math::{Scale, SecretRng, galois_element};
+use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const PLAN: [u8; 32] = [0x5a; 32];
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Most memory of this process: files of a few kilobytes explain no more, whatever they say.
+const MOST_MIB: f32 = 64.0;
 
 fn tiny() -> Arc<Context> {
     insecure(6, &[40, 30, 30, 30], &[40, 21], &[1, 2, 1])
@@ -278,48 +285,54 @@ fn a_failing_writer_is_an_error() {
     assert!(error.to_string().contains("disk full"));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+/// Named so that `just fuzz` finds them.
+mod mutations {
+    use super::*;
 
-    /// Damage is found by the checksum.
-    #[test]
-    fn flipped_bits_are_found(file in 0usize..5, position in any::<prop::sample::Index>(), bit in 0u8..8) {
-        let (kind, bytes) = &FILES.files[file];
-        let mut bad = bytes.clone();
-        let at = position.index(bad.len());
-        bad[at] ^= 1 << bit;
-        prop_assert!(read(*kind, &bad, &FILES.context, &PLAN).is_err());
-    }
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Malice may fit the checksum. Then the file is refused, or what it says is what is written again.
-    #[test]
-    fn signed_changes_never_panic(
-        file in 0usize..5,
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        early in any::<bool>(),
-    ) {
-        let (kind, bytes) = &FILES.files[file];
-        let mut bad = bytes.clone();
-        let end = if early { 160.min(bad.len() - 32) } else { bad.len() - 32 };
-        for (position, value) in changes {
-            let at = position.index(end);
-            bad[at] = value;
+        /// Damage is found by the checksum.
+        #[test]
+        fn flipped_bits_are_found(file in 0usize..5, position in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let (kind, bytes) = &FILES.files[file];
+            let mut bad = bytes.clone();
+            let at = position.index(bad.len());
+            bad[at] ^= 1 << bit;
+            prop_assert!(read(*kind, &bad, &FILES.context, &PLAN).is_err());
         }
-        let bad = resign(bad);
-        if let Ok(again) = read(*kind, &bad, &FILES.context, &PLAN) {
-            prop_assert_eq!(again, bad);
-        }
-    }
 
-    /// Cut or continued files are refused even when they are signed.
-    #[test]
-    fn other_lengths_are_refused(file in 0usize..5, cut in any::<prop::sample::Index>(), extra in 0usize..40) {
-        let (kind, bytes) = &FILES.files[file];
-        let short = bytes[..cut.index(bytes.len())].to_vec();
-        prop_assert!(read(*kind, &short, &FILES.context, &PLAN).is_err());
-        prop_assert!(read(*kind, &resign(short), &FILES.context, &PLAN).is_err());
-        let mut long = bytes.clone();
-        long.extend(std::iter::repeat_n(0, extra + 1));
-        prop_assert!(read(*kind, &resign(long), &FILES.context, &PLAN).is_err());
+        /// Malice may fit the checksum. Then the file is refused, or what it says is what is written again.
+        #[test]
+        fn signed_changes_never_panic(
+            file in 0usize..5,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            early in any::<bool>(),
+        ) {
+            let (kind, bytes) = &FILES.files[file];
+            let mut bad = bytes.clone();
+            let end = if early { 160.min(bad.len() - 32) } else { bad.len() - 32 };
+            for (position, value) in changes {
+                let at = position.index(end);
+                bad[at] = value;
+            }
+            let bad = resign(bad);
+            if let Ok(again) = read(*kind, &bad, &FILES.context, &PLAN) {
+                prop_assert_eq!(again, bad);
+            }
+            prop_assert!(MEMORY.peak_usage_as_mb() < MOST_MIB, "{} MiB", MEMORY.peak_usage_as_mb());
+        }
+
+        /// Cut or continued files are refused even when they are signed.
+        #[test]
+        fn other_lengths_are_refused(file in 0usize..5, cut in any::<prop::sample::Index>(), extra in 0usize..40) {
+            let (kind, bytes) = &FILES.files[file];
+            let short = bytes[..cut.index(bytes.len())].to_vec();
+            prop_assert!(read(*kind, &short, &FILES.context, &PLAN).is_err());
+            prop_assert!(read(*kind, &resign(short), &FILES.context, &PLAN).is_err());
+            let mut long = bytes.clone();
+            long.extend(std::iter::repeat_n(0, extra + 1));
+            prop_assert!(read(*kind, &resign(long), &FILES.context, &PLAN).is_err());
+        }
     }
 }

@@ -193,16 +193,25 @@ fn missing_weights_are_noticed() {
 
 mod mutations {
     use super::*;
+    use peak_alloc::PeakAlloc;
     use proptest::prelude::*;
 
+    #[global_allocator]
+    static MEMORY: PeakAlloc = PeakAlloc;
+
+    /// Most memory of this process: a plan of a few kilobytes explains no more, whatever its tables say.
+    const MOST_MIB: f32 = 256.0;
+
     /// Whatever a section holds, reading and verifying end with a plan or an error.
-    fn survive(bytes: Vec<u8>) {
+    fn survive(bytes: Vec<u8>) -> Result<(), TestCaseError> {
         let _ = PlanHead::read(&bytes);
         if let Ok(plan) = read(bytes)
             && Verified::new(plan.clone(), Insecure::AllowForTests).is_ok()
         {
             let _ = print::listing(&plan, None);
         }
+        prop_assert!(MEMORY.peak_usage_as_mb() < MOST_MIB, "{} MiB", MEMORY.peak_usage_as_mb());
+        Ok(())
     }
 
     proptest! {
@@ -218,7 +227,7 @@ mod mutations {
             }
             let end = end.index(2 * bytes.len());
             bytes.truncate(end);
-            survive(bytes);
+            survive(bytes)?;
         }
 
         /// Edits below the hashes, which a hostile writer repairs.
@@ -236,7 +245,7 @@ mod mutations {
                 let end = cut.index(content.len());
                 content.truncate(end);
             }
-            survive(forge(&bytes, which, &content));
+            survive(forge(&bytes, which, &content))?;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Mutated files of every kind: never a panic, never a crash, never a file.
 
-use crate::common::{command, listing, small, small_model};
+use crate::common::{command, floats, listing, small, small_model};
 use crate::fhec;
 use fhec_plan::{Plan, Polynomial};
 use std::path::{Path, PathBuf};
@@ -85,6 +85,9 @@ fn mutated_ciphertexts_and_keys_are_refused() {
     rounds(&s.at("small-keys/eval.keys"), 20, |c, bad, out| {
         c.arg("run").arg(&plan).arg("--eval-keys").arg(bad).arg("--input").arg(s.at("x.ct")).arg("-o").arg(out);
     });
+    rounds(&s.at("small-keys/public.key"), 20, |c, bad, out| {
+        c.arg("encrypt").arg(&plan).arg("--public-key").arg(bad).arg("--input").arg(s.at("x.npy")).arg("-o").arg(out);
+    });
     rounds(&s.at("small-keys/secret.key"), 30, |c, bad, out| {
         c.arg("encrypt").arg(&plan).arg("--secret-key").arg(bad).arg("--input").arg(s.at("x.npy")).arg("-o").arg(out);
     });
@@ -98,6 +101,12 @@ fn mutated_models_and_data_never_crash() {
     std::fs::write(&model, small_model(1)).expect("writes");
     rounds(&model, 80, |c, bad, out| {
         c.arg("compile").arg(bad).arg("-o").arg(out).args(["--input-range", "0,1"]);
+    });
+    let samples = scratch.path().join("samples.npy");
+    let values: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
+    std::fs::write(&samples, floats(&[4, 1, 4, 4], &values)).expect("writes");
+    rounds(&samples, 60, |c, bad, out| {
+        c.arg("compile").arg(&model).arg("-o").arg(out).arg("--calibrate").arg(bad);
     });
     rounds(&s.at("x.npy"), 60, |c, bad, out| {
         c.arg("encrypt").arg(s.at("small.plan")).arg("--secret-key").arg(s.at("small-keys/secret.key"));

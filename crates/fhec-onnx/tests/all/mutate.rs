@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use fhec_onnx::{Model, Options, read_tensor_proto};
+use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use prost::Message;
 use std::sync::LazyLock;
@@ -53,10 +54,11 @@ fn rich() -> Vec<u8> {
     model.bytes()
 }
 
-/// More cases than elsewhere: one takes microseconds. The environment may ask for still more.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
-}
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Most memory of this process: a model of a few kilobytes explains no more, whatever its shapes say.
+const MOST_MIB: f32 = 256.0;
 
 static RICH: LazyLock<Vec<u8>> = LazyLock::new(rich);
 
@@ -72,6 +74,7 @@ fn survives(bytes: &[u8]) {
             assert!(graph.nodes.len() < 10_000);
         }
     }
+    assert!(MEMORY.peak_usage_as_mb() < MOST_MIB, "{} MiB", MEMORY.peak_usage_as_mb());
 }
 
 #[test]
@@ -88,7 +91,8 @@ fn every_truncation_is_an_error_or_a_model() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    // More cases than elsewhere: one takes microseconds.
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn mutated_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
