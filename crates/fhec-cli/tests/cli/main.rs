@@ -1,5 +1,6 @@
 //! The built command, from outside: what it prints, writes and returns.
 
+mod accuracy;
 mod common;
 mod failures;
 mod hostile;
