@@ -1,8 +1,10 @@
 //! Shared helpers of the compiler's tests: where models and data are, and how to read them.
 
+pub mod networks;
 pub mod onnx_node;
 
 use fhec_ir::Tensor;
+use fhec_plan::Plan;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -77,4 +79,23 @@ pub fn golden(name: &str) -> Vec<Vec<f64>> {
 /// Index of the largest value.
 pub fn argmax(v: &[f64]) -> usize {
     (0..v.len()).max_by(|&a, &b| v[a].total_cmp(&v[b])).expect("not empty")
+}
+
+/// `rotations=… keyswitches=… …`: what the plan costs.
+pub fn cost_line(plan: &Plan) -> String {
+    let sum = |f: fn(&fhec_plan::LayerReport) -> u32| plan.report.layers.iter().map(f).sum::<u32>();
+    let rescales = plan
+        .instructions
+        .iter()
+        .filter(|i| matches!(i.op, fhec_plan::Op::Rescale(_) | fhec_plan::Op::LinearMap { .. }))
+        .count();
+    format!(
+        "rotations={} keyswitches={} pmul={} rescales={rescales} depth={} bootstraps=0 keys={} bytes={}",
+        sum(|l| l.rotations),
+        sum(|l| l.key_switches),
+        sum(|l| l.plaintext_products),
+        plan.parameters.max_level(),
+        plan.keys.galois.len() + usize::from(plan.keys.relin.is_some()),
+        plan.report.key_bytes_memory,
+    )
 }

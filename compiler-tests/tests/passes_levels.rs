@@ -1,48 +1,13 @@
 //! Snapshots of the passes from planned ciphertext graph to plan: rescales, relinearisations, levels, scales,
 //! parameters, keys. Each with a small network and real ones, and what they cost.
 
-use compiler_tests::{calibration_digits, model, sample_digits};
-use fhec_ir::nn::{Graph, Interpreter, Op, Output, ValueId};
-use fhec_ir::{Origin, Tensor, he};
+use compiler_tests::networks::{dense, finish, input, plain, product, samples};
+use compiler_tests::{calibration_digits, cost_line, model, sample_digits};
+use fhec_ir::nn::{Graph, Interpreter, Op};
+use fhec_ir::{Tensor, he};
 use fhec_passes::{Compiled, Options, compile_watched};
-use fhec_plan::{Insecure, Plan, verify::verify};
+use fhec_plan::{Insecure, verify::verify};
 use std::fmt::Write;
-
-/// A dense layer with weights that are the same on every machine.
-fn dense(g: &mut Graph, x: ValueId, rows: usize, name: &str) -> ValueId {
-    let cols = g.node(x).shape[1];
-    let seed = g.constants.len() as f64;
-    let wave = |n: usize, amplitude: f64| {
-        (0..n).map(|i| f64::from((amplitude * (seed + 1.7 * i as f64).sin()) as f32)).collect::<Vec<f64>>()
-    };
-    let weight = g.constant(Tensor::new(vec![rows, cols], wave(rows * cols, (2.0 / cols as f64).sqrt())));
-    let bias = Some(g.constant(Tensor::new(vec![rows], wave(rows, 0.1))));
-    g.push(Op::Dense { weight, bias }, vec![x], vec![1, rows], Origin::named(name))
-}
-
-fn product(g: &mut Graph, op: Op, x: ValueId, y: ValueId, name: &str) -> ValueId {
-    let shape = g.node(x).shape.clone();
-    g.push(op, vec![x, y], shape, Origin::named(name))
-}
-
-fn input(g: &mut Graph, width: usize) -> ValueId {
-    g.push(Op::Input { name: "x".into() }, vec![], vec![1, width], Origin::named("x"))
-}
-
-fn finish(mut g: Graph, value: ValueId) -> Graph {
-    g.outputs.push(Output { name: "y".into(), value });
-    g
-}
-
-/// Dense, square, dense: one of everything.
-fn plain() -> Graph {
-    let mut g = Graph { name: "plain".into(), ..Graph::default() };
-    let x = input(&mut g, 16);
-    let h = dense(&mut g, x, 8, "fc1");
-    let h = product(&mut g, Op::Mul, h, h, "square");
-    let y = dense(&mut g, h, 4, "fc2");
-    finish(g, y)
-}
 
 /// A skip around a square and a dense layer, then x² + x: level drops, a shared scale, one rescale for the sum.
 fn residual() -> Graph {
@@ -75,34 +40,10 @@ fn sums() -> Graph {
     finish(g, y)
 }
 
-fn samples(width: usize) -> Vec<Vec<Tensor>> {
-    let one = |s: usize| (0..width).map(|i| (0.37 * (s * width + i) as f64).sin()).collect();
-    (0..8).map(|s| vec![Tensor::new(vec![1, width], one(s))]).collect()
-}
-
 /// Nodes of a ciphertext graph, without its tables.
 fn nodes(text: &str) -> String {
     let keep = |line: &&str| line.trim_start().starts_with('%') || line.trim_start().starts_with("output");
     text.lines().filter(keep).map(|line| format!("{line}\n")).collect()
-}
-
-/// `rotations=… keyswitches=… …`: what the plan costs.
-fn cost_line(plan: &Plan) -> String {
-    let sum = |f: fn(&fhec_plan::LayerReport) -> u32| plan.report.layers.iter().map(f).sum::<u32>();
-    let rescales = plan
-        .instructions
-        .iter()
-        .filter(|i| matches!(i.op, fhec_plan::Op::Rescale(_) | fhec_plan::Op::LinearMap { .. }))
-        .count();
-    format!(
-        "rotations={} keyswitches={} pmul={} rescales={rescales} depth={} bootstraps=0 keys={} bytes={}",
-        sum(|l| l.rotations),
-        sum(|l| l.key_switches),
-        sum(|l| l.plaintext_products),
-        plan.parameters.max_level(),
-        plan.keys.galois.len() + usize::from(plan.keys.relin.is_some()),
-        plan.report.key_bytes_memory,
-    )
 }
 
 /// Everything from the planned graph on, printed; checked by the independent verifier and against the f64 meaning.
