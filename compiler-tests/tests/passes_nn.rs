@@ -1,8 +1,9 @@
 //! The tensor passes: snapshots of small graphs, and the same meaning before and after.
 
-use compiler_tests::{calibration_digits, model};
+use compiler_tests::{calibration_digits, model, shared};
 use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
+use fhec_math::chebyshev::depth_of_degree;
 use fhec_passes::approximate::{ApproximateOptions, approximate};
 use fhec_passes::bound::bound_ranges;
 use fhec_passes::calibrate::calibrate;
@@ -91,7 +92,7 @@ fn batch_norm_folds_into_its_only_producer() {
     let before = net.finish(&[y]);
     let after = fold_batch_norm(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(after);
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 /// A convolution over one dimension is one over two between reshapes.
@@ -108,7 +109,7 @@ fn batch_norm_folds_through_a_reshape_that_keeps_the_channels() {
     let before = net.finish(&[y]);
     let after = fold_batch_norm(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(after);
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn several_images_become_groups_of_one() {
     let before = net.finish(&[y]);
     let after = canonicalise(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(after);
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn batch_norm_beside_another_user_becomes_an_affine_map() {
     let before = net.finish(&[sum]);
     let after = fold_batch_norm(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(after);
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn canonical_form_of_products_prelus_and_constants() {
     let before = net.finish(&[twice]);
     let after = canonicalise(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(after);
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 #[test]
@@ -324,12 +325,17 @@ fn cost_line(graph: &Graph) -> String {
     )
 }
 
+/// What a pass made, behind the cost lines before and after it.
+fn with_cost(before: &Graph, after: &Graph) -> String {
+    format!("{}{}{after}", cost_line(before), cost_line(after))
+}
+
 #[test]
 fn batch_norm_of_a_real_network() {
     let before = bundled("mlp_square");
     let after = fold_batch_norm(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(format!("{}{}{after}", cost_line(&before), cost_line(&after)));
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 #[test]
@@ -337,7 +343,7 @@ fn canonical_form_of_a_real_network() {
     let before = fold_batch_norm(&bundled("lola"));
     let after = canonicalise(&before);
     assert_same(&before, &after);
-    insta::assert_snapshot!(format!("{}{}{after}", cost_line(&before), cost_line(&after)));
+    insta::assert_snapshot!(with_cost(&before, &after));
 }
 
 /// Ranges, rounded so that the snapshot does not depend on the last bits of a sum.
@@ -349,36 +355,76 @@ fn ranges(graph: &Graph) -> String {
     graph.nodes.iter().map(line).collect()
 }
 
+/// Ranges by data and by interval arithmetic.
+fn both_ranges(graph: &Graph, samples: &[Vec<Tensor>], input: Range) -> String {
+    let calibrated = calibrate(graph, samples).expect("fits");
+    let bounded = bound_ranges(graph, input);
+    format!("{}calibrated\n{}\nbounded\n{}", cost_line(graph), ranges(&calibrated), ranges(&bounded))
+}
+
+fn waves(shape: &[usize]) -> Vec<Vec<Tensor>> {
+    (0..20).map(|s| vec![wave(shape, f64::from(s))]).collect()
+}
+
+#[test]
+fn ranges_of_a_small_network() {
+    let graph = one_activation(Activation::Relu);
+    insta::assert_snapshot!(both_ranges(&graph, &waves(&[1, 1, 6, 6]), Range { lo: -1.0, hi: 1.0 }));
+}
+
 #[test]
 fn ranges_of_a_real_network() {
     let graph = canonicalise(&fold_batch_norm(&bundled("lola")));
-    let calibrated = calibrate(&graph, &digits()).expect("fits");
-    let bounded = bound_ranges(&graph, Range { lo: 0.0, hi: 1.0 });
-    insta::assert_snapshot!(format!("calibrated\n{}\nbounded\n{}", ranges(&calibrated), ranges(&bounded)));
+    insta::assert_snapshot!(both_ranges(&graph, &digits(), Range { lo: 0.0, hi: 1.0 }));
+}
+
+/// What approximation makes of a network, and the levels that its polynomials take.
+fn approximations(name: &str, graph: &Graph, samples: &[Vec<Tensor>]) -> String {
+    let graph = calibrate(graph, samples).expect("fits");
+    let found = approximate(&graph, samples, &ApproximateOptions::default()).expect("fits");
+    assert!(found.output_error <= ApproximateOptions::default().tolerance);
+    let depth: usize = found.approximations.iter().map(|a| depth_of_degree(a.degree)).sum();
+    let mut text = format!(
+        "{name}: {} depth={depth}, outputs off by {:.1} %\n",
+        cost_line(&graph).trim(),
+        100.0 * found.output_error
+    );
+    for a in &found.approximations {
+        text += &format!(
+            "  {:<6} {} on [{:.2}, {:.2}] by degree {}: rms {:.3}, at most {:.2}\n",
+            a.origin.to_string(),
+            a.function,
+            a.interval.lo,
+            a.interval.hi,
+            a.degree,
+            a.rms,
+            a.max
+        );
+    }
+    text
+}
+
+#[test]
+fn approximation_of_small_networks() {
+    let network = |f: Activation| {
+        let name = f.name();
+        approximations(name, &canonicalise(&one_activation(f)), &waves(&[1, 1, 6, 6]))
+    };
+    let functions = [Activation::Power { exponent: 2 }, Activation::Tanh, Activation::Relu];
+    insta::assert_snapshot!(functions.map(network).concat());
 }
 
 #[test]
 fn approximation_of_a_real_network() {
     let samples = digits();
-    let mut text = String::new();
-    for name in ["lenet_silu", "lenet_relu"] {
-        let graph = canonicalise(&fold_batch_norm(&bundled(name)));
-        let graph = calibrate(&graph, &samples).expect("fits");
-        let found = approximate(&graph, &samples, &ApproximateOptions::default()).expect("fits");
-        assert!(found.output_error <= ApproximateOptions::default().tolerance);
-        text += &format!("{name}: outputs off by {:.1} %\n", 100.0 * found.output_error);
-        for a in &found.approximations {
-            text += &format!(
-                "  {:<6} {} on [{:.2}, {:.2}] by degree {}: rms {:.3}, at most {:.2}\n",
-                a.origin.to_string(),
-                a.function,
-                a.interval.lo,
-                a.interval.hi,
-                a.degree,
-                a.rms,
-                a.max
-            );
-        }
-    }
-    insta::assert_snapshot!(text);
+    let network = |name| approximations(name, &canonicalise(&fold_batch_norm(&bundled(name))), &samples);
+    insta::assert_snapshot!(["lenet_silu", "lenet_relu"].map(network).concat());
+}
+
+#[test]
+fn refusals_of_a_real_network() {
+    let Some(path) = shared("models/squeezenet11.onnx") else { return };
+    let graph = canonicalise(&fold_batch_norm(&fhec_onnx::load(path).expect("imports")));
+    let found = refuse_unsupported(&graph).expect_err("it has maxima");
+    insta::assert_snapshot!(format!("{}{found}", cost_line(&graph)));
 }
