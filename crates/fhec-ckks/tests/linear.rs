@@ -372,6 +372,35 @@ fn simple_matrices() {
     }
 }
 
+/// A diagonal of zeros is one like all others, wherever sums begin: first of the map, of a giant, of an output, or
+/// alone.
+#[test]
+fn first_diagonals_of_zeros() {
+    let setup = Setup::new(7);
+    let slots = setup.context.slots();
+    let mut rng = Random(41);
+    for zeros in [vec![0], vec![0, 1, 8], vec![0, 1, 3, 8, 9, 20]] {
+        let mut matrix = Matrix::new(slots, slots, 2, 2);
+        for (o, i) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            for index in [0, 1, 3, 8, 9, 20] {
+                // The second output has no diagonal but zeros in its first block.
+                let zero = zeros.contains(&index) || (o, i) == (1, 0);
+                for row in 0..slots {
+                    let value = if zero { 0.0 } else { rng.signed() };
+                    matrix.entries.insert((o, i, row, (row + index) % slots), value);
+                }
+            }
+        }
+        for hoisting in [Hoisting::Double, Hoisting::Single] {
+            for n1 in [1, 4, slots] {
+                let case = Case::new(&setup, matrix.clone()).step(n1).hoisting(hoisting);
+                assert_eq!(case.plan.products(), 4 * 6, "zeros are diagonals");
+                case.check(22.0);
+            }
+        }
+    }
+}
+
 #[test]
 fn periods_and_folds() {
     let setup = Setup::new(9);

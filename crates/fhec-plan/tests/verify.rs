@@ -97,15 +97,55 @@ fn parameters() {
     refused(&["security", "exceeds"], |p| p.parameters.security = Some(fhec_math::SecurityLevel::Bits128));
 }
 
-/// A client checks the head alone before it makes keys.
+/// What a client, who checks the head alone before it makes keys, says to a spoilt one.
+fn head_refused(words: &[&str], spoil: impl FnOnce(&mut Plan)) {
+    let mut plan = sample();
+    spoil(&mut plan);
+    let Plan { parameters, keys, inputs, outputs, .. } = &plan;
+    let error = check_head(parameters, keys, inputs, outputs, ALLOW).expect_err("the head is broken").to_string();
+    for word in words {
+        assert!(error.contains(word), "{error:?} does not contain {word:?}");
+    }
+}
+
 #[test]
 fn heads_ask_only_for_keys_that_exist() {
-    let plan = sample();
     for level in [9, usize::MAX] {
-        let keys = KeyManifest { relin: Some(level), ..plan.keys.clone() };
-        let error = check_head(&plan.parameters, &keys, &plan.inputs, &plan.outputs, ALLOW).unwrap_err().to_string();
-        assert!(error.contains("key manifest") && error.contains("ends at 8"), "{error}");
+        head_refused(&["key manifest", "relinearisation", "ends at 8"], |p| p.keys.relin = Some(level));
+        head_refused(&["key manifest", "Galois element 5", "ends at 8"], |p| {
+            p.keys.galois.insert(5, level);
+        });
     }
+    // The ring has degree 64: elements are odd, above 1 and below 128.
+    for element in [0, 1, 4, 128, 129, u64::MAX] {
+        head_refused(&["key manifest", "not a Galois element below 128"], |p| {
+            p.keys.galois.insert(element, 0);
+        });
+    }
+}
+
+#[test]
+fn heads_describe_parameters_inputs_and_outputs_that_exist() {
+    head_refused(&["parameters", "not a prime"], |p| p.parameters.q[3] += 2);
+    head_refused(&["parameters", "twice"], |p| p.parameters.p[0] = p.parameters.q[0]);
+    head_refused(&["parameters", "chain primes"], |p| p.parameters.p.clear());
+    head_refused(&["digits"], |p| p.parameters.digits.push(1));
+    head_refused(&["digits"], |p| p.parameters.digits = vec![usize::MAX, 2]);
+    head_refused(&["input 1", "twice"], |p| p.inputs.push(p.inputs[0].clone()));
+    head_refused(&["output 1", "twice"], |p| p.outputs.push(p.outputs[0].clone()));
+    head_refused(&["input 0", "slots"], |p| p.inputs[0].layout.slots *= 2);
+    head_refused(&["input 0", "above the chain"], |p| p.inputs[0].level = usize::MAX);
+    head_refused(&["input 0", "does not fit"], |p| p.inputs[0].shape = vec![usize::MAX, usize::MAX]);
+    head_refused(&["input 0", "share a slot"], |p| {
+        p.inputs[0].layout.dims = vec![LayoutDim { extent: 10, offsets: stride(0) }];
+    });
+    head_refused(&["input 0", "preprocessing"], |p| p.inputs[0].preprocess.as_mut().unwrap().scale = f64::NAN);
+    head_refused(&["input 0", "channels"], |p| p.inputs[0].preprocess.as_mut().unwrap().mean = vec![0.0; 7]);
+    head_refused(&["output 0", "above the chain"], |p| p.outputs[0].level = 9);
+    head_refused(&["output 0", "factor"], |p| p.outputs[0].factor = f64::INFINITY);
+    head_refused(&["output 0", "range"], |p| p.outputs[0].range = (1.0, 0.0));
+    head_refused(&["output 0", "predicted error"], |p| p.outputs[0].error_std = -1.0);
+    head_refused(&["output 0", "axis 2"], |p| p.outputs[0].postprocess = vec![Postprocess::Softmax { axis: 2 }]);
 }
 
 #[test]
