@@ -31,6 +31,7 @@ pub(crate) fn import(model: &ModelProto, external: &External, options: &Options)
         builder: Builder::new(&budget),
         values: BTreeMap::new(),
         problems: Vec::new(),
+        names: BTreeSet::new(),
         declared: OnceCell::new(),
     };
     import.constants_and_inputs(&live)?;
@@ -85,6 +86,8 @@ struct Import<'a> {
     builder: Builder<'a>,
     values: BTreeMap<&'a str, Value>,
     problems: Vec<Diagnostic>,
+    /// What inputs and nodes are called so far.
+    names: BTreeSet<String>,
     /// Types that the file states, looked up once a node is refused.
     declared: OnceCell<BTreeMap<&'a str, &'a ValueInfoProto>>,
 }
@@ -120,7 +123,7 @@ impl<'a> Import<'a> {
                 // An initializer: the input is only its declaration.
                 continue;
             } else {
-                self.builder.origin = Origin::named(name);
+                self.builder.origin = self.own_name(name, name);
                 let made = match described.dtype {
                     Some(d) if d.is_float() => static_shape(&described, self.options).and_then(|shape| {
                         self.builder.push_shaped(Op::Input { name: name.to_owned() }, vec![], &shape)
@@ -138,6 +141,17 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
+    /// An origin that no other input or node has: layers are told apart by it. A name that is taken, which the format
+    /// allows, is told with the node's result, which is its alone; an unnamed node may still meet one that has taken
+    /// even that.
+    fn own_name(&mut self, name: &str, result: &str) -> Origin {
+        let longer = std::iter::once(format!("{name} ({result})")).chain((2..).map(|k| format!("{name} ({result}) {k}")));
+        let mut candidates = std::iter::once(name.to_owned()).chain(longer);
+        let own = candidates.find(|c| !self.names.contains(c)).unwrap_or_default();
+        self.names.insert(own.clone());
+        Origin::named(own)
+    }
+
     /// Notes a problem of the current origin.
     fn problem(&mut self, problem: Problem, operator: &str) -> Value {
         self.problems.push(problem.at(&self.builder.origin, operator));
@@ -149,7 +163,7 @@ impl<'a> Import<'a> {
     fn node(&mut self, proto: &'a NodeProto) -> Result<(), ImportError> {
         let named = proto.output.iter().find(|o| !o.is_empty());
         let name = if proto.name.is_empty() { named.unwrap_or(&proto.op_type) } else { &proto.name };
-        self.builder.origin = Origin::named(name.clone());
+        self.builder.origin = self.own_name(name, named.unwrap_or(name));
         let mut inputs = Vec::with_capacity(proto.input.len());
         for input in &proto.input {
             inputs.push(match (input.as_str(), self.values.get(input.as_str())) {

@@ -77,3 +77,20 @@ fn unknown_fields_are_skipped() {
     assert!(ModelProto::decode(bytes.as_slice()).is_ok());
     assert!(fhec_onnx::from_bytes(&bytes, None).is_ok());
 }
+
+#[test]
+fn nodes_of_one_name_are_told_apart() {
+    let model = Writer::new(17, &[2])
+        .node("Relu", "x -> a", vec![])
+        .node("Tanh", "a -> b", vec![])
+        .node("Exp", "b -> c", vec![])
+        .node("Neg", "c -> y", vec![])
+        .outputs("y");
+    let mut proto = fhec_onnx::proto::ModelProto::decode(&model.bytes()[..]).expect("valid");
+    // 'x' is also the input; the node without a name is called by its result.
+    let names = ["act", "act", "x", ""];
+    proto.graph.as_mut().expect("a graph").node.iter_mut().zip(names).for_each(|(n, name)| n.name = name.into());
+    let graph = fhec_onnx::from_bytes(&proto.encode_to_vec(), None).expect("imports");
+    let found: Vec<String> = graph.nodes.iter().map(|n| n.origin.to_string()).collect();
+    assert_eq!(found, ["x", "act", "act (b)", "x (c)", "y"]);
+}
