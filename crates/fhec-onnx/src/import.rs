@@ -145,7 +145,8 @@ impl<'a> Import<'a> {
     /// allows, is told with the node's result, which is its alone; an unnamed node may still meet one that has taken
     /// even that.
     fn own_name(&mut self, name: &str, result: &str) -> Origin {
-        let longer = std::iter::once(format!("{name} ({result})")).chain((2..).map(|k| format!("{name} ({result}) {k}")));
+        let longer =
+            std::iter::once(format!("{name} ({result})")).chain((2..).map(|k| format!("{name} ({result}) {k}")));
         let mut candidates = std::iter::once(name.to_owned()).chain(longer);
         let own = candidates.find(|c| !self.names.contains(c)).unwrap_or_default();
         self.names.insert(own.clone());

@@ -3,6 +3,7 @@
 
 use crate::calibrate::{Samples, calibrate, observed_ranges, widen};
 use crate::fit::{Fit, fit};
+use crate::refuse::LARGEST;
 use crate::rewrite::Rewriter;
 use fhec_ir::nn::{Activation, Graph, InputError, Interpreter, Node, Op, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
@@ -75,6 +76,15 @@ pub enum ApproximateError {
     /// The values leave the intervals of their polynomials on the calibration data, however wide those are made:
     /// the result would be silently wrong.
     Unbounded,
+    /// A function leaves what can be computed with on the interval of its argument.
+    Overflow {
+        /// The node.
+        origin: Origin,
+        /// The function's name.
+        function: &'static str,
+        /// The interval.
+        interval: Range,
+    },
 }
 
 impl From<InputError> for ApproximateError {
@@ -91,6 +101,12 @@ impl std::fmt::Display for ApproximateError {
                 "the activations cannot be approximated: with polynomials, values leave every interval that they are \
                  fitted on; ask for a smaller approximation error",
             ),
+            ApproximateError::Overflow { origin, function, interval } => write!(
+                f,
+                "node '{origin}' ({function}): its argument ranges from {:e} to {:e}, on which it has no finite values; \
+                 check the calibration data, or declare a smaller range of the inputs",
+                interval.lo, interval.hi
+            ),
         }
     }
 }
@@ -100,7 +116,8 @@ impl std::error::Error for ApproximateError {}
 /// Replaces every activation that is not a power by a polynomial. `graph` must have ranges.
 ///
 /// # Errors
-/// When a sample does not fit the model's inputs, or no polynomials keep every layer in its interval.
+/// When a sample does not fit the model's inputs, a function overflows, or no polynomials keep every layer in its
+/// interval.
 pub fn approximate(
     graph: &Graph,
     samples: &Samples,
@@ -113,6 +130,7 @@ pub fn approximate(
     }
     let mut intervals: BTreeMap<ValueId, Range> = targets.iter().map(|&v| (v, operand_range(graph, v))).collect();
     if samples.is_empty() {
+        check_finite(graph, &intervals)?;
         return Ok(blind(graph, &intervals, options));
     }
     let search = Search::new(graph, &samples[..samples.len().min(SEARCH_SAMPLES)])?;
@@ -120,6 +138,7 @@ pub fn approximate(
     // Earlier polynomials shift what later layers see: where a value leaves its interval, widen and
     // search again. Every round adds the margin, so few are needed.
     for _ in 0..WIDENINGS {
+        check_finite(graph, &intervals)?;
         let (degrees, error) = search.degrees(&intervals, options.tolerance)?;
         let (polynomial, approximations) = Fits::new(graph, &intervals).replace(&degrees);
         let seen = observed_ranges(&polynomial, samples)?;
@@ -147,6 +166,23 @@ pub fn approximate(
         }
     }
     Err(ApproximateError::Unbounded)
+}
+
+/// Refuses functions with values on their interval that polynomials cannot have.
+fn check_finite(graph: &Graph, intervals: &BTreeMap<ValueId, Range>) -> Result<(), ApproximateError> {
+    for (&id, &interval) in intervals {
+        let node = graph.node(id);
+        let f = function(node).expect("targets are activations");
+        if samples_of(f, interval).any(|v| v.is_nan() || v.abs() > LARGEST) {
+            return Err(ApproximateError::Overflow { origin: node.origin.clone(), function: f.name(), interval });
+        }
+    }
+    Ok(())
+}
+
+/// Values of a function spread over an interval, ends included.
+fn samples_of(f: &Activation, interval: Range) -> impl Iterator<Item = f64> {
+    (0..=256).map(move |i| f.eval(interval.lo + (interval.hi - interval.lo) * f64::from(i) / 256.0))
 }
 
 /// Without samples: even weight on the interval, degree by the largest error.
@@ -323,8 +359,8 @@ fn fit_node(graph: &Graph, id: ValueId, interval: Range, degree: usize) -> Fit {
     // A polynomial that strays far where calibration saw little would fail silently on the first
     // unusual input: raise the floor until it stays near the function on the whole interval.
     let span = {
-        let values = (0..=256).map(|i| f.eval(interval.lo + (interval.hi - interval.lo) * f64::from(i) / 256.0));
-        let (lo, hi) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let (lo, hi) =
+            samples_of(f, interval).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         hi - lo
     };
     let mut floor = FLOOR;

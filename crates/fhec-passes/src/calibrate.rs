@@ -2,7 +2,7 @@
 
 use crate::bound::hull;
 use fhec_ir::Tensor;
-use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Range};
+use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Node, Op, Range};
 use rayon::prelude::*;
 
 /// How far beyond the sampled values a range reaches on either side, as a part of the largest magnitude or of half
@@ -32,13 +32,16 @@ struct Summary {
 /// When a sample does not fit the model's inputs.
 pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> {
     let summaries = summarise(graph, samples)?;
+    let range = |(node, s): (&Node, &Summary)| {
+        let is_input = matches!(node.op, Op::Input { .. });
+        if is_input { s.range } else { widen(s.range) }
+    };
+    let ranges: Vec<Range> = graph.nodes.iter().zip(&summaries).map(range).collect();
+    // Not by the graph with these ranges, which is broken where samples overflow.
+    let histograms = histograms(graph, &ranges, samples)?;
     let mut out = graph.clone();
-    for (node, s) in out.nodes.iter_mut().zip(&summaries) {
-        let is_input = matches!(node.op, fhec_ir::nn::Op::Input { .. });
-        node.range = Some(if is_input { s.range } else { widen(s.range) });
-    }
-    let histograms = histograms(&out, samples)?;
-    for ((node, s), histogram) in out.nodes.iter_mut().zip(&summaries).zip(histograms) {
+    for (((node, s), range), histogram) in out.nodes.iter_mut().zip(&summaries).zip(ranges).zip(histograms) {
+        node.range = Some(range);
         let mean = s.sum / s.count as f64;
         let std = (s.squares / s.count as f64 - mean * mean).max(0.0).sqrt();
         node.distribution = Some(Distribution { mean, std, histogram });
@@ -86,9 +89,9 @@ fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputErro
     Ok(total.unwrap_or_default())
 }
 
-fn histograms(graph: &Graph, samples: &Samples) -> Result<Vec<Vec<u64>>, InputError> {
+fn histograms(graph: &Graph, ranges: &[Range], samples: &Samples) -> Result<Vec<Vec<u64>>, InputError> {
     let runs = each_sample(graph, samples, |node, value| {
-        let range = graph.nodes[node].range.expect("set by the caller");
+        let range = ranges[node];
         let scale = BINS as f64 / (range.hi - range.lo).max(f64::MIN_POSITIVE);
         let mut bins = vec![0u64; BINS];
         for x in value.values() {

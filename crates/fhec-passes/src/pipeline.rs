@@ -13,7 +13,7 @@ use crate::lower::Lowering;
 use crate::merge_linear::merge_linear;
 use crate::parameters::{Demands, Goal, PRIME_MARGIN, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
-use crate::refuse::refuse_unsupported;
+use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
 use crate::sensitivity::MAX_SAMPLES;
 use crate::shape::Shape;
@@ -127,7 +127,7 @@ impl From<ApproximateError> for CompileError {
     fn from(e: ApproximateError) -> Self {
         match e {
             ApproximateError::Input(e) => CompileError::Sample(e),
-            ApproximateError::Unbounded => CompileError::Unbounded(e),
+            ApproximateError::Unbounded | ApproximateError::Overflow { .. } => CompileError::Unbounded(e),
         }
     }
 }
@@ -277,6 +277,12 @@ fn canonical(graph: &nn::Graph, driver: &mut Driver<'_>) -> Result<nn::Graph, Co
     Ok(graph)
 }
 
+/// The graph with its ranges, if they can be computed with.
+fn bounded(graph: nn::Graph) -> Result<nn::Graph, CompileError> {
+    refuse_unbounded(&graph)?;
+    Ok(graph)
+}
+
 /// Passes on the tensor graph.
 fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Approximated, CompileError> {
     let graph = canonical(graph, driver)?;
@@ -289,7 +295,7 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
     }
     let graph = match options.input_range {
         _ if !options.samples.is_empty() => {
-            driver.try_nn("calibrate", &graph, |g| calibrate(g, &options.samples).map_err(CompileError::from))?
+            driver.try_nn("calibrate", &graph, |g| bounded(calibrate(g, &options.samples)?))?
         }
         Some(range) => {
             notes.push(
@@ -297,7 +303,7 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
                  them tight"
                     .into(),
             );
-            driver.nn("bound-ranges", &graph, |g| bound_ranges(g, range))?
+            driver.try_nn("bound-ranges", &graph, |g| bounded(bound_ranges(g, range)))?
         }
         None => return Err(CompileError::NoRange),
     };

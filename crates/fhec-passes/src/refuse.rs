@@ -13,6 +13,9 @@ use fhec_math::security::{SecurityLevel, max_log_qp};
 /// Multiplications in a row of the cheapest activation polynomial, of degree 3.
 const LEAST_ACTIVATION: u32 = 2;
 
+/// Largest magnitude of a value: products of a few of them are still floating-point numbers.
+pub(crate) const LARGEST: f64 = 1e60;
+
 /// Lists everything in a canonical graph that cannot be compiled, whatever the data and the options.
 ///
 /// # Errors
@@ -26,6 +29,23 @@ pub fn refuse_unsupported(graph: &Graph) -> Result<(), Diagnostics> {
             found.push(other);
         }
     }
+    if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
+}
+
+/// Lists the nodes at which values leave what can be computed with, in a graph with ranges.
+///
+/// # Errors
+/// One diagnostic per node whose range is not finite or too large while those of its operands are not.
+pub fn refuse_unbounded(graph: &Graph) -> Result<(), Diagnostics> {
+    let bounded = |node: &Node| node.range.is_none_or(|r| r.lo.abs() <= LARGEST && r.hi.abs() <= LARGEST);
+    let first = |node: &&Node| !bounded(node) && node.inputs.iter().all(|&v| bounded(graph.node(v)));
+    let diagnostic = |node: &Node| Diagnostic {
+        origin: node.origin.clone(),
+        what: node.op.name().into(),
+        message: node.range.map_or_else(String::new, |r| format!("its values range from {:e} to {:e}", r.lo, r.hi)),
+        help: "check the calibration data, or declare a smaller range of the inputs".into(),
+    };
+    let found: Vec<Diagnostic> = graph.nodes.iter().filter(first).map(diagnostic).collect();
     if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
 }
 

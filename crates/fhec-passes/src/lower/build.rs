@@ -179,8 +179,7 @@ impl Builder<'_> {
         }
         let range = self.range(v);
         let magnitude = range.lo.abs().max(range.hi.abs());
-        // Of a subnormal magnitude the inverse may be infinite.
-        if joined || !magnitude.is_normal() { (1.0, 0.0) } else { (1.0 / magnitude, 0.0) }
+        if joined { (1.0, 0.0) } else { (to_one(magnitude), 0.0) }
     }
 
     /// Computes a linear result, in the form its users want.
@@ -354,10 +353,18 @@ pub(super) fn term(operand: &Operand, part: Place, op: Linear, place: Place) -> 
     }
 }
 
+/// Magnitudes below this are taken for zero: factors that undo them would soon leave the floating-point numbers.
+const SMALLEST: f64 = 1e-60;
+
+/// The factor that takes values of a magnitude to 1.
+pub(super) fn to_one(magnitude: f64) -> f64 {
+    if (SMALLEST..f64::INFINITY).contains(&magnitude) { 1.0 / magnitude } else { 1.0 }
+}
+
 /// `(a, b)` that take the interval to [-1, 1].
 pub(super) fn normalising(interval: Range) -> (f64, f64) {
     let width = interval.hi - interval.lo;
-    if width > 0.0 { (2.0 / width, -(interval.lo + interval.hi) / width) } else { (1.0, -interval.lo) }
+    if width > SMALLEST { (2.0 / width, -(interval.lo + interval.hi) / width) } else { (1.0, -interval.lo) }
 }
 
 /// The range of `a·x + b`.

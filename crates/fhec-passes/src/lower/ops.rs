@@ -1,6 +1,6 @@
 //! The operations of the tensor graph, each as what it does to parts and linear maps.
 
-use super::build::{Builder, Lowered, map_range, term, uniform};
+use super::build::{Builder, Lowered, map_range, term, to_one, uniform};
 use super::nonlinear::with_hidden;
 use super::value::*;
 use fhec_ir::Tensor;
@@ -209,7 +209,7 @@ impl Builder<'_> {
     pub(super) fn hold_scaled(&mut self, x: ValueId, mut affine: Affine) -> Operand {
         let range = self.range(x);
         let magnitude = range.lo.abs().max(range.hi.abs());
-        let a = if magnitude.is_normal() { 1.0 / magnitude } else { 1.0 };
+        let a = to_one(magnitude);
         affine.scale(a);
         let (shape, kind) = (affine.shape.clone(), affine.kind.clone());
         let packed = self.pack(Make::Map(affine), shape, map_range(range, a, 0.0), x, kind);
