@@ -12,7 +12,7 @@ check:
 test:
     cargo test --workspace --locked
 
-# Longer runs: every model, every digit, large rings.
+# Longer runs too: residual networks, all 10 000 test digits, times against the cost model.
 slow:
     FHEC_SLOW=1 cargo test --workspace --release --locked -- --nocapture
 
@@ -24,9 +24,19 @@ bench:
 bless:
     INSTA_UPDATE=always cargo test -p compiler-tests --locked
 
-# Mutate every file format for longer than the test suite does.
-fuzz:
+# Mutate every file format for longer than the test suite does; then libFuzzer, SECONDS a target, if it is there.
+fuzz seconds="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
     PROPTEST_CASES=20000 cargo test --workspace --release --locked mutat
+    if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+        echo "fuzz targets skipped: they need 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'"
+        exit
+    fi
+    cd compiler-tests
+    for target in onnx plan container data; do
+        cargo +nightly fuzz run "$target" -- -max_total_time={{seconds}} -rss_limit_mb=2048
+    done
 
 # Classify real digits under encryption with a bundled network.
 demo:
