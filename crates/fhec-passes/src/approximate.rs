@@ -3,7 +3,6 @@
 
 use crate::calibrate::{Samples, calibrate, observed_ranges, widen};
 use crate::fit::{Fit, fit};
-use crate::refuse::LARGEST;
 use crate::rewrite::Rewriter;
 use fhec_ir::nn::{Activation, Graph, InputError, Interpreter, Node, Op, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
@@ -167,6 +166,9 @@ pub fn approximate(
     }
     Err(ApproximateError::Unbounded)
 }
+
+/// Largest magnitude of a function's value: squares of its errors are still floating-point numbers.
+const LARGEST: f64 = 1e100;
 
 /// Refuses functions with values on their interval that polynomials cannot have.
 fn check_finite(graph: &Graph, intervals: &BTreeMap<ValueId, Range>) -> Result<(), ApproximateError> {

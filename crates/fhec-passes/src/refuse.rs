@@ -13,8 +13,8 @@ use fhec_math::security::{SecurityLevel, max_log_qp};
 /// Multiplications in a row of the cheapest activation polynomial, of degree 3.
 const LEAST_ACTIVATION: u32 = 2;
 
-/// Largest magnitude of a value: products of a few of them are still floating-point numbers.
-pub(crate) const LARGEST: f64 = 1e60;
+/// Largest magnitude of a value: sums and products with weights are still floating-point numbers.
+const LARGEST: f64 = 1e250;
 
 /// Lists everything in a canonical graph that cannot be compiled, whatever the data and the options.
 ///
