@@ -97,6 +97,21 @@ impl Prices<'_> {
         self.shape.n()
     }
 
+    /// The shape that is priced.
+    pub(crate) fn shape(&self) -> &Shape {
+        self.shape
+    }
+
+    /// Transform of `limbs` limbs.
+    pub(crate) fn transforms(&self, limbs: f64) -> f64 {
+        Self::seconds(self.ntt(limbs))
+    }
+
+    /// Division of both parts by P, and by the last prime too if `rescale`.
+    pub(crate) fn mod_down(&self, level: usize, rescale: bool) -> f64 {
+        Self::seconds(self.mod_down_ns(level, 2.0, rescale))
+    }
+
     /// Limbs of the chain at a level.
     fn chain(&self, level: usize) -> f64 {
         (level + 1) as f64
@@ -314,7 +329,7 @@ mod tests {
     use super::*;
 
     fn shape(log_n: u32, limbs: usize) -> Shape {
-        Shape { log_n, log2_q: vec![40.0; limbs], log2_p: vec![49.0], digits: vec![1; limbs] }
+        Shape { log_n, log2_q: vec![40.0; limbs], log2_p: vec![49.0], digits: vec![1; limbs], bootstrap: None }
     }
 
     #[test]

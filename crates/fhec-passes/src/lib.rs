@@ -32,6 +32,7 @@ pub mod rescale;
 pub mod scales;
 
 // Analyses and choices, and the plan.
+mod bootstrap_price;
 pub mod cost;
 pub mod driver;
 pub mod emit;

@@ -292,6 +292,14 @@ impl<'a> Model<'a> {
             Op::AddVector(vector) => slots(e.encoding(self.graph.vectors[vector.index()].period) * own),
             Op::Rotate(_) | Op::Relinearise => slots((e.key_switch[operand_level] + e.rounding) * own),
             Op::Rescale => slots(e.rounding * own),
+            Op::Bootstrap { .. } => {
+                let Some(spec) = &shape.bootstrap else { return Injection::default() };
+                // Units of a bootstrap are those of the largest values that it takes.
+                let unit = (scales[node.inputs[0].index()] - spec.input_scale.log2()).exp2();
+                let rounding = spec.error_std(shape.log_n, shape.log2_q[0].exp2());
+                let bent = spec.bend_rms(mean_square(0) * unit * unit);
+                slots((rounding * rounding + bent * bent) / (unit * unit))
+            }
             Op::Add | Op::Sub | Op::Mul | Op::Negate | Op::AddScalar(_) | Op::LevelDrop(_) => Injection::default(),
         }
     }

@@ -269,7 +269,7 @@ impl Search<'_> {
             return None;
         }
         let log2_p = vec![log2_p / special as f64; special];
-        Some((Shape { log_n: self.log_n, log2_q, log2_p, digits }, exponents, scales))
+        Some((Shape { log_n: self.log_n, log2_q, log2_p, digits, bootstrap: None }, exponents, scales))
     }
 
     /// Whether every scale, the scale of every constant, and every scale inside a polynomial is at least 2^`least`.
@@ -427,7 +427,13 @@ mod tests {
 
     #[test]
     fn real_primes_keep_to_the_security_table() {
-        let shape = Shape { log_n: 13, log2_q: vec![30.0, 27.0, 27.0, 27.0], log2_p: vec![40.0], digits: vec![1; 4] };
+        let shape = Shape {
+            log_n: 13,
+            log2_q: vec![30.0, 27.0, 27.0, 27.0],
+            log2_p: vec![40.0],
+            digits: vec![1; 4],
+            bootstrap: None,
+        };
         let p = realise(&shape, SecurityLevel::Bits128, |q| Some(q[0])).expect("151 of 214 bits");
         assert!(p.log_qp() < 152.0 && p.q[0] >= 1 << 30);
         let mut all: Vec<u64> = p.q.iter().chain(&p.p).copied().collect();

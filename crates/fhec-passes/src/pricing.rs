@@ -5,7 +5,7 @@ use crate::noise::Model;
 use crate::parameters::Goal;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
-use fhec_plan::KeyManifest;
+use fhec_plan::{KeyManifest, bootstrap_slots};
 
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
@@ -117,6 +117,10 @@ fn node_price(model: &Model<'_>, prices: &Prices<'_>, id: ValueId) -> NodePrice 
         Op::MulVector { vector: v, .. } => vector(*v, count * prices.elementwise(level, 2)),
         Op::AddVector(v) => vector(*v, count * prices.elementwise(level, 1)),
         Op::Rotate(_) => simple(prices.rotate(level)),
+        Op::Bootstrap { level, .. } => NodePrice {
+            seconds: prices.bootstrap(node.layout.ciphertexts, bootstrap_slots(node.layout.period), *level),
+            ..NodePrice::default()
+        },
         Op::Relinearise if model.rescaled_at_once(id) => simple(prices.relinearise_rescale(level)),
         Op::Relinearise => simple(prices.relinearise(level)),
         Op::Rescale if model.rescaled_at_once(*operand) => simple(0.0),

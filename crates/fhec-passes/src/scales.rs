@@ -56,6 +56,8 @@ enum Kind {
     Linear,
     /// The result of a polynomial.
     Polynomial,
+    /// The result of a bootstrap.
+    Bootstrap,
     /// A fresh input.
     Input,
 }
@@ -122,6 +124,7 @@ pub fn solve(placed: &Placed) -> Result<Symbolic, Unsolvable> {
             Op::Input(_) => unknown(&mut s, Kind::Input),
             Op::LinearMap { .. } => unknown(&mut s, Kind::Linear),
             Op::Polynomial { .. } => unknown(&mut s, Kind::Polynomial),
+            Op::Bootstrap { .. } => unknown(&mut s, Kind::Bootstrap),
             Op::MulScalar { .. } | Op::MulVector { .. } => {
                 let constant = unknown(&mut s, Kind::Constant);
                 operand(&s, 0).mul_pow(&constant, 1)
@@ -259,7 +262,9 @@ impl Symbolic {
             let Some(u) = self.chosen[id.index()] else { continue };
             let exact = self.exact(&Monomial::of(Symbol::Unknown(u)), exponents, chain);
             match &mut graph.nodes[id.index()].op {
-                Op::LinearMap { out_scale, .. } | Op::Polynomial { out_scale, .. } => *out_scale = Some(exact),
+                Op::LinearMap { out_scale, .. }
+                | Op::Polynomial { out_scale, .. }
+                | Op::Bootstrap { out_scale, .. } => *out_scale = Some(exact),
                 Op::MulScalar { scale, .. } | Op::MulVector { scale, .. } => *scale = Some(exact),
                 Op::Input(index) => inputs[*index] = Fresh { level: placed.levels[id.index()], scale: exact },
                 _ => {}

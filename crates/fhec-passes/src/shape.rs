@@ -1,5 +1,6 @@
 //! The form of the parameters that cost and noise depend on: how many primes, how large, in which digits.
 
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_plan::LinearTerm;
 use fhec_plan::linear::LinearGroup;
 
@@ -17,18 +18,32 @@ pub struct Shape {
     pub log2_p: Vec<f64>,
     /// Limbs of each key-switching digit, from `q_0` up.
     pub digits: Vec<usize>,
+    /// The circuit of bootstraps, where the chain is laid out for it.
+    pub bootstrap: Option<BootstrapSpec>,
 }
 
 impl Shape {
     /// The shape of real parameters.
     pub fn of(p: &fhec_plan::Parameters) -> Self {
         let log2 = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).collect();
-        Shape { log_n: p.log_n, log2_q: log2(&p.q), log2_p: log2(&p.p), digits: p.digits.clone() }
+        Shape {
+            log_n: p.log_n,
+            log2_q: log2(&p.q),
+            log2_p: log2(&p.p),
+            digits: p.digits.clone(),
+            bootstrap: p.bootstrap.clone(),
+        }
     }
 
     /// A plausible shape before parameters are selected: one limb a digit, one special prime.
     pub fn nominal(log_n: u32, top: usize) -> Self {
-        Shape { log_n, log2_q: vec![30.0; top + 1], log2_p: vec![MAX_LOG2_PRIME], digits: vec![1; top + 1] }
+        Shape {
+            log_n,
+            log2_q: vec![30.0; top + 1],
+            log2_p: vec![MAX_LOG2_PRIME],
+            digits: vec![1; top + 1],
+            bootstrap: None,
+        }
     }
 
     /// Ring degree.
