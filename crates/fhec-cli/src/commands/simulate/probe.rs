@@ -88,5 +88,6 @@ impl<B: Backend> Backend for Probe<'_, B> {
         relinearise(a: &B::Value);
         rescale(a: &B::Value);
         level_drop(a: &B::Value, level: usize);
+        bootstrap(a: &B::Value, level: usize, out_scale: &Scale);
     }
 }
