@@ -23,6 +23,7 @@ pub mod cpu;
 pub mod diagonals;
 pub mod error;
 pub mod galois;
+pub mod minimax;
 pub mod modulus;
 pub mod ntt;
 pub mod packed;
@@ -34,6 +35,7 @@ pub mod scale;
 pub mod security;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+pub mod sine;
 
 pub use accumulate::LazyAccumulator;
 pub use buffer::AlignedVec;
