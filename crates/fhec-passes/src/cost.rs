@@ -15,8 +15,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostTable {
-    /// Name of the machine, for reports.
-    pub machine: String,
     /// One butterfly of a transform; a transform of a limb has `N/2 · log2 N`.
     pub butterfly: f64,
     /// One product with accumulation.
@@ -35,6 +33,8 @@ pub struct CostTable {
     pub fill: f64,
     /// Bookkeeping of one operation.
     pub overhead: f64,
+    /// One byte of memory that the process uses for the first time: the system has to find, clear and map it.
+    pub touch: f64,
     /// Reading one byte of a key file, check included.
     pub read_byte: f64,
     /// Bytes of a process that has loaded nothing yet.
@@ -42,21 +42,9 @@ pub struct CostTable {
 }
 
 impl Default for CostTable {
+    /// The built-in table; see [`crate::cost_file`].
     fn default() -> Self {
-        CostTable {
-            machine: "x86-64 with AVX-512-IFMA, one thread".into(),
-            butterfly: 0.22,
-            multiply_accumulate: 0.3,
-            stream: 0.06,
-            pointwise: 0.45,
-            convert: 0.45,
-            fft_butterfly: 1.6,
-            round: 1.2,
-            fill: 1.5,
-            overhead: 3000.0,
-            read_byte: 0.5,
-            base_memory: 24 << 20,
-        }
+        crate::cost_file::built_in().prices.clone()
     }
 }
 
@@ -230,6 +218,11 @@ impl Prices<'_> {
         self.encode(period, self.chain(level) + self.special())
     }
 
+    /// Using so many bytes of memory for the first time.
+    pub fn touch(&self, bytes: u64) -> f64 {
+        Self::seconds(bytes as f64 * self.table.touch)
+    }
+
     /// Bytes of one encoded diagonal, compressed to its period.
     pub fn diagonal_bytes(&self, period: usize, level: usize) -> u64 {
         let values = (2.0 * period as f64).min(self.n());
@@ -345,12 +338,5 @@ mod tests {
         }
         let w = s.linear_weights(5);
         assert!(w.giant > w.decompose && w.decompose > w.baby && w.baby > w.product);
-    }
-
-    #[test]
-    fn tables_survive_json() {
-        let table = CostTable::default();
-        let text = serde_json::to_string(&table).expect("a struct of numbers");
-        assert_eq!(serde_json::from_str::<CostTable>(&text).expect("written above"), table);
     }
 }

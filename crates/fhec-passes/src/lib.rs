@@ -34,6 +34,7 @@ pub mod scales;
 // Analyses and choices, and the plan.
 mod bootstrap_price;
 pub mod cost;
+pub mod cost_file;
 pub mod driver;
 pub mod emit;
 pub mod matrices;
@@ -48,5 +49,6 @@ pub mod sensitivity;
 pub mod shape;
 pub mod stage;
 
+pub use cost_file::CostFile;
 pub use parameters::Goal;
 pub use pipeline::{CompileError, Compiled, Options, compile, compile_watched};

@@ -1,22 +1,31 @@
-//! Seconds and bytes of a whole graph under given parameters.
+//! Seconds and bytes of a whole graph under given parameters, or of a plan that exists already.
+//!
+//! Graph and plan are brought to one form, a list of [`Item`]s, so that a plan costs what its graph was said to cost.
 
 use crate::cost::{CostTable, Prices};
 use crate::noise::Model;
 use crate::parameters::Goal;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
-use fhec_plan::{KeyManifest, bootstrap_slots};
+use fhec_math::chebyshev::ChebyshevPlan;
+use fhec_plan::linear::LinearGroup;
+use fhec_plan::verify::Verified;
+use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
 
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
+/// Most bytes of plaintexts that the runtime encodes ahead of their use.
+const WINDOW: u64 = 64 << 20;
 
 /// What one evaluation costs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Price {
-    /// Seconds of every node, encoding of its plaintexts included.
+    /// Seconds of every node, encoding of its plaintexts and first use of memory included.
     pub nodes: Vec<f64>,
     /// The part of all seconds that encodes plaintexts; it falls away while they stay cached.
     pub encode: f64,
+    /// The part of all seconds in which the system hands out memory; only a process's first evaluation pays it.
+    pub touch: f64,
     /// Bytes of the keys in memory.
     pub keys: u64,
     /// Bytes of all encoded plaintexts together.
@@ -35,7 +44,7 @@ impl Price {
     pub fn objective(&self, goal: Goal, table: &CostTable) -> f64 {
         match goal {
             Goal::Latency => self.seconds() + self.keys as f64 * table.read_byte * 1e-9,
-            Goal::Throughput => self.seconds() - self.encode,
+            Goal::Throughput => self.seconds() - self.encode - self.touch,
         }
     }
 
@@ -52,48 +61,182 @@ impl Price {
 pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable) -> Price {
     let prices = table.prices(shape);
     let graph = model.graph();
-    let mut price = Price::default();
-    let mut scratch = Vec::with_capacity(graph.nodes.len());
-    for id in graph.ids() {
-        let node = node_price(model, &prices, id);
-        price.nodes.push(node.seconds + node.encode);
-        price.encode += node.encode;
-        price.plaintexts += node.plaintexts;
-        scratch.push(node.scratch);
-    }
+    let mut price = price_items(&graph_items(model), &prices);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
-    price.fixed = table.base_memory + price.keys + weights + live_bytes(model, &prices, &scratch);
+    price.fixed += table.base_memory + price.keys + weights;
     price
 }
 
-/// One node's share.
+/// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanPrice {
+    /// Seconds of one evaluation.
+    pub seconds: f64,
+    /// Seconds of each layer, by its number.
+    pub layers: Vec<f64>,
+}
+
+/// Prices a plan.
+pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
+    let plan = verified.plan();
+    let shape = Shape::of(&plan.parameters);
+    let price = price_items(&plan_items(verified), &table.prices(&shape));
+    let mut layers = vec![0.0; plan.layers.len()];
+    for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
+        layers[instruction.layer.index()] += seconds;
+    }
+    PlanPrice { seconds: price.seconds(), layers }
+}
+
+/// What a node or an instruction asks of the engine.
+enum Work<'a> {
+    /// Nothing: an input, an output, or something that another item does.
+    Nothing,
+    /// Groups of terms with the first matrix of each, and a bias.
+    Linear(Vec<(&'a LinearGroup, &'a Matrix)>, Option<&'a Vector>),
+    Polynomial(&'a ChebyshevPlan),
+    /// Sums and products with scalars of so many polynomials a ciphertext.
+    Elementwise(usize),
+    /// The same with an encoded vector.
+    Vector(usize, &'a Vector),
+    Multiply,
+    Rotate,
+    Relinearise,
+    RelineariseRescale,
+    Rescale,
+    /// Bootstraps of so many slots.
+    Bootstrap(usize),
+}
+
+/// A node or an instruction.
+struct Item<'a> {
+    work: Work<'a>,
+    /// Level of the operands.
+    level: usize,
+    /// Level of the result.
+    result: usize,
+    /// Ciphertexts of the result.
+    count: usize,
+    /// The last item that reads the result.
+    last_use: usize,
+    /// Whether the result is in memory before the evaluation begins.
+    given: bool,
+}
+
+fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
+    let graph = model.graph();
+    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
+    for id in graph.ids() {
+        graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
+    }
+    graph.outputs.iter().for_each(|o| last_use[o.value.index()] = graph.nodes.len());
+    let work = |id: ValueId| match &graph.node(id).op {
+        Op::Input(_) => Work::Nothing,
+        Op::LinearMap { terms, bias, .. } => {
+            let matrix = |g: &LinearGroup| &graph.matrices[terms[g.terms[0]].matrix.index()];
+            let groups = model.groups()[id.index()].iter().map(|g| (g, matrix(g)));
+            Work::Linear(groups.collect(), bias.map(|b| &graph.vectors[b.index()]))
+        }
+        Op::Polynomial { .. } => model.plan(id).map_or(Work::Nothing, Work::Polynomial),
+        Op::Add | Op::Sub | Op::Negate | Op::LevelDrop(_) | Op::MulScalar { .. } => Work::Elementwise(2),
+        Op::AddScalar(_) => Work::Elementwise(1),
+        Op::MulVector { vector, .. } => Work::Vector(2, &graph.vectors[vector.index()]),
+        Op::AddVector(vector) => Work::Vector(1, &graph.vectors[vector.index()]),
+        Op::Mul => Work::Multiply,
+        Op::Rotate(_) => Work::Rotate,
+        Op::Relinearise if model.rescaled_at_once(id) => Work::RelineariseRescale,
+        Op::Relinearise => Work::Relinearise,
+        Op::Rescale if graph.node(id).inputs.first().is_some_and(|&v| model.rescaled_at_once(v)) => Work::Nothing,
+        Op::Rescale => Work::Rescale,
+        Op::Bootstrap { .. } => Work::Bootstrap(bootstrap_slots(graph.node(id).layout.period)),
+    };
+    let item = |id: ValueId| {
+        let node = graph.node(id);
+        let result = model.levels()[id.index()];
+        Item {
+            work: work(id),
+            level: node.inputs.first().map_or(result, |v| model.levels()[v.index()]),
+            result,
+            count: node.layout.ciphertexts,
+            last_use: last_use[id.index()],
+            given: matches!(node.op, Op::Input(_)),
+        }
+    };
+    graph.ids().map(item).collect()
+}
+
+fn plan_items(verified: &Verified) -> Vec<Item<'_>> {
+    use fhec_plan::Op;
+    let plan = verified.plan();
+    // Relinearisations that are only read by a rescale are done with it.
+    let mut readers = vec![0; plan.instructions.len()];
+    let mut rescaled = vec![false; plan.instructions.len()];
+    let writer = |&source: &fhec_plan::Reg| verified.register(source).written;
+    for instruction in &plan.instructions {
+        for source in instruction.op.sources() {
+            let at = writer(&source);
+            readers[at] += 1;
+            rescaled[at] = readers[at] == 1 && matches!(instruction.op, Op::Rescale(_));
+        }
+    }
+    let at_once = |number: usize| matches!(plan.instructions[number].op, Op::Relinearise(_)) && rescaled[number];
+    let work = |number: usize| match &plan.instructions[number].op {
+        Op::Input(_) | Op::Output { .. } => Work::Nothing,
+        Op::LinearMap { terms, bias, .. } => {
+            let matrix = |g: &LinearGroup| &plan.matrices[terms[g.terms[0]].matrix.index()];
+            let groups = verified.facts().groups(number).iter().map(|g| (g, matrix(g)));
+            Work::Linear(groups.collect(), bias.map(|b| &plan.vectors[b.index()]))
+        }
+        Op::Polynomial { poly, .. } => Work::Polynomial(verified.facts().polynomial(*poly)),
+        Op::Add(..) | Op::Sub(..) | Op::Negate(_) | Op::LevelDrop { .. } | Op::MulScalar { .. } => Work::Elementwise(2),
+        Op::AddScalar { .. } => Work::Elementwise(1),
+        Op::MulVector { vector, .. } => Work::Vector(2, &plan.vectors[vector.index()]),
+        Op::AddVector { vector, .. } => Work::Vector(1, &plan.vectors[vector.index()]),
+        Op::Mul(..) => Work::Multiply,
+        Op::Rotate { .. } => Work::Rotate,
+        Op::Relinearise(_) if at_once(number) => Work::RelineariseRescale,
+        Op::Relinearise(_) => Work::Relinearise,
+        Op::Rescale(source) if at_once(writer(source)) => Work::Nothing,
+        Op::Rescale(_) => Work::Rescale,
+        Op::Bootstrap { .. } => {
+            Work::Bootstrap(bootstrap_slots(verified.register(plan.instructions[number].dst).period))
+        }
+    };
+    let item = |(number, instruction): (usize, &fhec_plan::Instruction)| {
+        let facts = verified.register(instruction.dst);
+        let output = matches!(instruction.op, Op::Output { .. });
+        Item {
+            work: work(number),
+            level: instruction.op.sources().first().map_or(facts.level, |&r| verified.register(r).level),
+            result: facts.level,
+            // An output is the register that it names.
+            count: if output { 0 } else { facts.ciphertexts },
+            last_use: facts.last_read,
+            given: matches!(instruction.op, Op::Input(_)),
+        }
+    };
+    plan.instructions.iter().enumerate().map(item).collect()
+}
+
+/// One item's share.
 #[derive(Default)]
-struct NodePrice {
+struct Share {
     seconds: f64,
     encode: f64,
     plaintexts: u64,
     scratch: u64,
 }
 
-fn node_price(model: &Model<'_>, prices: &Prices<'_>, id: ValueId) -> NodePrice {
-    let graph = model.graph();
-    let node = graph.node(id);
-    let count = node.layout.ciphertexts as f64;
-    let Some(operand) = node.inputs.first() else { return NodePrice::default() };
-    let level = model.levels()[operand.index()];
-    let simple = |each: f64| NodePrice { seconds: count * each, ..NodePrice::default() };
-    let vector = |id: fhec_plan::VectorId, seconds: f64| {
-        let v = &graph.vectors[id.index()];
-        let encode = v.ciphertexts as f64 * prices.encode_plain(v.period, level);
-        NodePrice { seconds, encode, ..NodePrice::default() }
-    };
-    match &node.op {
-        Op::Input(_) => NodePrice::default(),
-        Op::LinearMap { terms, bias, .. } => {
-            let mut sum = bias.map_or_else(NodePrice::default, |b| vector(b, 0.0));
-            for group in &model.groups()[id.index()] {
-                let matrix = &graph.matrices[terms[group.terms[0]].matrix.index()];
+fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
+    let (level, count) = (item.level, item.count as f64);
+    let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
+    let vector = |v: &Vector| v.ciphertexts as f64 * prices.encode_plain(v.period, level);
+    match &item.work {
+        Work::Nothing => Share::default(),
+        Work::Linear(groups, bias) => {
+            let mut sum = Share { encode: bias.map_or(0.0, vector), ..Share::default() };
+            for (group, matrix) in groups {
                 let (period, diagonals) = (matrix.diagonal_period(), group.bsgs.products());
                 sum.seconds += prices.linear(level, group, matrix.out_ciphertexts);
                 sum.encode += diagonals as f64 * prices.encode_diagonal(period, level);
@@ -102,46 +245,40 @@ fn node_price(model: &Model<'_>, prices: &Prices<'_>, id: ValueId) -> NodePrice 
             }
             sum
         }
-        Op::Polynomial { .. } => match model.plan(id) {
-            Some(plan) => NodePrice {
-                seconds: count * prices.polynomial(level, plan),
-                scratch: (plan.powers().len() + plan.nodes().len()) as u64 * prices.ciphertext_bytes(level),
-                ..NodePrice::default()
-            },
-            None => NodePrice::default(),
+        Work::Polynomial(plan) => Share {
+            scratch: (plan.powers().len() + plan.nodes().len()) as u64 * prices.ciphertext_bytes(level),
+            ..simple(prices.polynomial(level, plan))
         },
-        Op::Add | Op::Sub | Op::Negate | Op::LevelDrop(_) => simple(prices.elementwise(level, 2)),
-        Op::Mul => simple(prices.multiply(level)),
-        Op::MulScalar { .. } => simple(prices.elementwise(level, 2)),
-        Op::AddScalar(_) => simple(prices.elementwise(level, 1)),
-        Op::MulVector { vector: v, .. } => vector(*v, count * prices.elementwise(level, 2)),
-        Op::AddVector(v) => vector(*v, count * prices.elementwise(level, 1)),
-        Op::Rotate(_) => simple(prices.rotate(level)),
-        Op::Bootstrap { level, .. } => NodePrice {
-            seconds: prices.bootstrap(node.layout.ciphertexts, bootstrap_slots(node.layout.period), *level),
-            ..NodePrice::default()
-        },
-        Op::Relinearise if model.rescaled_at_once(id) => simple(prices.relinearise_rescale(level)),
-        Op::Relinearise => simple(prices.relinearise(level)),
-        Op::Rescale if model.rescaled_at_once(*operand) => simple(0.0),
-        Op::Rescale => simple(prices.rescale(level, 2)),
+        Work::Elementwise(polys) => simple(prices.elementwise(level, *polys)),
+        Work::Vector(polys, v) => Share { encode: vector(v), ..simple(prices.elementwise(level, *polys)) },
+        Work::Multiply => simple(prices.multiply(level)),
+        Work::Rotate => simple(prices.rotate(level)),
+        Work::Relinearise => simple(prices.relinearise(level)),
+        Work::RelineariseRescale => simple(prices.relinearise_rescale(level)),
+        Work::Rescale => simple(prices.rescale(level, 2)),
+        Work::Bootstrap(slots) => {
+            Share { seconds: prices.bootstrap(item.count, *slots, item.result), ..Share::default() }
+        }
     }
 }
 
-/// Most bytes of live ciphertexts and scratch at any node.
-fn live_bytes(model: &Model<'_>, prices: &Prices<'_>, scratch: &[u64]) -> u64 {
-    let graph = model.graph();
-    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
-    for id in graph.ids() {
-        graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
+/// Prices items that run one after another. [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
+fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
+    let bytes = |item: &Item<'_>| item.count as u64 * prices.ciphertext_bytes(item.result);
+    let mut price = Price::default();
+    // Memory grows where more is in use than ever before; whatever was in use once is used again.
+    let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
+    for (now, item) in items.iter().enumerate() {
+        let share = share(item, prices);
+        let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
+        let used = live + share.scratch + share.plaintexts.min(WINDOW);
+        let touch = prices.touch(used.saturating_sub(most));
+        most = most.max(used);
+        price.nodes.push(share.seconds + share.encode + touch);
+        price.encode += share.encode;
+        price.touch += touch;
+        price.plaintexts += share.plaintexts;
+        price.fixed = price.fixed.max(live + share.scratch);
     }
-    graph.outputs.iter().for_each(|o| last_use[o.value.index()] = graph.nodes.len());
-    let bytes = |i: usize| graph.nodes[i].layout.ciphertexts as u64 * prices.ciphertext_bytes(model.levels()[i]);
-    (0..graph.nodes.len())
-        .map(|now| {
-            let live: u64 = (0..=now).filter(|&i| last_use[i] >= now).map(bytes).sum();
-            live + scratch[now]
-        })
-        .max()
-        .unwrap_or(0)
+    price
 }

@@ -1,0 +1,146 @@
+//! The compiler's cost table, measured on this machine.
+
+use crate::clock::Sweep;
+use crate::fit::{fit, four_figures, free};
+use crate::samples::{Sample, Timer};
+use crate::subject::Sizes;
+use crate::{MeasureError, Result, pool};
+use fhec_passes::cost::CostTable;
+use fhec_passes::cost_file::Measurement;
+
+/// log2 of the ring degrees that the compiler chooses from.
+pub const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+
+/// How to calibrate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// log2 of the ring degrees to measure. Prices hold for all rings, the best for those measured.
+    pub log_n: Vec<u32>,
+    /// Seconds that each operation is repeated for, at least five times in any case.
+    pub seconds: f64,
+    /// Bytes of new memory to use for its price.
+    pub touch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { log_n: RINGS.collect(), seconds: 0.5, touch: 512 << 20 }
+    }
+}
+
+/// Fitted prices and what they were fitted to.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// The prices. [`CostTable::base_memory`] is that of the built-in table.
+    pub prices: CostTable,
+    /// The measurements, by ring degree.
+    pub measurements: Vec<Measurement>,
+}
+
+impl Calibration {
+    /// The worst ratio of prediction and measurement, in either direction.
+    pub fn worst_ratio(&self) -> f64 {
+        let ratios = self.measurements.iter().map(|m| m.predicted_seconds / m.seconds);
+        ratios.map(|r| r.max(1.0 / r)).fold(1.0, f64::max)
+    }
+}
+
+/// Parameters of a ring degree as they occur in plans, all with 128 bits of security.
+fn cases(log_n: u32) -> Result<Vec<Sizes>> {
+    let case = |bits, limbs, special, digits: &[usize]| Sizes {
+        log_n,
+        bits,
+        limbs,
+        special,
+        special_bits: 49,
+        digits: digits.to_vec(),
+    };
+    match log_n {
+        12 => Ok(vec![case(28, 2, 1, &[1, 1])]),
+        13 => Ok(vec![case(26, 6, 1, &[1; 6]), case(24, 6, 1, &[2, 2, 2])]),
+        14 => Ok(vec![case(28, 11, 2, &[3, 2, 3, 3])]),
+        15 => Ok(vec![case(31, 20, 4, &[5, 5, 5, 5])]),
+        16 => Ok(vec![case(33, 27, 5, &[7, 6, 7, 7])]),
+        _ => Err(MeasureError::Ring { log_n, least: *RINGS.start(), most: *RINGS.end() }),
+    }
+}
+
+/// Measures everything on one thread. `watch` is told what is measured next.
+///
+/// # Errors
+/// [`MeasureError::Ring`] for ring degrees outside [`RINGS`] and for none; otherwise the engine's.
+pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Result<Calibration> {
+    let all = options.log_n.iter().map(|&log_n| cases(log_n)).collect::<Result<Vec<_>>>()?;
+    let cases: Vec<Sizes> = all.into_iter().flatten().collect();
+    let Some(first) = cases.first() else {
+        return Err(MeasureError::Ring { log_n: 0, least: *RINGS.start(), most: *RINGS.end() });
+    };
+    pool(1)?.install(|| {
+        let mut timer = Timer { seconds: options.seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
+        // First of all: later the process has memory that it only has to use again.
+        let touch = timer.touch(options.touch);
+        let (fill, read) = (timer.fill()?, timer.read(first)?);
+        cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
+        let mut prices = fit(&timer.samples);
+        let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
+        (prices.touch, prices.fill, prices.read_byte) = (four_figures(touch), four_figures(fill), four_figures(read));
+        prices.base_memory = CostTable::default().base_memory;
+        Ok(Calibration { prices, measurements })
+    })
+}
+
+/// The form of a sample that is written. `prices` do not hold what is not part of the sample.
+fn measurement(sample: &Sample, prices: &CostTable) -> Measurement {
+    debug_assert_eq!((prices.fill, prices.touch), (free().fill, free().touch));
+    Measurement {
+        operation: sample.operation.clone(),
+        log_n: sample.shape.log_n,
+        level: sample.level,
+        special: sample.shape.special(),
+        digits: sample.shape.digits_at(sample.level),
+        seconds: four_figures(sample.seconds),
+        bytes: sample.bytes,
+        predicted_seconds: four_figures((sample.predict)(&prices.prices(&sample.shape))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fhec_passes::cost_file::{CostFile, built_in};
+
+    #[test]
+    fn a_small_ring_gives_a_whole_table() {
+        let options = Options { log_n: vec![12], seconds: 0.0, touch: 16 << 20 };
+        let mut seen = Vec::new();
+        let found = calibrate(&options, &mut |what| seen.push(what.to_owned())).expect("measures");
+        assert!(seen.len() > found.measurements.len(), "{seen:?}");
+        assert!(found.measurements.iter().all(|m| m.log_n == 12 && m.seconds > 0.0 && m.bytes > 0));
+        for operation in ["add", "multiply", "rescale", "rotate", "relinearise", "linear map of 128 diagonals"] {
+            assert!(found.measurements.iter().any(|m| m.operation == operation), "{operation}");
+        }
+        let p = &found.prices;
+        assert!(p.touch > 0.0 && p.fill > 0.0 && p.read_byte > 0.0 && p.butterfly > 0.0, "{p:?}");
+        let file = CostFile::new(built_in().machine.clone(), 1, p.clone(), found.measurements.clone());
+        assert_eq!(CostFile::parse(&file.to_json()), Ok(file));
+    }
+
+    #[test]
+    fn rings_that_no_plan_has_are_refused() {
+        for log_n in [vec![], vec![11], vec![12, 17]] {
+            let options = Options { log_n, ..Options::default() };
+            assert!(matches!(calibrate(&options, &mut |_| ()), Err(MeasureError::Ring { .. })));
+        }
+    }
+
+    #[test]
+    fn all_parameters_exist_and_are_secure() {
+        for log_n in RINGS {
+            for sizes in cases(log_n).expect("listed") {
+                let spec = sizes.spec();
+                let level = fhec_ckks::Security::Level(fhec_math::SecurityLevel::Bits128);
+                assert!(fhec_ckks::Context::new(spec, level).is_ok(), "{sizes:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Timed operations, each with the formula that predicts it.
+
+use crate::Result;
+use crate::clock::{Sweep, median, repeat, thread_seconds};
+use crate::subject::{Diagonals, Sizes, Subject};
+use fhec_ckks::linear::{LinearMap, LinearOptions};
+use fhec_math::AlignedVec;
+use fhec_passes::cost::Prices;
+use fhec_passes::shape::Shape;
+use fhec_plan::linear::LinearGroup;
+use fhec_plan::{Matrix, Nest, NestDim, Offsets, TensorId, Weights};
+use std::collections::BTreeSet;
+use std::hint::black_box;
+
+/// The cost model's formula for an operation.
+type Predict = Box<dyn Fn(&Prices<'_>) -> f64 + Send>;
+
+/// One measurement and the formula that predicts it.
+pub(crate) struct Sample {
+    pub(crate) operation: String,
+    pub(crate) shape: Shape,
+    pub(crate) level: usize,
+    pub(crate) seconds: f64,
+    pub(crate) bytes: u64,
+    pub(crate) predict: Predict,
+}
+
+/// Diagonals encoded in one batch.
+const BATCH: usize = 24;
+
+/// Times operations one after another.
+pub(crate) struct Timer<'a> {
+    pub(crate) seconds: f64,
+    pub(crate) sweep: Sweep,
+    pub(crate) samples: Vec<Sample>,
+    /// Told the operation that comes next.
+    pub(crate) watch: &'a mut (dyn FnMut(&str) + Send),
+}
+
+impl Timer<'_> {
+    /// The median time of `f`, which gets the number of the run. Before every run the caches are emptied.
+    fn cold(&mut self, mut f: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+        let mut failed = None;
+        let mut run = 0;
+        let sweep = &mut self.sweep;
+        let times = repeat(self.seconds, || {
+            sweep.caches();
+            let begin = thread_seconds();
+            let result = f(run);
+            let time = thread_seconds() - begin;
+            run += 1;
+            failed = failed.take().or(result.err());
+            time
+        });
+        failed.map_or_else(|| Ok(median(&times)), Err)
+    }
+
+    /// Every priced operation at some levels.
+    pub(crate) fn measure(&mut self, sizes: &Sizes) -> Result<()> {
+        let count = if sizes.log_n > 14 { 32 } else { 128 };
+        let diagonals = Diagonals::choose(sizes, count)?;
+        (self.watch)(&format!("2^{}: keys", sizes.log_n));
+        let subject = Subject::new(sizes, &diagonals.rotations())?;
+        let top = subject.context.max_level();
+        let levels: BTreeSet<usize> = [top, 2 * top / 3, top / 3, 1.min(top), 0].into();
+        for level in levels.into_iter().rev() {
+            self.arithmetic(&subject, level)?;
+            self.key_switches(&subject, level)?;
+            self.encoding(&subject, level)?;
+            if level > 0 {
+                self.linear(&subject, &diagonals, level)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        subject: &Subject,
+        level: usize,
+        operation: &str,
+        bytes: impl Fn(&Prices<'_>) -> u64,
+        predict: impl Fn(&Prices<'_>) -> f64 + Send + 'static,
+        f: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        (self.watch)(&format!("2^{} level {level}: {operation}", subject.shape.log_n));
+        let seconds = self.cold(f)?;
+        let table = fhec_passes::cost::CostTable::default();
+        let shape = subject.shape.clone();
+        let bytes = bytes(&table.prices(&shape));
+        self.samples.push(Sample {
+            operation: operation.into(),
+            shape,
+            level,
+            seconds,
+            bytes,
+            predict: Box::new(predict),
+        });
+        Ok(())
+    }
+
+    fn arithmetic(&mut self, subject: &Subject, level: usize) -> Result<()> {
+        let engine = &subject.evaluator;
+        let dropped = subject.fresh.iter().map(|c| engine.drop_to_level(c, level));
+        let inputs = dropped.collect::<std::result::Result<Vec<_>, _>>()?;
+        let input = |run: usize| &inputs[run % inputs.len()];
+        let ciphertext = move |p: &Prices<'_>| p.ciphertext_bytes(level);
+        self.push(subject, level, "add", ciphertext, move |p| p.elementwise(level, 2), |run| {
+            black_box(engine.add(input(run), input(run + 1))?);
+            Ok(())
+        })?;
+        let product = move |p: &Prices<'_>| p.ciphertext_bytes(level) / 2 * 3;
+        self.push(subject, level, "multiply", product, move |p| p.multiply(level), |run| {
+            black_box(engine.mul(input(run), input(run + 1))?);
+            Ok(())
+        })?;
+        if level > 0 {
+            let result = move |p: &Prices<'_>| p.ciphertext_bytes(level - 1);
+            self.push(subject, level, "rescale", result, move |p| p.rescale(level, 2), |run| {
+                black_box(engine.rescale(input(run))?);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn key_switches(&mut self, subject: &Subject, level: usize) -> Result<()> {
+        let engine = &subject.evaluator;
+        let input = engine.drop_to_level(&subject.fresh[0], level)?;
+        let bytes = move |p: &Prices<'_>| p.key_bytes(level) + p.ciphertext_bytes(level);
+        let rotations = &subject.rotations;
+        self.push(subject, level, "rotate", bytes, move |p| p.rotate(level), |run| {
+            black_box(engine.rotate(&input, rotations[run % rotations.len()])?);
+            Ok(())
+        })?;
+        let product = engine.mul(&input, &input)?;
+        self.push(subject, level, "relinearise", bytes, move |p| p.relinearise(level), |_| {
+            black_box(engine.relinearise(&product)?);
+            Ok(())
+        })?;
+        if level > 0 {
+            let predict = move |p: &Prices<'_>| p.relinearise_rescale(level);
+            self.push(subject, level, "relinearise and rescale", bytes, predict, |_| {
+                black_box(engine.relinearise_rescale(&product)?);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Encoding of weights, batch by batch: the runtime keeps what it encodes until a whole sum of products is there.
+    fn encoding(&mut self, subject: &Subject, level: usize) -> Result<()> {
+        let slots = subject.context.slots();
+        let values: Vec<f64> = (0..slots).map(|i| (i as f64).cos() / 50.0).collect();
+        let scale = LinearMap::plaintext_scale(&subject.context, level, &subject.scale, &subject.scale, level > 0);
+        for period in BTreeSet::from([slots / 4, slots]) {
+            let batch = if period == slots && subject.shape.log_n > 14 { BATCH / 4 } else { BATCH };
+            let bytes = move |p: &Prices<'_>| batch as u64 * p.diagonal_bytes(period, level);
+            let predict = move |p: &Prices<'_>| batch as f64 * p.encode_diagonal(period, level);
+            let name = format!("encode {batch} diagonals of period {period}");
+            self.push(subject, level, &name, bytes, predict, |_| {
+                let one = |_| subject.encoder.encode_qp(&values[..period], level, &scale);
+                let all = (0..batch).map(one).collect::<std::result::Result<Vec<_>, _>>()?;
+                black_box(all);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn linear(&mut self, subject: &Subject, diagonals: &Diagonals, level: usize) -> Result<()> {
+        let engine = &subject.evaluator;
+        let period = subject.context.slots() / 4;
+        let source = diagonals.encode(subject, level, period)?;
+        let input = engine.drop_to_level(&subject.fresh[0], level)?;
+        let group = LinearGroup { terms: vec![0], bsgs: diagonals.bsgs.clone(), sources: vec![], fold: vec![] };
+        let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products());
+        let bytes = move |p: &Prices<'_>| {
+            keys * p.key_bytes(level) + products as u64 * p.diagonal_bytes(period, level) + p.ciphertext_bytes(level)
+        };
+        let name = format!("linear map of {products} diagonals");
+        let options = LinearOptions::default();
+        self.push(subject, level, &name, bytes, move |p| p.linear(level, &group, 1), |_| {
+            black_box(diagonals.map.apply(engine, &[&input], &source, &[], &subject.scale, &options)?);
+            Ok(())
+        })
+    }
+
+    /// Nanoseconds for an entry of a diagonal that is filled from the weights of a dense layer.
+    pub(crate) fn fill(&mut self) -> Result<f64> {
+        const OUT: usize = 128;
+        const IN: usize = 1024;
+        (self.watch)("filling diagonals");
+        let dim = |extent: usize, row: i64, col: i64, weight: usize| {
+            let step = |stride: i64| Offsets::from_table((0..extent as i64).map(|i| i * stride).collect());
+            NestDim { extent, row: step(row), col: step(col), weight: step(weight as i64) }
+        };
+        let nest = Nest {
+            dims: vec![dim(OUT, 1, 0, IN), dim(IN, 0, 1, 1)],
+            row: 0,
+            col: 0,
+            weight: 0,
+            tensor: Some(TensorId(0)),
+            factor: 1.0,
+            guards: vec![],
+        };
+        let matrix = Matrix {
+            slots: IN,
+            in_ciphertexts: 1,
+            in_period: IN,
+            out_ciphertexts: 1,
+            out_period: OUT,
+            nests: vec![nest],
+        };
+        let values: Vec<f64> = (0..OUT * IN).map(|i| i as f64).collect();
+        let weights = Weights::from_tensors([&values[..]]);
+        let found = fhec_plan::Diagonals::of(&matrix);
+        let tensors = fhec_plan::Diagonals::tensors(&matrix, &weights);
+        let mut out = vec![0.0; IN];
+        let seconds = self.cold(|_| {
+            for at in 0..found.len() {
+                found.fill_rotated(&matrix, &tensors, at, at / 8, &mut out);
+                black_box(&mut out);
+            }
+            Ok(())
+        })?;
+        Ok(seconds * 1e9 / (OUT * IN) as f64)
+    }
+
+    /// Nanoseconds for a byte of memory that is used for the first time: half of it in blocks that get huge pages where the system
+    /// has them, half in smaller ones. Nothing is given back in between, and each block is used once, so the mean counts.
+    pub(crate) fn touch(&mut self, bytes: usize) -> f64 {
+        (self.watch)("using new memory");
+        let mut held = Vec::new();
+        let begin = thread_seconds();
+        let mut words = 0;
+        for block in [4 << 20, 512 << 10] {
+            // Not quite a round size, which the engine's own pool of blocks would rather have.
+            let len = block / 8 - 64;
+            for _ in 0..bytes / 2 / block {
+                held.push(AlignedVec::zeroed(len));
+                words += len;
+            }
+        }
+        let time = thread_seconds() - begin;
+        drop(black_box(held));
+        time * 1e9 / (8 * words) as f64
+    }
+
+    /// Nanoseconds for a byte of a key file that is read, checked and unpacked.
+    pub(crate) fn read(&mut self, sizes: &Sizes) -> Result<f64> {
+        (self.watch)("reading keys");
+        let subject = Subject::new(sizes, &BTreeSet::from([1, 2, 3]))?;
+        let mut file = Vec::new();
+        let plan = [0; 32];
+        fhec_ckks::container::write_evaluation_keys(subject.evaluator.keys(), &plan, &mut file)
+            .map_err(fhec_ckks::CkksError::from)?;
+        let seconds = self.cold(|_| {
+            black_box(fhec_ckks::container::read_evaluation_keys(&file, &subject.context, &plan)?);
+            Ok(())
+        })?;
+        Ok(seconds * 1e9 / file.len() as f64)
+    }
+}
