@@ -16,9 +16,13 @@ test:
 slow:
     FHEC_SLOW=1 cargo test --workspace --release --locked -- --nocapture
 
-# Micro-benchmarks of the engine.
+# Micro-benchmarks of the engine's parts.
 bench:
     cargo bench --workspace
+
+# Measures the compiler's built-in cost table anew; on a machine that does nothing else.
+calibrate:
+    cargo run --release --locked -p fhec-cli -- calibrate -o crates/fhec-passes/src/cost_table.json
 
 # Accept changed snapshots after reading them.
 bless:

@@ -43,7 +43,7 @@ fn links(edges: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<Str
 #[test]
 fn dependencies_point_downward_only() {
     let edges = edges();
-    let allowed: [(&str, &[&str]); 8] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("fhec-math", &[]),
         ("fhec-ckks", &["fhec-math"]),
         ("fhec-plan", &["fhec-math"]),
@@ -51,7 +51,20 @@ fn dependencies_point_downward_only() {
         ("fhec-onnx", &["fhec-ir"]),
         ("fhec-passes", &["fhec-ir", "fhec-math", "fhec-plan"]),
         ("fhec-runtime", &["fhec-ckks", "fhec-math", "fhec-plan"]),
-        ("fhec-cli", &["fhec-ckks", "fhec-ir", "fhec-math", "fhec-onnx", "fhec-passes", "fhec-plan", "fhec-runtime"]),
+        ("fhec-measure", &["fhec-ckks", "fhec-math", "fhec-passes", "fhec-plan"]),
+        (
+            "fhec-cli",
+            &[
+                "fhec-ckks",
+                "fhec-ir",
+                "fhec-math",
+                "fhec-measure",
+                "fhec-onnx",
+                "fhec-passes",
+                "fhec-plan",
+                "fhec-runtime",
+            ],
+        ),
     ];
     for (name, may) in allowed {
         for d in &edges[name] {
@@ -67,6 +80,10 @@ fn compiler_and_runtime_meet_only_in_the_plan() {
         assert!(!links(&edges, compiler).contains("fhec-ckks"), "{compiler} links the engine");
     }
     assert!(!links(&edges, "fhec-runtime").contains("fhec-ir"), "the runtime links the compiler's graphs");
+    // What measures the engine for the compiler knows both, and is linked by neither.
+    for half in ["fhec-ir", "fhec-onnx", "fhec-passes", "fhec-runtime"] {
+        assert!(!links(&edges, half).contains("fhec-measure"), "{half} links the measurements");
+    }
 }
 
 /// Every source file below `dir`, without its test modules: what stands after `#[cfg(test)]`.
@@ -97,7 +114,7 @@ fn absent(krate: &str, words: &[&str]) {
 
 #[test]
 fn only_the_command_and_the_model_loader_touch_files() {
-    for krate in ["fhec-math", "fhec-ckks", "fhec-plan", "fhec-ir", "fhec-passes", "fhec-runtime"] {
+    for krate in ["fhec-math", "fhec-ckks", "fhec-plan", "fhec-ir", "fhec-passes", "fhec-runtime", "fhec-measure"] {
         absent(krate, &["std::fs", "fs::File", "File::open", "File::create", "std::net"]);
     }
 }
@@ -130,7 +147,7 @@ fn the_servers_command_cannot_name_a_secret_key() {
 fn cited_papers_are_listed() {
     let listed = std::fs::read_to_string(root().join("docs/references.md")).expect("readable");
     let mut cited = 0;
-    for krate in ["math", "ckks", "plan", "ir", "onnx", "passes", "runtime", "cli"] {
+    for krate in ["math", "ckks", "plan", "ir", "onnx", "passes", "runtime", "measure", "cli"] {
         for (path, text) in whole_files(&root().join(format!("crates/fhec-{krate}/src"))) {
             for number in eprint_numbers(&text) {
                 cited += 1;

@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::commands::bench::Bench;
+use crate::commands::calibrate::Calibrate;
 use crate::commands::check::Check;
 use crate::commands::compile::Compile;
 use crate::commands::completions::Completions;
@@ -59,6 +61,10 @@ enum Command {
     Decrypt(Decrypt),
     /// Run a plan unencrypted over a data set: accuracy, and the error of every layer
     Simulate(Simulate),
+    /// Measure what operations cost on this machine, for the compiler
+    Calibrate(Calibrate),
+    /// Run micro-benchmarks of the engine
+    Bench(Bench),
     /// Classify handwritten digits under encryption with a bundled network
     Demo(Demo),
     /// Print completions for a shell
@@ -77,6 +83,8 @@ impl Cli {
             Command::Run(c) => c.run(),
             Command::Decrypt(c) => c.run(),
             Command::Simulate(c) => c.run(),
+            Command::Calibrate(c) => c.run(),
+            Command::Bench(c) => c.run(),
             Command::Demo(c) => c.run(),
             Command::Completions(c) => c.run(),
         }

@@ -10,12 +10,18 @@ pub(crate) fn allowance(given: Option<u64>) -> u64 {
 }
 
 /// Bytes of memory of this machine, where the system says.
-fn total() -> Option<u64> {
-    parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
+pub(crate) fn total() -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
-fn parse(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// Bytes of memory that this process has, where the system says.
+pub(crate) fn resident() -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// The value of a line such as `MemTotal: 1024 kB`.
+fn parse(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -26,9 +32,10 @@ mod tests {
 
     #[test]
     fn what_the_system_says_is_understood_or_left() {
-        assert_eq!(parse("Buffers: 1 kB\nMemTotal:       32811984 kB\nMemFree: 1 kB\n"), Some(32_811_984 << 10));
+        let total = |text: &str| parse(text, "MemTotal:");
+        assert_eq!(total("Buffers: 1 kB\nMemTotal:       32811984 kB\nMemFree: 1 kB\n"), Some(32_811_984 << 10));
         for nothing in ["", "MemTotal:", "MemTotal: 5 MB", "MemTotal: -1 kB", "MemTotal: 99999999999999999999 kB"] {
-            assert_eq!(parse(nothing), None);
+            assert_eq!(total(nothing), None);
         }
         assert_eq!(allowance(Some(5)), 5);
         assert!(allowance(None) > 0);

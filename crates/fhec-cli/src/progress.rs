@@ -50,6 +50,45 @@ impl Progress {
     }
 }
 
+/// A line on standard error that says which step runs, once the first two seconds are over, and only on a terminal.
+pub(crate) struct Steps {
+    start: Instant,
+    visible: bool,
+    bar: OnceLock<ProgressBar>,
+}
+
+impl Steps {
+    /// Nothing runs yet.
+    pub(crate) fn new() -> Self {
+        Steps { start: Instant::now(), visible: std::io::stderr().is_terminal(), bar: OnceLock::new() }
+    }
+
+    /// A step begins; may be called from any thread.
+    pub(crate) fn begin(&self, step: &str) {
+        if !self.visible || self.start.elapsed() < PATIENCE {
+            return;
+        }
+        let bar = self.bar.get_or_init(|| {
+            let bar = ProgressBar::new_spinner().with_elapsed(self.start.elapsed());
+            if let Ok(style) = ProgressStyle::with_template("{elapsed} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_message(step.to_owned());
+        // Nothing else draws: while a step runs no thread must be woken.
+        bar.tick();
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = self.bar.get() {

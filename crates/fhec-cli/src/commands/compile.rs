@@ -1,5 +1,6 @@
 //! `fhec compile`: an ONNX model to a plan.
 
+use super::calibrate;
 use crate::data::{DataSet, InputSpec};
 use crate::files::{self, Access, print, status, warn};
 use crate::format;
@@ -26,6 +27,7 @@ const SAMPLES: usize = 256;
   fhec compile cifar.onnx -o cifar.plan --calibrate pictures/ --mean 0.49,0.48,0.45 --std 0.25
   fhec compile small.onnx -o small.plan --input-range 0,1 --precision-bits 16 --memory-budget 2GiB
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --print-after approximate
+  fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
 
 Calibration data are npy, npz or idx files, a picture or a folder of pictures. They set the ranges
 that activations are approximated on; a few hundred typical inputs are enough. Without them ranges
@@ -70,6 +72,9 @@ pub(crate) struct Settings {
     /// What to make fast
     #[arg(long, value_enum, default_value_t = Goal::Latency)]
     pub(crate) goal: Goal,
+    /// Prices of operations, from fhec calibrate; the built-in table by default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cost_table: Option<PathBuf>,
     /// Factor for raw pixels 0…255
     #[arg(long, value_name = "X", default_value = "1/255", value_parser = parse_fraction)]
     pub(crate) pixel_scale: f64,
@@ -166,6 +171,7 @@ impl Settings {
             precision_bits: None,
             memory_budget: None,
             goal: Goal::Latency,
+            cost_table: None,
             pixel_scale: 1.0 / 255.0,
             mean: Vec::new(),
             std: Vec::new(),
@@ -189,6 +195,7 @@ impl Settings {
                 Goal::Latency => fhec_passes::Goal::Latency,
                 Goal::Throughput => fhec_passes::Goal::Throughput,
             },
+            cost: calibrate::read(self.cost_table.as_deref())?.prices,
             ..defaults
         };
         pipeline::compile_watched(graph, &options, watch).with_context(|| model.display().to_string())

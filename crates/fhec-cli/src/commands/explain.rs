@@ -1,12 +1,14 @@
 //! `fhec explain`: what a plan does and what it will cost.
 
+use super::calibrate;
 use crate::files::{self, Access, print};
 use crate::format::{self, Align, Table, pairs};
 use crate::plan_file;
+use fhec_passes::pricing::price_plan;
 use anyhow::Result;
 use clap::Args;
 use fhec_plan::verify::Verified;
-use fhec_plan::{LayerReport, Op, Plan};
+use fhec_plan::{LayerReport, Op, Plan, Report};
 use petgraph::dot::{Config, Dot, RankDir};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Value, json};
@@ -22,11 +24,12 @@ use std::path::PathBuf;
   fhec explain mnist.plan --dot | dot -Tsvg > mnist.svg
   fhec explain mnist.plan --listing
   fhec explain mnist.plan --head mnist.head
+  fhec explain mnist.plan --cost-table costs.json
 
 A head is all that keygen, encrypt and decrypt need of a plan; it holds no weights.
 
-The figures are predictions for one thread of the machine that the cost table was measured on;
-the error of a layer is the standard deviation that encryption adds to its result.")]
+The figures are predictions for the first run of a process, on one thread of the machine that the cost
+table was measured on; the error of a layer is the standard deviation that encryption adds to its result.")]
 pub(crate) struct Explain {
     /// The plan
     plan: PathBuf,
@@ -42,6 +45,9 @@ pub(crate) struct Explain {
     /// Write the plan's head for clients: parameters, keys, inputs and outputs, without the weights
     #[arg(long, group = "form", value_name = "FILE")]
     head: Option<PathBuf>,
+    /// Predict times with these prices, from fhec calibrate, instead of those that the plan was compiled with
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listing", "head"])]
+    cost_table: Option<PathBuf>,
 }
 
 impl Explain {
@@ -52,21 +58,35 @@ impl Explain {
             files::write(path, Access::Public, |out| Ok(plan.plan().write_head_to(out)?))?;
             return Ok(());
         }
+        let report = self.report(&plan)?;
         print(&if self.json {
-            format!("{:#}\n", as_json(&plan))
+            format!("{:#}\n", as_json(&plan, &report))
         } else if self.dot {
-            as_dot(plan.plan())
+            as_dot(plan.plan(), &report)
         } else if self.listing {
             fhec_plan::print::listing(plan.plan(), Some(plan.facts()))
         } else {
-            as_text(&plan)
+            as_text(&plan, &report)
         })
+    }
+
+    /// The plan's report, with the times of the table that was given.
+    fn report(&self, verified: &Verified) -> Result<Report> {
+        let mut report = verified.plan().report.clone();
+        if let Some(path) = &self.cost_table {
+            let table = calibrate::read(Some(path))?;
+            let price = price_plan(verified, &table.prices);
+            report.seconds = price.seconds;
+            report.layers.resize(price.layers.len(), LayerReport::default());
+            report.layers.iter_mut().zip(price.layers).for_each(|(layer, seconds)| layer.seconds = seconds);
+        }
+        Ok(report)
     }
 }
 
 /// Layers with their predicted figures; a plan may come without a report for them.
-fn layers(plan: &Plan) -> impl Iterator<Item = (&fhec_plan::Layer, LayerReport)> {
-    let reports = plan.report.layers.iter().cloned().chain(std::iter::repeat(LayerReport::default()));
+fn layers<'a>(plan: &'a Plan, report: &'a Report) -> impl Iterator<Item = (&'a fhec_plan::Layer, LayerReport)> {
+    let reports = report.layers.iter().cloned().chain(std::iter::repeat(LayerReport::default()));
     plan.layers.iter().zip(reports)
 }
 
@@ -82,7 +102,7 @@ fn nonzero(n: u32) -> String {
     if n == 0 { "–".into() } else { n.to_string() }
 }
 
-fn as_text(verified: &Verified) -> String {
+fn as_text(verified: &Verified, report: &Report) -> String {
     let plan = verified.plan();
     let mut out = format!("{}, compiled by fhec {}\n\n", plan.model, plan.compiler);
     let heads = [
@@ -99,7 +119,7 @@ fn as_text(verified: &Verified) -> String {
         ("approximation", Align::Right),
     ];
     let mut table = Table::new(&heads);
-    for (layer, r) in layers(plan) {
+    for (layer, r) in layers(plan, report) {
         table.row(vec![
             layer.name.clone(),
             layer.kind.clone(),
@@ -116,18 +136,18 @@ fn as_text(verified: &Verified) -> String {
     }
     out.push_str(&table.render());
     // Writing to a string cannot fail.
-    let _ = write!(out, "\n{}", pairs(&totals(verified)));
-    if !plan.report.notes.is_empty() {
+    let _ = write!(out, "\n{}", pairs(&totals(verified, report)));
+    if !report.notes.is_empty() {
         out.push_str("\nnotes\n");
-        for note in &plan.report.notes {
+        for note in &report.notes {
             let _ = writeln!(out, "  {note}");
         }
     }
     out
 }
 
-fn totals(verified: &Verified) -> Vec<(&'static str, String)> {
-    let (plan, p, r) = (verified.plan(), &verified.plan().parameters, &verified.plan().report);
+fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
+    let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
     let relin = if plan.keys.relin.is_some() { " and products" } else { "" };
     let mut rows = vec![
@@ -184,9 +204,9 @@ fn totals(verified: &Verified) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn as_json(verified: &Verified) -> Value {
-    let (plan, p, r) = (verified.plan(), &verified.plan().parameters, &verified.plan().report);
-    let layers: Vec<Value> = layers(plan)
+fn as_json(verified: &Verified, r: &Report) -> Value {
+    let (plan, p) = (verified.plan(), &verified.plan().parameters);
+    let layers: Vec<Value> = layers(plan, r)
         .map(|(layer, r)| {
             json!({
                 "name": layer.name, "kind": layer.kind, "layout": r.layout,
@@ -243,7 +263,7 @@ enum Mark {
 }
 
 /// A box per layer, an arrow for every value that goes from one to another.
-fn as_dot(plan: &Plan) -> String {
+fn as_dot(plan: &Plan, report: &Report) -> String {
     let mut writer = BTreeMap::new();
     let mut edges = BTreeSet::new();
     let mut used = BTreeSet::new();
@@ -264,7 +284,7 @@ fn as_dot(plan: &Plan) -> String {
     let ellipse = |name: &str, shape: &[usize]| ("ellipse", format!("{name}\n{}", format::shape(shape)));
     let inputs = plan.inputs.iter().enumerate().map(|(i, v)| (Mark::Input(i), ellipse(&v.name, &v.shape)));
     let outputs = plan.outputs.iter().enumerate().map(|(i, v)| (Mark::Output(i), ellipse(&v.name, &v.shape)));
-    let boxes = layers(plan).enumerate().filter(|(i, _)| used.contains(&Mark::Layer(*i))).map(|(i, (layer, r))| {
+    let boxes = layers(plan, report).enumerate().filter(|(i, _)| used.contains(&Mark::Layer(*i))).map(|(i, (layer, r))| {
         let degree = if r.degree > 0 { format!(", degree {}", r.degree) } else { String::new() };
         let figures = format!("level {}, {}{degree}", levels(&r), format::seconds(r.seconds));
         (Mark::Layer(i), ("box", format!("{}\n{}\n{figures}", layer.name, layer.kind)))

@@ -1,5 +1,7 @@
 //! One file per subcommand.
 
+pub(crate) mod bench;
+pub(crate) mod calibrate;
 pub(crate) mod check;
 pub(crate) mod compile;
 pub(crate) mod completions;

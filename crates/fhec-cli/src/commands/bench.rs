@@ -1,0 +1,106 @@
+//! `fhec bench`: micro-benchmarks of the engine.
+
+use super::calibrate::{distinct, parse_seconds};
+use crate::files::print;
+use crate::format::{self, Align, Table};
+use crate::machine;
+use crate::progress::Steps;
+use anyhow::{Result, ensure};
+use clap::Args;
+use fhec_measure::bench::{Options, Parameters, Report, Row, bench};
+use fhec_passes::cost_file::Machine;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Arguments of `fhec bench`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  fhec bench
+  fhec bench --log-n 13,14,16 --threads 1,2
+  fhec bench --log-n 16 --json > bench.json
+
+Parameters are as large as 128 bits of security let them be, with primes of up to 46 bits. Times
+are medians of a tight loop, each limb count by itself; rotations share nothing unless they are
+called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.")]
+pub(crate) struct Bench {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// log2 of the ring degrees, 12 to 17
+    #[arg(
+        long, value_name = "N,…", value_delimiter = ',', default_value = "14,15,16",
+        value_parser = clap::value_parser!(u32).range(12..=17)
+    )]
+    log_n: Vec<u32>,
+    /// Numbers of threads
+    #[arg(
+        long, value_name = "T,…", value_delimiter = ',', default_value = "1",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    threads: Vec<u16>,
+    /// Seconds that each operation is repeated for
+    #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds)]
+    seconds: f64,
+}
+
+impl Bench {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<()> {
+        let threads: Vec<usize> = distinct(&self.threads).into_iter().map(usize::from).collect();
+        ensure!(threads.iter().all(|&t| t <= 1024), "--threads: at most 1024");
+        let options = Options { log_n: distinct(&self.log_n), threads, seconds: self.seconds };
+        let machine = machine::this();
+        let steps = Steps::new();
+        let report = bench(&options, &mut |step| steps.begin(step))?;
+        drop(steps);
+        print(&if self.json {
+            let Report { parameters, rows } = report;
+            format!("{:#}\n", json!({ "machine": machine, "parameters": parameters, "results": rows }))
+        } else {
+            as_text(&machine, &report, &options.threads)
+        })
+    }
+}
+
+fn as_text(machine: &Machine, report: &Report, threads: &[usize]) -> String {
+    let mut out = format!("{}\n", machine::describe(machine));
+    for p in &report.parameters {
+        out.push_str(&format!("\n{}\n", describe(p)));
+        let columns: Vec<String> = threads.iter().map(|&t| format::count(t, "thread")).collect();
+        let mut heads = vec![("operation", Align::Left), ("limbs", Align::Right)];
+        heads.extend(columns.iter().map(|c| (c.as_str(), Align::Right)));
+        let mut table = Table::new(&heads);
+        // One line for each operation and number of limbs, in the order they ran.
+        let mut lines: Vec<(&str, usize)> = Vec::new();
+        let mut times: BTreeMap<(&str, usize, usize), f64> = BTreeMap::new();
+        let rows = report.rows.iter().filter(|r| r.log_n == p.log_n);
+        for Row { operation, limbs, threads, seconds, .. } in rows {
+            if !lines.contains(&(operation, *limbs)) {
+                lines.push((operation, *limbs));
+            }
+            times.insert((operation, *limbs, *threads), *seconds);
+        }
+        for (operation, limbs) in lines {
+            let time = |t: &usize| times.get(&(operation, limbs, *t)).map_or("–".into(), |&s| format::seconds(s));
+            let mut cells = vec![operation.to_owned(), limbs.to_string()];
+            cells.extend(threads.iter().map(time));
+            table.row(cells);
+        }
+        out.push_str(&table.render());
+    }
+    out
+}
+
+fn describe(p: &Parameters) -> String {
+    format!(
+        "N = 2^{}, {} chain and {} special primes, log2(Q) = {:.0}, log2(QP) = {:.0}, {}, {:.0}-bit security, a key has {}",
+        p.log_n,
+        p.limbs,
+        p.special,
+        p.log2_q,
+        p.log2_qp,
+        format::count(p.digits, "digit"),
+        p.security_bits,
+        format::bytes(p.key_bytes as u64)
+    )
+}
