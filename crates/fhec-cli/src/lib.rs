@@ -10,6 +10,7 @@ mod data;
 mod files;
 mod format;
 mod keys;
+mod machine;
 mod memory;
 mod plan_file;
 mod progress;
@@ -47,6 +48,7 @@ fn trace() {
 /// The whole command: reads the process's arguments, and returns its status (0 success, 1 failure; wrong usage
 /// ends the process with 2).
 pub fn main() -> ExitCode {
+    memory::keep_freed();
     // Wrong usage ends here, with status 2.
     let cli = cli::Cli::parse();
     trace();

@@ -21,7 +21,8 @@ pub(crate) fn this() -> Machine {
 
 /// One line that describes a machine.
 pub(crate) fn describe(machine: &Machine) -> String {
-    let memory = if machine.memory == 0 { String::new() } else { format!(", {}", crate::format::bytes(machine.memory)) };
+    let memory =
+        if machine.memory == 0 { String::new() } else { format!(", {}", crate::format::bytes(machine.memory)) };
     let cores = crate::format::count(machine.cores, "core");
     format!("{}, {cores}{memory}, {} kernels, fhec {}", machine.processor, machine.kernels, machine.fhec)
 }

@@ -4,6 +4,8 @@
 mod pages;
 mod pool;
 
+pub use pool::POOL_BYTES;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::num::NonZero;

@@ -105,21 +105,42 @@ impl Timer<'_> {
         let inputs = dropped.collect::<std::result::Result<Vec<_>, _>>()?;
         let input = |run: usize| &inputs[run % inputs.len()];
         let ciphertext = move |p: &Prices<'_>| p.ciphertext_bytes(level);
-        self.push(subject, level, "add", ciphertext, move |p| p.elementwise(level, 2), |run| {
-            black_box(engine.add(input(run), input(run + 1))?);
-            Ok(())
-        })?;
+        self.push(
+            subject,
+            level,
+            "add",
+            ciphertext,
+            move |p| p.elementwise(level, 2),
+            |run| {
+                black_box(engine.add(input(run), input(run + 1))?);
+                Ok(())
+            },
+        )?;
         let product = move |p: &Prices<'_>| p.ciphertext_bytes(level) / 2 * 3;
-        self.push(subject, level, "multiply", product, move |p| p.multiply(level), |run| {
-            black_box(engine.mul(input(run), input(run + 1))?);
-            Ok(())
-        })?;
+        self.push(
+            subject,
+            level,
+            "multiply",
+            product,
+            move |p| p.multiply(level),
+            |run| {
+                black_box(engine.mul(input(run), input(run + 1))?);
+                Ok(())
+            },
+        )?;
         if level > 0 {
             let result = move |p: &Prices<'_>| p.ciphertext_bytes(level - 1);
-            self.push(subject, level, "rescale", result, move |p| p.rescale(level, 2), |run| {
-                black_box(engine.rescale(input(run))?);
-                Ok(())
-            })?;
+            self.push(
+                subject,
+                level,
+                "rescale",
+                result,
+                move |p| p.rescale(level, 2),
+                |run| {
+                    black_box(engine.rescale(input(run))?);
+                    Ok(())
+                },
+            )?;
         }
         Ok(())
     }
@@ -129,15 +150,29 @@ impl Timer<'_> {
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
         let bytes = move |p: &Prices<'_>| p.key_bytes(level) + p.ciphertext_bytes(level);
         let rotations = &subject.rotations;
-        self.push(subject, level, "rotate", bytes, move |p| p.rotate(level), |run| {
-            black_box(engine.rotate(&input, rotations[run % rotations.len()])?);
-            Ok(())
-        })?;
+        self.push(
+            subject,
+            level,
+            "rotate",
+            bytes,
+            move |p| p.rotate(level),
+            |run| {
+                black_box(engine.rotate(&input, rotations[run % rotations.len()])?);
+                Ok(())
+            },
+        )?;
         let product = engine.mul(&input, &input)?;
-        self.push(subject, level, "relinearise", bytes, move |p| p.relinearise(level), |_| {
-            black_box(engine.relinearise(&product)?);
-            Ok(())
-        })?;
+        self.push(
+            subject,
+            level,
+            "relinearise",
+            bytes,
+            move |p| p.relinearise(level),
+            |_| {
+                black_box(engine.relinearise(&product)?);
+                Ok(())
+            },
+        )?;
         if level > 0 {
             let predict = move |p: &Prices<'_>| p.relinearise_rescale(level);
             self.push(subject, level, "relinearise and rescale", bytes, predict, |_| {
@@ -180,10 +215,17 @@ impl Timer<'_> {
         };
         let name = format!("linear map of {products} diagonals");
         let options = LinearOptions::default();
-        self.push(subject, level, &name, bytes, move |p| p.linear(level, &group, 1), |_| {
-            black_box(diagonals.map.apply(engine, &[&input], &source, &[], &subject.scale, &options)?);
-            Ok(())
-        })
+        self.push(
+            subject,
+            level,
+            &name,
+            bytes,
+            move |p| p.linear(level, &group, 1),
+            |_| {
+                black_box(diagonals.map.apply(engine, &[&input], &source, &[], &subject.scale, &options)?);
+                Ok(())
+            },
+        )
     }
 
     /// Nanoseconds for an entry of a diagonal that is filled from the weights of a dense layer.

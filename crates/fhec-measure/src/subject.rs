@@ -3,7 +3,8 @@
 use crate::Result;
 use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap};
 use fhec_ckks::{
-    Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyRequest, ParameterSpec, QpPlaintext, SecretKey, Security,
+    Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyRequest, ParameterSpec,
+    QpPlaintext, SecretKey, Security,
 };
 use fhec_math::bsgs::{BsgsPlan, DiagonalIndex};
 use fhec_math::{Scale, SecretRng, SecurityLevel, galois_element, ntt_primes_near};

@@ -48,6 +48,11 @@ impl Default for CostTable {
     }
 }
 
+/// Most bytes of plaintexts that the engine asks for at a time, where they are not kept.
+pub const PLAINTEXT_WINDOW: u64 = 64 << 20;
+/// Sums of products that it works on at a time then.
+const SUMS_AT_ONCE: u64 = 8;
+
 /// Prices of operations for one shape, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Prices<'a> {
@@ -295,20 +300,46 @@ impl Prices<'_> {
         (2 * 8 * (level + 1) as u64) << self.shape.log_n
     }
 
-    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals are
-    /// taken to be encoded beforehand.
-    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize) -> u64 {
+    /// Whether the engine works on all sums of a map at once: its plaintexts together fit the window. Otherwise it takes
+    /// them window by window, and keeps babies in memory for that.
+    pub fn whole(plaintexts: u64) -> bool {
+        plaintexts <= PLAINTEXT_WINDOW
+    }
+
+    /// Writing babies to memory and reading them for every window of plaintexts, where a map is not [whole](Self::whole).
+    pub fn baby_traffic(&self, level: usize, group: &LinearGroup, plaintexts: u64) -> f64 {
+        if Self::whole(plaintexts) {
+            return 0.0;
+        }
+        let sums = group.bsgs.giants().len() as u64;
+        let windows = plaintexts.div_ceil(PLAINTEXT_WINDOW).max(sums.div_ceil(SUMS_AT_ONCE)).min(sums);
+        Self::seconds((self.baby_bytes(level, group) * (1 + windows)) as f64 * self.table.stream)
+    }
+
+    /// Bytes of all babies of a group, both parts.
+    fn baby_bytes(&self, level: usize, group: &LinearGroup) -> u64 {
+        let special = if single_hoisting(self.shape, level, group) { 0 } else { self.shape.special() };
+        let limbs = (level + 1 + special) as u64;
+        (2 * limbs * group.bsgs.babies().len() as u64 * 8) << self.shape.log_n
+    }
+
+    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its plaintexts, of so many
+    /// bytes, are not in it.
+    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize, plaintexts: u64) -> u64 {
         let polynomial = 8u64 << self.shape.log_n;
+        let whole = Self::whole(plaintexts);
         let chain = (level + 1) as u64;
         let all = chain + self.shape.special() as u64;
         let digits = self.shape.digits_at(level) as u64 * all;
         let bsgs = &group.bsgs;
-        let (babies, sums) = (bsgs.babies().len() as u64, bsgs.giants().len() as u64);
+        let babies = self.baby_bytes(level, group) / polynomial;
+        let sums = bsgs.giants().len() as u64;
+        let sums = if whole { sums } else { sums.min(SUMS_AT_ONCE) };
         let (making, held, sum_limbs) = if single_hoisting(self.shape, level, group) {
-            (chain + digits + 2 * (all + chain) + 2 * chain * babies, 2 * chain * babies, chain)
+            (chain + digits + 2 * (all + chain) + babies, babies, chain)
         } else {
             let decomposed = bsgs.decompositions() as u64 * digits;
-            (chain + decomposed, decomposed, all)
+            if whole { (chain + decomposed, decomposed, all) } else { (decomposed + babies, babies, all) }
         };
         let switching = digits + 2 * chain + 2;
         let results = outputs as u64 * 2 * all;

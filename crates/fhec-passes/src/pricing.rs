@@ -2,11 +2,12 @@
 //!
 //! Graph and plan are brought to one form, a list of [`Item`]s, so that a plan costs what its graph was said to cost.
 
-use crate::cost::{CostTable, Prices};
+use crate::cost::{CostTable, PLAINTEXT_WINDOW, Prices};
 use crate::noise::Model;
 use crate::parameters::Goal;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
+use fhec_math::buffer::POOL_BYTES;
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::verify::Verified;
@@ -14,8 +15,6 @@ use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
 
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
-/// Most bytes of plaintexts that the runtime encodes ahead of their use.
-const WINDOW: u64 = 64 << 20;
 
 /// What one evaluation costs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -238,10 +237,12 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
             let mut sum = Share { encode: bias.map_or(0.0, vector), ..Share::default() };
             for (group, matrix) in groups {
                 let (period, diagonals) = (matrix.diagonal_period(), group.bsgs.products());
-                sum.seconds += prices.linear(level, group, matrix.out_ciphertexts);
+                let plaintexts = diagonals as u64 * prices.diagonal_bytes(period, level);
+                let outputs = matrix.out_ciphertexts;
+                sum.seconds += prices.linear(level, group, outputs) + prices.baby_traffic(level, group, plaintexts);
                 sum.encode += diagonals as f64 * prices.encode_diagonal(period, level);
-                sum.plaintexts += diagonals as u64 * prices.diagonal_bytes(period, level);
-                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, matrix.out_ciphertexts));
+                sum.plaintexts += plaintexts;
+                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, plaintexts));
             }
             sum
         }
@@ -266,14 +267,16 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
 fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
     let bytes = |item: &Item<'_>| item.count as u64 * prices.ciphertext_bytes(item.result);
     let mut price = Price::default();
-    // Memory grows where more is in use than ever before; whatever was in use once is used again.
+    // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
     for (now, item) in items.iter().enumerate() {
         let share = share(item, prices);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
-        let used = live + share.scratch + share.plaintexts.min(WINDOW);
-        let touch = prices.touch(used.saturating_sub(most));
-        most = most.max(used);
+        let working = share.scratch + share.plaintexts.min(PLAINTEXT_WINDOW);
+        let grown = (live + working).saturating_sub(most);
+        most += grown;
+        // What the engine does not keep goes back to the system every time.
+        let touch = prices.touch(grown.max(working.saturating_sub(POOL_BYTES as u64)));
         price.nodes.push(share.seconds + share.encode + touch);
         price.encode += share.encode;
         price.touch += touch;

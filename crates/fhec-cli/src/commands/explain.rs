@@ -4,9 +4,9 @@ use super::calibrate;
 use crate::files::{self, Access, print};
 use crate::format::{self, Align, Table, pairs};
 use crate::plan_file;
-use fhec_passes::pricing::price_plan;
 use anyhow::Result;
 use clap::Args;
+use fhec_passes::pricing::price_plan;
 use fhec_plan::verify::Verified;
 use fhec_plan::{LayerReport, Op, Plan, Report};
 use petgraph::dot::{Config, Dot, RankDir};
@@ -284,11 +284,12 @@ fn as_dot(plan: &Plan, report: &Report) -> String {
     let ellipse = |name: &str, shape: &[usize]| ("ellipse", format!("{name}\n{}", format::shape(shape)));
     let inputs = plan.inputs.iter().enumerate().map(|(i, v)| (Mark::Input(i), ellipse(&v.name, &v.shape)));
     let outputs = plan.outputs.iter().enumerate().map(|(i, v)| (Mark::Output(i), ellipse(&v.name, &v.shape)));
-    let boxes = layers(plan, report).enumerate().filter(|(i, _)| used.contains(&Mark::Layer(*i))).map(|(i, (layer, r))| {
-        let degree = if r.degree > 0 { format!(", degree {}", r.degree) } else { String::new() };
-        let figures = format!("level {}, {}{degree}", levels(&r), format::seconds(r.seconds));
-        (Mark::Layer(i), ("box", format!("{}\n{}\n{figures}", layer.name, layer.kind)))
-    });
+    let boxes =
+        layers(plan, report).enumerate().filter(|(i, _)| used.contains(&Mark::Layer(*i))).map(|(i, (layer, r))| {
+            let degree = if r.degree > 0 { format!(", degree {}", r.degree) } else { String::new() };
+            let figures = format!("level {}, {}{degree}", levels(&r), format::seconds(r.seconds));
+            (Mark::Layer(i), ("box", format!("{}\n{}\n{figures}", layer.name, layer.kind)))
+        });
     let mut graph = DiGraph::new();
     let nodes: BTreeMap<Mark, NodeIndex> =
         inputs.chain(boxes).chain(outputs).map(|(mark, drawn)| (mark, graph.add_node(drawn))).collect();

@@ -186,9 +186,9 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn help_and_completions_name_every_command() {
     let help = fhec(&["--help"]).ok().stdout;
-    for name in
-        ["compile", "check", "explain", "keygen", "encrypt", "run", "decrypt", "simulate", "demo", "completions"]
-    {
+    let names =
+        ["compile", "check", "explain", "keygen", "encrypt", "run", "decrypt", "simulate", "demo", "completions"];
+    for name in names.into_iter().chain(["calibrate", "bench"]) {
         assert!(help.contains(name), "{name}");
         let own = fhec(&[name, "--help"]).ok().stdout;
         assert!(own.contains("fhec") && own.contains("Example"), "{own}");

@@ -5,4 +5,5 @@ mod common;
 mod failures;
 mod hostile;
 mod listings;
+mod measures;
 mod road;

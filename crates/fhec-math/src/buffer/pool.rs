@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Smaller blocks are served well by the allocator.
 pub(super) const MIN_WORDS: usize = 4096;
-/// Bytes kept at most; the sizes that were not asked for the longest time go first.
-const MAX_BYTES: usize = 256 << 20;
+/// Bytes of freed blocks that are kept for reuse at most; the sizes that were not asked for the longest time go first.
+pub const POOL_BYTES: usize = 256 << 20;
 
 /// A block and the number of words allocated for it.
 pub(super) struct Block {
@@ -58,7 +58,7 @@ pub(super) fn take(words: usize) -> Option<Block> {
 /// Keeps a block; returns the blocks that must be freed instead.
 pub(super) fn put(block: Block) -> Vec<Block> {
     let mut freed = Vec::new();
-    if block.bytes() > MAX_BYTES {
+    if block.bytes() > POOL_BYTES {
         freed.push(block);
         return freed;
     }
@@ -69,7 +69,7 @@ pub(super) fn put(block: Block) -> Vec<Block> {
     let class = pool.classes.entry(block.capacity).or_insert_with(|| Class { blocks: Vec::new(), used: clock });
     class.used = clock;
     class.blocks.push(block);
-    while pool.bytes > MAX_BYTES {
+    while pool.bytes > POOL_BYTES {
         let Some((&capacity, class)) = pool.classes.iter_mut().min_by_key(|(_, c)| c.used) else { break };
         match class.blocks.pop() {
             Some(oldest) => {
@@ -122,6 +122,6 @@ mod tests {
         drop(more);
         let pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = pool.classes.values().flat_map(|c| &c.blocks).map(Block::bytes).sum();
-        assert!(pool.bytes == kept && kept <= MAX_BYTES, "{kept} bytes kept, {} counted", pool.bytes);
+        assert!(pool.bytes == kept && kept <= POOL_BYTES, "{kept} bytes kept, {} counted", pool.bytes);
     }
 }
