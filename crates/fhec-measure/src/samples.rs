@@ -3,14 +3,18 @@
 use crate::Result;
 use crate::clock::{Sweep, median, repeat, thread_seconds};
 use crate::subject::{Diagonals, Sizes, Subject};
+use fhec_ckks::CkksError;
 use fhec_ckks::linear::{LinearMap, LinearOptions};
 use fhec_math::AlignedVec;
-use fhec_passes::cost::Prices;
+use fhec_passes::cost::{CostTable, Prices};
 use fhec_passes::shape::Shape;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::{Matrix, Nest, NestDim, Offsets, TensorId, Weights};
 use std::collections::BTreeSet;
 use std::hint::black_box;
+
+/// What the engine's operations return.
+type CkksResult<T> = std::result::Result<T, CkksError>;
 
 /// The cost model's formula for an operation.
 type Predict = Box<dyn Fn(&Prices<'_>) -> f64 + Send>;
@@ -38,21 +42,22 @@ pub(crate) struct Timer<'a> {
 }
 
 impl Timer<'_> {
-    /// The median time of `f`, which gets the number of the run. Before every run the caches are emptied.
-    fn cold(&mut self, mut f: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+    /// The median time of `f`, which gets the number of the run; letting its result go counts. Before every run the caches are
+    /// emptied.
+    fn cold<T>(&mut self, mut f: impl FnMut(usize) -> CkksResult<T>) -> Result<f64> {
         let mut failed = None;
         let mut run = 0;
         let sweep = &mut self.sweep;
         let times = repeat(self.seconds, || {
             sweep.caches();
             let begin = thread_seconds();
-            let result = f(run);
+            let error = f(run).map(|result| drop(black_box(result))).err();
             let time = thread_seconds() - begin;
             run += 1;
-            failed = failed.take().or(result.err());
+            failed = failed.take().or(error);
             time
         });
-        failed.map_or_else(|| Ok(median(&times)), Err)
+        failed.map_or_else(|| Ok(median(&times)), |error| Err(error.into()))
     }
 
     /// Every priced operation at some levels.
@@ -74,158 +79,92 @@ impl Timer<'_> {
         Ok(())
     }
 
-    fn push(
+    /// Times an operation. `bytes` and `predict` are what the cost model says of it.
+    fn push<T>(
         &mut self,
-        subject: &Subject,
-        level: usize,
+        at: (&Subject, usize),
         operation: &str,
         bytes: impl Fn(&Prices<'_>) -> u64,
         predict: impl Fn(&Prices<'_>) -> f64 + Send + 'static,
-        f: impl FnMut(usize) -> Result<()>,
+        f: impl FnMut(usize) -> CkksResult<T>,
     ) -> Result<()> {
-        (self.watch)(&format!("2^{} level {level}: {operation}", subject.shape.log_n));
+        let (shape, level) = (at.0.shape.clone(), at.1);
+        (self.watch)(&format!("2^{} level {level}: {operation}", shape.log_n));
         let seconds = self.cold(f)?;
-        let table = fhec_passes::cost::CostTable::default();
-        let shape = subject.shape.clone();
-        let bytes = bytes(&table.prices(&shape));
-        self.samples.push(Sample {
-            operation: operation.into(),
-            shape,
-            level,
-            seconds,
-            bytes,
-            predict: Box::new(predict),
-        });
+        let bytes = bytes(&CostTable::default().prices(&shape));
+        let (operation, predict) = (operation.into(), Box::new(predict));
+        self.samples.push(Sample { operation, shape, level, seconds, bytes, predict });
         Ok(())
     }
 
     fn arithmetic(&mut self, subject: &Subject, level: usize) -> Result<()> {
-        let engine = &subject.evaluator;
+        let (at, engine) = ((subject, level), &subject.evaluator);
         let dropped = subject.fresh.iter().map(|c| engine.drop_to_level(c, level));
-        let inputs = dropped.collect::<std::result::Result<Vec<_>, _>>()?;
+        let inputs = dropped.collect::<CkksResult<Vec<_>>>()?;
         let input = |run: usize| &inputs[run % inputs.len()];
-        let ciphertext = move |p: &Prices<'_>| p.ciphertext_bytes(level);
-        self.push(
-            subject,
-            level,
-            "add",
-            ciphertext,
-            move |p| p.elementwise(level, 2),
-            |run| {
-                black_box(engine.add(input(run), input(run + 1))?);
-                Ok(())
-            },
-        )?;
+        let result = move |p: &Prices<'_>| p.ciphertext_bytes(level);
         let product = move |p: &Prices<'_>| p.ciphertext_bytes(level) / 2 * 3;
-        self.push(
-            subject,
-            level,
-            "multiply",
-            product,
-            move |p| p.multiply(level),
-            |run| {
-                black_box(engine.mul(input(run), input(run + 1))?);
-                Ok(())
-            },
-        )?;
+        let sum = move |p: &Prices<'_>| p.elementwise(level, 2);
+        self.push(at, "add", result, sum, |run| engine.add(input(run), input(run + 1)))?;
+        self.push(at, "multiply by a number", result, sum, |run| engine.mul_scalar(input(run), 0.3, &subject.scale))?;
+        let predict = move |p: &Prices<'_>| p.multiply(level);
+        self.push(at, "multiply", product, predict, |run| engine.mul(input(run), input(run + 1)))?;
         if level > 0 {
-            let result = move |p: &Prices<'_>| p.ciphertext_bytes(level - 1);
-            self.push(
-                subject,
-                level,
-                "rescale",
-                result,
-                move |p| p.rescale(level, 2),
-                |run| {
-                    black_box(engine.rescale(input(run))?);
-                    Ok(())
-                },
-            )?;
+            let predict = move |p: &Prices<'_>| p.rescale(level, 2);
+            self.push(at, "rescale", result, predict, |run| engine.rescale(input(run)))?;
         }
         Ok(())
     }
 
     fn key_switches(&mut self, subject: &Subject, level: usize) -> Result<()> {
-        let engine = &subject.evaluator;
+        let (at, engine) = ((subject, level), &subject.evaluator);
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
-        let bytes = move |p: &Prices<'_>| p.key_bytes(level) + p.ciphertext_bytes(level);
-        let rotations = &subject.rotations;
-        self.push(
-            subject,
-            level,
-            "rotate",
-            bytes,
-            move |p| p.rotate(level),
-            |run| {
-                black_box(engine.rotate(&input, rotations[run % rotations.len()])?);
-                Ok(())
-            },
-        )?;
         let product = engine.mul(&input, &input)?;
-        self.push(
-            subject,
-            level,
-            "relinearise",
-            bytes,
-            move |p| p.relinearise(level),
-            |_| {
-                black_box(engine.relinearise(&product)?);
-                Ok(())
-            },
-        )?;
+        let rotations = &subject.rotations;
+        let digits = move |p: &Prices<'_>| p.key_bytes(level) / 2;
+        let decompose = move |p: &Prices<'_>| p.linear_weights(level).decompose;
+        self.push(at, "decompose", digits, decompose, |_| engine.hoist(&input))?;
+        let bytes = move |p: &Prices<'_>| p.key_bytes(level) + p.ciphertext_bytes(level);
+        let rotate = |run: usize| engine.rotate(&input, rotations[run % rotations.len()]);
+        self.push(at, "rotate", bytes, move |p| p.rotate(level), rotate)?;
+        let relinearise = |_| engine.relinearise(&product);
+        self.push(at, "relinearise", bytes, move |p| p.relinearise(level), relinearise)?;
         if level > 0 {
             let predict = move |p: &Prices<'_>| p.relinearise_rescale(level);
-            self.push(subject, level, "relinearise and rescale", bytes, predict, |_| {
-                black_box(engine.relinearise_rescale(&product)?);
-                Ok(())
-            })?;
+            self.push(at, "relinearise and rescale", bytes, predict, |_| engine.relinearise_rescale(&product))?;
         }
         Ok(())
     }
 
     /// Encoding of weights, batch by batch: the runtime keeps what it encodes until a whole sum of products is there.
     fn encoding(&mut self, subject: &Subject, level: usize) -> Result<()> {
-        let slots = subject.context.slots();
+        let (at, slots) = ((subject, level), subject.context.slots());
         let values: Vec<f64> = (0..slots).map(|i| (i as f64).cos() / 50.0).collect();
         let scale = LinearMap::plaintext_scale(&subject.context, level, &subject.scale, &subject.scale, level > 0);
         for period in BTreeSet::from([slots / 4, slots]) {
             let batch = if period == slots && subject.shape.log_n > 14 { BATCH / 4 } else { BATCH };
             let bytes = move |p: &Prices<'_>| batch as u64 * p.diagonal_bytes(period, level);
             let predict = move |p: &Prices<'_>| batch as f64 * p.encode_diagonal(period, level);
-            let name = format!("encode {batch} diagonals of period {period}");
-            self.push(subject, level, &name, bytes, predict, |_| {
-                let one = |_| subject.encoder.encode_qp(&values[..period], level, &scale);
-                let all = (0..batch).map(one).collect::<std::result::Result<Vec<_>, _>>()?;
-                black_box(all);
-                Ok(())
-            })?;
+            let one = |_| subject.encoder.encode_qp(&values[..period], level, &scale);
+            let all = |_| (0..batch).map(one).collect::<CkksResult<Vec<_>>>();
+            self.push(at, &format!("encode {batch} diagonals of period {period}"), bytes, predict, all)?;
         }
         Ok(())
     }
 
     fn linear(&mut self, subject: &Subject, diagonals: &Diagonals, level: usize) -> Result<()> {
-        let engine = &subject.evaluator;
+        let (engine, scale) = (&subject.evaluator, &subject.scale);
         let period = subject.context.slots() / 4;
         let source = diagonals.encode(subject, level, period)?;
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
         let group = LinearGroup { terms: vec![0], bsgs: diagonals.bsgs.clone(), sources: vec![], fold: vec![] };
-        let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products());
-        let bytes = move |p: &Prices<'_>| {
-            keys * p.key_bytes(level) + products as u64 * p.diagonal_bytes(period, level) + p.ciphertext_bytes(level)
-        };
-        let name = format!("linear map of {products} diagonals");
+        let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products() as u64);
+        let plaintexts = move |p: &Prices<'_>| products * p.diagonal_bytes(period, level);
+        let bytes = move |p: &Prices<'_>| keys * p.key_bytes(level) + plaintexts(p) + p.ciphertext_bytes(level);
+        let predict = move |p: &Prices<'_>| p.linear(level, &group, 1) + p.baby_traffic(level, &group, plaintexts(p));
         let options = LinearOptions::default();
-        self.push(
-            subject,
-            level,
-            &name,
-            bytes,
-            move |p| p.linear(level, &group, 1),
-            |_| {
-                black_box(diagonals.map.apply(engine, &[&input], &source, &[], &subject.scale, &options)?);
-                Ok(())
-            },
-        )
+        let apply = |_| diagonals.map.apply(engine, &[&input], &source, &[], scale, &options);
+        self.push((subject, level), &format!("linear map of {products} diagonals"), bytes, predict, apply)
     }
 
     /// Nanoseconds for an entry of a diagonal that is filled from the weights of a dense layer.
@@ -296,11 +235,8 @@ impl Timer<'_> {
         let mut file = Vec::new();
         let plan = [0; 32];
         fhec_ckks::container::write_evaluation_keys(subject.evaluator.keys(), &plan, &mut file)
-            .map_err(fhec_ckks::CkksError::from)?;
-        let seconds = self.cold(|_| {
-            black_box(fhec_ckks::container::read_evaluation_keys(&file, &subject.context, &plan)?);
-            Ok(())
-        })?;
+            .map_err(CkksError::from)?;
+        let seconds = self.cold(|_| fhec_ckks::container::read_evaluation_keys(&file, &subject.context, &plan))?;
         Ok(seconds * 1e9 / file.len() as f64)
     }
 }
