@@ -14,6 +14,8 @@ use std::ptr::NonNull;
 
 use zeroize::Zeroize;
 
+/// Blocks of at least this many bytes get huge pages where the kernel has them.
+pub const HUGE_BYTES: usize = 2 << 20;
 /// Alignment in bytes: one cache line, one AVX-512 register.
 const ALIGN: usize = 64;
 

@@ -5,6 +5,7 @@ use crate::fit::{fit, four_figures, free};
 use crate::samples::{Sample, Timer};
 use crate::subject::Sizes;
 use crate::{MeasureError, Result, pool};
+use fhec_math::buffer::HUGE_BYTES;
 use fhec_passes::cost::CostTable;
 use fhec_passes::cost_file::Measurement;
 
@@ -18,13 +19,14 @@ pub struct Options {
     pub log_n: Vec<u32>,
     /// Seconds that each operation is repeated for, at least five times in any case.
     pub seconds: f64,
-    /// Bytes of new memory to use for its price.
+    /// Bytes of new memory to use for its price. Much: what other processes just gave back is cheaper than the rest, but a
+    /// process that has read its keys has used that up.
     pub touch: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { log_n: RINGS.collect(), seconds: 0.5, touch: 512 << 20 }
+        Options { log_n: RINGS.collect(), seconds: 0.5, touch: 2 << 30 }
     }
 }
 
@@ -78,12 +80,14 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
     pool(1)?.install(|| {
         let mut timer = Timer { seconds: options.seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
         // First of all: later the process has memory that it only has to use again.
-        let touch = timer.touch(options.touch);
+        let touch_huge = timer.touch(options.touch, 2 * HUGE_BYTES);
+        let touch = timer.touch(options.touch / 8, HUGE_BYTES / 4);
         let (fill, read) = (timer.fill()?, timer.read(first)?);
         cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
         let mut prices = fit(&timer.samples);
         let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
-        (prices.touch, prices.fill, prices.read_byte) = (four_figures(touch), four_figures(fill), four_figures(read));
+        (prices.touch, prices.touch_huge) = (four_figures(touch), four_figures(touch_huge));
+        (prices.fill, prices.read_byte) = (four_figures(fill), four_figures(read));
         prices.base_memory = CostTable::default().base_memory;
         Ok(Calibration { prices, measurements })
     })

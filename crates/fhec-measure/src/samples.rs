@@ -121,9 +121,6 @@ impl Timer<'_> {
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
         let product = engine.mul(&input, &input)?;
         let rotations = &subject.rotations;
-        let digits = move |p: &Prices<'_>| p.key_bytes(level) / 2;
-        let decompose = move |p: &Prices<'_>| p.linear_weights(level).decompose;
-        self.push(at, "decompose", digits, decompose, |_| engine.hoist(&input))?;
         let bytes = move |p: &Prices<'_>| p.key_bytes(level) + p.ciphertext_bytes(level);
         let rotate = |run: usize| engine.rotate(&input, rotations[run % rotations.len()]);
         self.push(at, "rotate", bytes, move |p| p.rotate(level), rotate)?;
@@ -208,24 +205,24 @@ impl Timer<'_> {
         Ok(seconds * 1e9 / (OUT * IN) as f64)
     }
 
-    /// Nanoseconds for a byte of memory that is used for the first time: half of it in blocks that get huge pages where the system
-    /// has them, half in smaller ones. Nothing is given back in between, and each block is used once, so the mean counts.
-    pub(crate) fn touch(&mut self, bytes: usize) -> f64 {
+    /// Nanoseconds for a byte of memory that is used for the first time, in blocks of some size. Nothing is given back in between, and
+    /// each block is used once, so the mean counts.
+    pub(crate) fn touch(&mut self, bytes: usize, block: usize) -> f64 {
         (self.watch)("using new memory");
-        let mut held = Vec::new();
+        // Not quite a round size, so that no operation measured later finds blocks of this kind in the engine's pool.
+        let len = block / size_of::<u64>() + 64;
+        let count = (bytes / block).max(1);
         let begin = thread_seconds();
-        let mut words = 0;
-        for block in [4 << 20, 512 << 10] {
-            // Not quite a round size, which the engine's own pool of blocks would rather have.
-            let len = block / 8 - 64;
-            for _ in 0..bytes / 2 / block {
-                held.push(AlignedVec::zeroed(len));
-                words += len;
-            }
-        }
+        let used = |_| {
+            let mut block = AlignedVec::scratch(len);
+            // The first write is what brings the memory.
+            block.fill(1);
+            block
+        };
+        let held: Vec<AlignedVec> = (0..count).map(used).collect();
         let time = thread_seconds() - begin;
         drop(black_box(held));
-        time * 1e9 / (8 * words) as f64
+        time * 1e9 / (count * len * size_of::<u64>()) as f64
     }
 
     /// Nanoseconds for a byte of a key file that is read, checked and unpacked.

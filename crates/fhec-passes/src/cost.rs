@@ -7,6 +7,7 @@
 use crate::layouts::LinearCost;
 use crate::shape::{Shape, single_hoisting};
 use fhec_math::bsgs::BsgsWeights;
+use fhec_math::buffer::HUGE_BYTES;
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
 use fhec_plan::linear::LinearGroup;
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,11 @@ pub struct CostTable {
     pub fill: f64,
     /// Bookkeeping of one operation.
     pub overhead: f64,
-    /// One byte of memory that the process uses for the first time: the system has to find, clear and map it.
+    /// One byte of memory that the process uses for the first time: the system has to find, clear and map it. In blocks too
+    /// small for huge pages.
     pub touch: f64,
+    /// The same in blocks that get huge pages.
+    pub touch_huge: f64,
     /// Reading one byte of a key file, check included.
     pub read_byte: f64,
     /// Bytes of a process that has loaded nothing yet.
@@ -223,9 +227,10 @@ impl Prices<'_> {
         self.encode(period, self.chain(level) + self.special())
     }
 
-    /// Using so many bytes of memory for the first time.
-    pub fn touch(&self, bytes: u64) -> f64 {
-        Self::seconds(bytes as f64 * self.table.touch)
+    /// Using so many bytes of memory for the first time, in blocks of the size of a polynomial at a level.
+    pub fn touch(&self, level: usize, bytes: u64) -> f64 {
+        let huge = self.ciphertext_bytes(level) / 2 >= HUGE_BYTES as u64;
+        Self::seconds(bytes as f64 * if huge { self.table.touch_huge } else { self.table.touch })
     }
 
     /// Bytes of one encoded diagonal, compressed to its period.

@@ -133,7 +133,7 @@ impl CostFile {
 
 impl CostTable {
     /// All prices by name.
-    pub fn named(&self) -> [(&'static str, f64); 11] {
+    pub fn named(&self) -> [(&'static str, f64); 12] {
         [
             ("butterfly", self.butterfly),
             ("multiply_accumulate", self.multiply_accumulate),
@@ -145,6 +145,7 @@ impl CostTable {
             ("fill", self.fill),
             ("overhead", self.overhead),
             ("touch", self.touch),
+            ("touch_huge", self.touch_huge),
             ("read_byte", self.read_byte),
         ]
     }

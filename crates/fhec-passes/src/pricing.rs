@@ -276,7 +276,7 @@ fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
         let grown = (live + working).saturating_sub(most);
         most += grown;
         // What the engine does not keep goes back to the system every time.
-        let touch = prices.touch(grown.max(working.saturating_sub(POOL_BYTES as u64)));
+        let touch = prices.touch(item.level, grown.max(working.saturating_sub(POOL_BYTES as u64)));
         price.nodes.push(share.seconds + share.encode + touch);
         price.encode += share.encode;
         price.touch += touch;

@@ -7,7 +7,7 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::{self, NonNull};
 
 /// Blocks of at least this many bytes are served here, and are aligned to it: the size of a huge page.
-const HUGE: usize = 2 << 20;
+const HUGE: usize = super::HUGE_BYTES;
 /// A multiple of every size of ordinary pages.
 const PAGE: usize = 64 << 10;
 
