@@ -64,7 +64,7 @@ impl Subject {
         let mut rng = SecretRng::from_seed(&[7; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let galois = rotations.iter().map(|&r| (galois_element(r, sizes.log_n), top)).collect();
-        let request = KeyRequest { relin_level: Some(top), galois };
+        let request = KeyRequest { relin_level: Some(top), galois, ..KeyRequest::default() };
         let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ())?;
         let evaluator = Evaluator::new(&context, Arc::new(keys))?;
         let encoder = Encoder::new(&context);

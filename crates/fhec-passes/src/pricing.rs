@@ -105,7 +105,7 @@ enum Work<'a> {
     RelineariseRescale,
     Rescale,
     /// Bootstraps of so many slots.
-    Bootstrap(usize),
+    Bootstrap(u32),
 }
 
 /// A node or an instruction.
