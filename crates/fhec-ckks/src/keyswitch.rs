@@ -206,15 +206,37 @@ pub fn decompose_and_multiply(
     lift: Lift<'_>,
 ) -> Result<(QpPoly, QpPoly)> {
     check_key("key switch", key, level)?;
+    let mut u0 = QpPoly::scratch(context, level);
+    let mut u1 = QpPoly::scratch(context, level);
+    let outputs = u0.poly.iter_mut().zip(u1.poly.iter_mut()).map(|(out0, out1)| [out0, out1]).collect();
+    with_digits(
+        context,
+        c,
+        level,
+        outputs,
+        || (),
+        |(), i, digits, out| {
+            dot_limb(context, level, i, digits, key, lift, out);
+        },
+    );
+    Ok((u0, u1))
+}
+
+/// Decomposes `c` and hands the digits of every limb, in evaluation form, to `f` while they are in cache, with the output of that
+/// limb and the scratch memory that `init` makes for each thread.
+pub(crate) fn with_digits<T: Send, S: Send>(
+    context: &Context,
+    c: &Poly<Eval>,
+    level: usize,
+    outputs: Vec<T>,
+    init: impl Fn() -> S + Sync + Send,
+    f: impl Fn(&mut S, usize, &[&[u64]], T) + Sync + Send,
+) {
     let n = context.n();
     let tables = &context.level(level).digits;
     let len = tables.len() * n;
     let coeffs = coefficients(context, c, level);
-    let mut u0 = QpPoly::scratch(context, level);
-    let mut u1 = QpPoly::scratch(context, level);
-    let outputs =
-        u0.poly.data_mut().par_chunks_exact_mut(n).zip(u1.poly.data_mut().par_chunks_exact_mut(n)).enumerate();
-    let limb = |i: usize, chunk: &mut [u64], out0: &mut [u64], out1: &mut [u64]| {
+    let limb = |state: &mut S, i: usize, chunk: &mut [u64], out: T| {
         let digits: Vec<&[u64]> = chunk
             .chunks_exact_mut(n)
             .zip(tables)
@@ -226,20 +248,24 @@ pub fn decompose_and_multiply(
                 &*limb
             })
             .collect();
-        dot_limb(context, level, i, &digits, key, lift, [out0, out1]);
+        f(state, i, &digits, out);
     };
+    let outputs = outputs.into_par_iter().enumerate();
     let group = (HEAVY / len).max(1);
     if tables.iter().all(|digit| digit.range.len() == 1) {
         // The digits of one limb at a time, which stay in cache.
-        outputs
-            .with_min_len(group)
-            .for_each_init(|| AlignedVec::scratch(len), |scratch, (i, (out0, out1))| limb(i, scratch, out0, out1));
+        outputs.with_min_len(group).for_each_init(
+            || (AlignedVec::scratch(len), init()),
+            |(chunk, state), (i, out)| limb(state, i, chunk, out),
+        );
     } else {
         let mut raised = raise(context, &coeffs, level);
         let chunks = raised.data.par_chunks_exact_mut(len);
-        outputs.zip(chunks).with_min_len(group).for_each(|((i, (out0, out1)), chunk)| limb(i, chunk, out0, out1));
+        outputs
+            .zip(chunks)
+            .with_min_len(group)
+            .for_each_init(init, |state, ((i, out), chunk)| limb(state, i, chunk, out));
     }
-    Ok((u0, u1))
 }
 
 fn check_key(op: &'static str, key: &SwitchingKey, level: usize) -> Result<()> {

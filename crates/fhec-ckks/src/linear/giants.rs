@@ -2,7 +2,6 @@
 
 use fhec_math::packed::dot_pair_into;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
-use rayon::prelude::*;
 
 use super::products::Pair;
 use super::{Hoisting, Sum};
@@ -10,7 +9,7 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Decomposed, decompose, mod_down, mod_down_pair, mod_down_rescale_pair};
+use crate::keyswitch::{mod_down, mod_down_pair, mod_down_rescale_pair, with_digits};
 use crate::limbs::{LIGHT, par_chunks};
 use crate::params::Context;
 use crate::plaintext::Plaintext;
@@ -27,15 +26,6 @@ pub(super) struct Outputs<'a> {
     divided: Vec<Option<Pair>>,
 }
 
-/// A sum that a giant rotates.
-struct Switch<'a> {
-    out_block: usize,
-    c0: Poly<Eval>,
-    digits: Decomposed,
-    key: &'a SwitchingKey,
-    automorphism: std::sync::Arc<Automorphism>,
-}
-
 impl<'a> Outputs<'a> {
     pub(super) fn new(evaluator: &'a Evaluator, level: usize, hoisting: Hoisting, count: usize) -> Self {
         let none = || (0..count).map(|_| None).collect();
@@ -48,7 +38,6 @@ impl<'a> Outputs<'a> {
 
     /// Rotates finished sums and adds them to their outputs.
     pub(super) fn add(&mut self, sums: &[Sum], results: Vec<Pair>) -> Result<()> {
-        let mut rotated = Vec::new();
         for (sum, pair) in sums.iter().zip(results) {
             let element = galois_element(sum.giant, self.context().log_n());
             if element == 1 {
@@ -56,34 +45,10 @@ impl<'a> Outputs<'a> {
             } else {
                 let key = self.evaluator.galois_key("linear map", element, self.level)?;
                 let automorphism = Automorphism::try_get(self.context().log_n(), element)?;
-                rotated.push((sum.out_block, pair, key, automorphism));
+                self.add_rotated(sum.out_block, pair, key, &automorphism);
             }
         }
-        // As many at a time as there are threads: every one in work holds its digits.
-        let batch = rayon::current_num_threads().max(1);
-        let mut rest = rotated.into_iter().peekable();
-        while rest.peek().is_some() {
-            let part: Vec<_> = rest.by_ref().take(batch).collect();
-            let switches: Vec<Switch<'_>> = part
-                .into_par_iter()
-                .map(|(out_block, [c0, c1], key, automorphism)| {
-                    let digits = self.digits(c1);
-                    Switch { out_block, c0, digits, key, automorphism }
-                })
-                .collect();
-            self.accumulate(&switches);
-        }
         Ok(())
-    }
-
-    /// Digits of the second part of a sum, divided by `P` if that is still to be done.
-    fn digits(&self, c1: Poly<Eval>) -> Decomposed {
-        let (context, level) = (self.context(), self.level);
-        let c1 = match self.hoisting {
-            Hoisting::Double => mod_down(context, QpPoly { poly: c1, level }),
-            _ => c1,
-        };
-        decompose(context, &c1, level)
     }
 
     fn add_unrotated(&mut self, out_block: usize, pair: Pair) {
@@ -102,41 +67,28 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Multiplies with the keys, permutes and adds, limb by limb.
-    fn accumulate(&mut self, switches: &[Switch<'_>]) {
+    /// Divides the second part by `P` if that is still to be done, and then limb by limb: decomposes, multiplies with the
+    /// key, permutes and adds.
+    fn add_rotated(&mut self, out_block: usize, [c0, c1]: Pair, key: &SwitchingKey, automorphism: &Automorphism) {
         let (context, level) = (self.context(), self.level);
         let (n, limbs) = (context.n(), context.qp_limbs(level));
-        for switch in switches {
-            self.raised[switch.out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
-        }
-        // For every limb, both parts of every output in turn.
-        let mut tasks: Vec<Vec<[&mut [u64]; 2]>> = (0..limbs).map(|_| Vec::new()).collect();
-        let mut place = vec![None; self.raised.len()];
-        for (block, sum) in self.raised.iter_mut().enumerate() {
-            let Some([c0, c1]) = sum else { continue };
-            place[block] = Some(tasks[0].len());
-            for (task, pair) in tasks.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
-                task.push([pair.0, pair.1]);
-            }
-        }
         let raised = self.hoisting == Hoisting::Double;
+        let c1 = if raised { mod_down(context, QpPoly { poly: c1, level }) } else { c1 };
+        let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
+        let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
         let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
-        tasks.into_par_iter().enumerate().for_each_init(buffers, |[sum0, sum1, permuted], (i, mut outs)| {
+        with_digits(context, &c1, level, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
             let m = context.qp_modulus(level, i);
-            for switch in switches {
-                let Some(out) = place[switch.out_block].map(|at| &mut outs[at]) else { continue };
-                let digits: Vec<&[u64]> = (0..switch.digits.digits()).map(|d| switch.digits.digit(i, d)).collect();
-                let column = |second| switch.key.column(level, i, digits.len(), second);
-                dot_pair_into(m, &digits, [&column(false), &column(true)], [sum0, sum1]);
-                if raised {
-                    pointwise::add_assign(m, sum0, switch.c0.limb(i));
-                } else if i <= level {
-                    pointwise::mul_scalar_add_assign(m, sum0, switch.c0.limb(i), context.p_mod_q(i));
-                }
-                for (sum, out) in [&*sum0, &*sum1].into_iter().zip(out) {
-                    switch.automorphism.apply_eval(sum, permuted);
-                    pointwise::add_assign(m, out, permuted);
-                }
+            let column = |second| key.column(level, i, digits.len(), second);
+            dot_pair_into(m, digits, [&column(false), &column(true)], [sum0, sum1]);
+            if raised {
+                pointwise::add_assign(m, sum0, c0.limb(i));
+            } else if i <= level {
+                pointwise::mul_scalar_add_assign(m, sum0, c0.limb(i), context.p_mod_q(i));
+            }
+            for (sum, out) in [(&*sum0, out0), (&*sum1, out1)] {
+                automorphism.apply_eval(sum, permuted);
+                pointwise::add_assign(m, out, permuted);
             }
         });
     }
