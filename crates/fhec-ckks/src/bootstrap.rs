@@ -20,14 +20,14 @@
 //!
 //! # Failure
 //!
-//! `|t|` exceeds `K` with probability [`log2_failure`]; 2^-138.7 for all of `N = 2^16` coefficients, `h = 32`, `K = 16`.
+//! `|t|` exceeds `K` with probability [`fhec_math::bootstrap::log2_failure`]; 2^-138.7 for all of `N = 2^16` coefficients,
+//! `h = 32`, `K = 16`.
 
+mod chain;
 mod cosine;
 mod encapsulate;
 mod eval_mod;
 mod fft;
-mod spec;
-mod tail;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -35,11 +35,12 @@ mod transform;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fhec_math::{Scale, conjugation_element, galois_element};
+use fhec_math::Scale;
+use fhec_math::bootstrap::{Matrix, trace};
 
+pub use chain::BootstrapChain;
 pub use encapsulate::EncapsulationKeys;
-pub use spec::{BootstrapChain, BootstrapSpec};
-pub use tail::{log2_failure, log2_overflow_of_coefficient};
+pub use fhec_math::bootstrap::BootstrapSpec;
 
 use crate::cipher::Ciphertext;
 use crate::encode::Encoder;
@@ -50,8 +51,7 @@ use crate::params::{Context, Selection};
 use encapsulate::Part;
 use eval_mod::EvalMod;
 use fft::Direction;
-use spec::{Group, groups, groups_of_levels};
-use transform::{RotationSum, Stage, StageShape, rotations, trace};
+use transform::{Stage, StageShape, rotation_sum};
 
 const OP: &str = "bootstrap";
 
@@ -60,7 +60,7 @@ const OP: &str = "bootstrap";
 pub struct BootstrapTarget {
     /// The values repeat after `2^log_slots` slots; one of the numbers that the bootstrapper was made for.
     pub log_slots: u32,
-    /// Level of the result, up to [`BootstrapSpec::output_level`].
+    /// Level of the result, up to [`Bootstrapper::output_level`].
     pub level: usize,
     /// Scale of the result, near the primes of message levels.
     pub scale: Scale,
@@ -70,7 +70,8 @@ pub struct BootstrapTarget {
 #[derive(Debug)]
 struct Transforms {
     slots_to_coeffs: Vec<Arc<Stage>>,
-    trace: Vec<RotationSum>,
+    /// Rotations of every sum.
+    trace: Vec<Vec<i64>>,
     /// In the order of use.
     coeffs_to_slots: Vec<Arc<Stage>>,
 }
@@ -103,27 +104,28 @@ impl Bootstrapper {
     /// # Errors
     /// [`CkksError::Parameters`] where the circuit does not fit the chain or a number of slots the ring.
     pub fn new(context: &Arc<Context>, spec: BootstrapSpec, log_slots: &[u32]) -> Result<Self> {
-        spec.check(context)?;
-        let output_level = spec.output_level(context)?;
+        let wrong = |what: String| CkksError::Parameters(format!("{OP}: {what}"));
+        spec.check(context.log_n(), context.q(0).value(), context.max_level()).map_err(wrong)?;
+        let output_level = spec
+            .output_level(context.max_level())
+            .ok_or_else(|| wrong(format!("the circuit does not fit a chain that ends at {}", context.max_level())))?;
         let log_all = context.log_n() - 1;
         if let Some(bad) = log_slots.iter().find(|&&k| k == 0 || k > log_all) {
-            return Err(CkksError::Parameters(format!("bootstrap: 2^{bad} slots are not within 2 … 2^{log_all}")));
+            return Err(wrong(format!("2^{bad} slots are not within 2 … 2^{log_all}")));
         }
-        let eval_mod = EvalMod::new(&spec)?;
         let mut out = Self {
             context: Arc::clone(context),
             encoder: Encoder::new(context),
+            eval_mod: EvalMod::new(&spec)?,
             spec,
             output_level,
-            eval_mod,
             transforms: BTreeMap::new(),
             lanes: Mutex::default(),
         };
         let log_slots: BTreeSet<u32> = log_slots.iter().copied().collect();
-        let keys: BTreeSet<i64> =
-            log_slots.iter().flat_map(|&k| groups(&out.spec.coeffs_to_slots, k)).flat_map(rotations).collect();
+        let rotations = out.spec.up_rotations(&log_slots);
         let mut stages: Vec<Arc<Stage>> = Vec::new();
-        for &k in &log_slots {
+        for k in log_slots {
             let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
                 let stage = |shape| {
                     // Numbers of slots share the matrices of the layers that they share.
@@ -138,7 +140,7 @@ impl Bootstrapper {
             };
             let slots_to_coeffs = encoded(out.slots_to_coeffs_shapes(k))?;
             let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
-            let trace = trace(k, log_all, &keys)?;
+            let trace = trace(k, log_all, &rotations);
             out.transforms.insert(k, Transforms { slots_to_coeffs, trace, coeffs_to_slots });
         }
         Ok(out)
@@ -169,85 +171,60 @@ impl Bootstrapper {
     /// The evaluation keys that bootstraps of all prepared numbers of slots use, each with the highest level at which it
     /// is used.
     pub fn key_request(&self) -> KeyRequest {
-        let log_n = self.context.log_n();
-        let top = self.output_level + self.spec.eval_mod_levels();
-        let mut galois = BTreeMap::from([(conjugation_element(log_n), top)]);
-        let mut add = |rotations: BTreeSet<i64>, level: usize| {
-            for rotation in rotations {
-                let known = galois.entry(galois_element(rotation, log_n)).or_insert(level);
-                *known = level.max(*known);
-            }
-        };
-        for transforms in self.transforms.values() {
-            for stage in transforms.slots_to_coeffs.iter().chain(&transforms.coeffs_to_slots) {
-                add(rotations(stage.shape.group), stage.shape.level);
-            }
-            for sum in &transforms.trace {
-                add(sum.rotations(), self.raised_level(transforms));
-            }
-        }
-        KeyRequest { relin_level: Some(top), galois, sparse_weight: Some(self.spec.sparse_weight) }
+        let log_slots = self.transforms.keys().copied().collect();
+        let keys = self.spec.keys(self.context.log_n(), self.output_level, &log_slots);
+        KeyRequest { relin_level: Some(keys.relin), galois: keys.galois, sparse_weight: Some(self.spec.sparse_weight) }
     }
 
-    /// Level, in the whole chain, to which ciphertexts are raised.
-    fn raised_level(&self, transforms: &Transforms) -> usize {
-        self.output_level + self.spec.eval_mod_levels() + transforms.coeffs_to_slots.len()
-    }
-
-    /// Scales and levels of slots-to-coefficients.
+    /// Scales of slots-to-coefficients.
     ///
     /// A matrix encoded at scale `σ` adds a relative error of `√(2·period/12)/σ`: rounding touches only the coefficients of
     /// the subring that its diagonals lie in. All levels together have a given number of bits to spend, and the errors
     /// are equal if the matrix of each group gets half a bit more for each layer.
     fn slots_to_coeffs_shapes(&self, log_slots: u32) -> Vec<StageShape> {
-        let levels = groups_of_levels(&self.spec.slots_to_coeffs, log_slots);
-        let last_scale =
-            Scale::prime(self.context.q(0).value()).div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
-        let all: Vec<Group> = levels.concat();
-        let bits: f64 = (1..=levels.len()).map(|i| (self.context.q(i).value() as f64).log2()).sum::<f64>()
-            + last_scale.log2()
-            - self.spec.input_scale.log2();
-        let half_layers: f64 = all.iter().map(|g| f64::from(g.last) / 2.0).sum();
-        let base = (bits - half_layers) / all.len() as f64;
+        let matrices = self.spec.down(log_slots);
+        let prime = |level: usize| Scale::prime(self.context.q(level).value());
+        let end = prime(0).div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
+        let mut log2 = self.spec.input_scale.log2();
+        let primes: f64 = matrices.iter().filter(|m| m.rescale).map(|m| prime(m.level).log2()).sum();
+        let half_layers: f64 = matrices.iter().map(|m| f64::from(m.group.last) / 2.0).sum();
+        let base = (primes + end.log2() - log2 - half_layers) / matrices.len() as f64;
         let mut scale = self.spec.input_scale.clone();
-        let mut log2 = scale.log2();
-        let mut shapes = Vec::new();
-        for (i, groups) in levels.iter().enumerate() {
-            let level = levels.len() - i;
-            for (j, &group) in groups.iter().enumerate() {
-                let rescale = j + 1 == groups.len();
-                log2 += base + f64::from(group.last) / 2.0;
-                if rescale {
-                    log2 -= (self.context.q(level).value() as f64).log2();
-                }
-                let end = rescale && level == 1;
-                let out_scale = if end { last_scale.clone() } else { Scale::pow2(log2.round() as i64) };
-                let in_scale = std::mem::replace(&mut scale, out_scale.clone());
-                let direction = Direction::SlotsToCoeffs;
-                shapes.push(StageShape { direction, group, level, in_scale, out_scale, rescale, factor: 1.0 });
+        let mut shapes = Vec::with_capacity(matrices.len());
+        for (i, matrix) in matrices.iter().enumerate() {
+            log2 += base + f64::from(matrix.group.last) / 2.0;
+            if matrix.rescale {
+                log2 -= prime(matrix.level).log2();
             }
+            let out_scale = if i + 1 == matrices.len() { end.clone() } else { Scale::pow2(log2.round() as i64) };
+            shapes.push(StageShape {
+                direction: Direction::SlotsToCoeffs,
+                group: matrix.group,
+                level: matrix.level,
+                in_scale: std::mem::replace(&mut scale, out_scale.clone()),
+                out_scale,
+                rescale: matrix.rescale,
+                factor: 1.0,
+            });
         }
         shapes
     }
 
-    /// Scales and levels of coefficients-to-slots: the scale is `q_0` throughout, so that slots end as `t`. The
-    /// input factor of EvalMod, and the half that `z + z̄` asks for, go into the matrix used last.
+    /// Scales of coefficients-to-slots: `q_0` throughout, so that slots end as `t`. The factor `1/K'` that EvalMod
+    /// expects, and the half that `z + z̄` asks for, go into the matrix used last.
     fn coeffs_to_slots_shapes(&self, log_slots: u32) -> Vec<StageShape> {
         let scale = Scale::prime(self.context.q(0).value());
-        let below = self.output_level + self.spec.eval_mod_levels() + 1;
-        let groups = groups(&self.spec.coeffs_to_slots, log_slots).into_iter().enumerate();
-        groups
-            .rev()
-            .map(|(i, group)| StageShape {
-                direction: Direction::CoeffsToSlots,
-                group,
-                level: below + i,
-                in_scale: scale.clone(),
-                out_scale: scale.clone(),
-                rescale: true,
-                factor: if i == 0 { 0.5 * self.eval_mod.input_factor() } else { 1.0 },
-            })
-            .collect()
+        let matrices = self.spec.up(log_slots, self.output_level).into_iter();
+        let shape = |matrix: Matrix| StageShape {
+            direction: Direction::CoeffsToSlots,
+            group: matrix.group,
+            level: matrix.level,
+            in_scale: scale.clone(),
+            out_scale: scale.clone(),
+            rescale: matrix.rescale,
+            factor: if matrix.group.first == 0 { 0.5 / cosine::half_range(&self.spec) } else { 1.0 },
+        };
+        matrices.map(shape).collect()
     }
 
     /// Bootstraps a ciphertext of real values in [−1, 1]. Imaginary parts vanish.
@@ -264,9 +241,58 @@ impl Bootstrapper {
         input: &Ciphertext,
         target: &BootstrapTarget,
     ) -> Result<Ciphertext> {
-        let raised = self.to_slots(evaluator, keys, input, target)?;
-        let conjugate = raised.evaluator.conjugate(&raised.slots)?;
-        let real = raised.evaluator.add(&raised.slots, &conjugate)?;
+        self.real(evaluator, keys, input, target, 1.0)
+    }
+
+    /// Bootstraps twice, for more precision: the second time what the first one got wrong, enlarged by `2^log_gain` (2022/1167).
+    /// That leaves the error of the input, the rounding of the result, and `2^-log_gain` of a bootstrap's error.
+    ///
+    /// The error of the first bootstrap must stay below `2^-log_gain`, and with `2^-(log_gain + 2)` the second works best. The
+    /// target lies no lower than [`BootstrapSpec::input_level`] and has the scale of the input.
+    ///
+    /// # Errors
+    /// As [`bootstrap`](Self::bootstrap), [`CkksError::ScaleMismatch`] where the scales of input and target differ, and
+    /// [`CkksError::Parameters`] for a gain of more than 30 bits.
+    pub fn bootstrap_twice(
+        &self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        input: &Ciphertext,
+        target: &BootstrapTarget,
+        log_gain: u32,
+    ) -> Result<Ciphertext> {
+        if log_gain > 30 {
+            return Err(CkksError::Parameters(format!("{OP}: a gain of {log_gain} bits, at most 30")));
+        }
+        if *input.scale() != target.scale {
+            return Err(CkksError::scales(OP, input.scale(), &target.scale));
+        }
+        let low = self.spec.input_level(target.log_slots);
+        if target.level < low {
+            return Err(CkksError::LevelRange { op: OP, level: target.level, min: low, max: self.output_level });
+        }
+        let first = self.real(evaluator, keys, input, target, 1.0)?;
+        let gain = 1i64 << log_gain;
+        let missed = evaluator
+            .sub(&evaluator.drop_to_level(input, low.min(input.level()))?, &evaluator.drop_to_level(&first, low)?)?;
+        let enlarged = evaluator.mul_integer(&missed, gain.into())?;
+        let second = self.real(evaluator, keys, &enlarged, target, 1.0 / gain as f64)?;
+        evaluator.add(&first, &second)
+    }
+
+    /// [`bootstrap`](Self::bootstrap) to `factor` times the values.
+    fn real(
+        &self,
+        evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
+        input: &Ciphertext,
+        target: &BootstrapTarget,
+        factor: f64,
+    ) -> Result<Ciphertext> {
+        let mut raised = self.to_slots(evaluator, keys, input, target)?;
+        raised.gain *= factor;
+        let mut real = raised.evaluator.conjugate(&raised.slots)?;
+        raised.evaluator.add_assign(&mut real, &raised.slots)?;
         self.finish(&raised, &real, target)
     }
 
@@ -310,14 +336,14 @@ impl Bootstrapper {
         };
         let gain = self.spec.input_scale.div(input.scale()).to_f64();
         let packed = self.slots_to_coeffs(evaluator, input, transforms)?;
-        let raised = self.raise(keys, &packed, &part, target.log_slots, transforms);
+        let raised = self.raise(keys, &packed, &part, target.log_slots);
         let (evaluator, encoder, stages) = match &lane {
             Some(lane) => (evaluator.select(&lane.selection), &lane.encoder, &lane.coeffs_to_slots),
             None => (evaluator.clone(), &self.encoder, &transforms.coeffs_to_slots),
         };
         let mut slots = raised;
         for sum in &transforms.trace {
-            slots = sum.apply(&evaluator, encoder, &slots)?;
+            slots = rotation_sum(&evaluator, encoder, &slots, sum)?;
         }
         for stage in stages {
             slots = stage.apply(&evaluator, &slots)?;
@@ -363,15 +389,8 @@ impl Bootstrapper {
     }
 
     /// From level 0 to the level where coefficients-to-slots begins, at the scale `q_0`.
-    fn raise(
-        &self,
-        keys: &EncapsulationKeys,
-        packed: &Ciphertext,
-        part: &Part<'_>,
-        log_slots: u32,
-        transforms: &Transforms,
-    ) -> Ciphertext {
-        let level = part.level(self.raised_level(transforms));
+    fn raise(&self, keys: &EncapsulationKeys, packed: &Ciphertext, part: &Part<'_>, log_slots: u32) -> Ciphertext {
+        let level = part.level(self.spec.raised_level(log_slots, self.output_level));
         // The trace multiplies the coefficients that it leaves by the number of its rotations.
         let rotations = 1 << (self.context.log_n() - 1 - log_slots);
         let (c0, c1) = keys.up(part, level, &keys.down(packed), rotations);
@@ -393,7 +412,9 @@ impl Bootstrapper {
         if let Some(lane) = lanes.get(&key) {
             return Ok(Arc::clone(lane));
         }
-        let limbs = (0..=target.level).chain(self.output_level + 1..=self.raised_level(transforms)).collect();
+        let limbs = (0..=target.level)
+            .chain(self.output_level + 1..=self.spec.raised_level(target.log_slots, self.output_level))
+            .collect();
         let selection = Selection::new(&self.context, limbs)?;
         let lane = Arc::new(Lane {
             encoder: Encoder::new(selection.context()),

@@ -2,7 +2,7 @@
 
 use crate::cost::Prices;
 use fhec_math::bootstrap::{BootstrapSpec, Matrix, terms, trace};
-use fhec_math::chebyshev::ChebyshevPlan;
+use fhec_math::chebyshev::{ChebyshevPlan, depth_of_degree};
 use std::collections::BTreeSet;
 
 /// Limb transforms for each limb of a raised ciphertext: two to raise it, two for the switch back to the dense secret.
@@ -46,16 +46,20 @@ impl Prices<'_> {
             + self.mod_down(matrix.level, matrix.rescale)
     }
 
-    /// The cosine and its double angles, from `level` down.
+    /// The cosine, its double angles and the arcsine, from `level` down.
     fn eval_mod(&self, spec: &BootstrapSpec, level: usize) -> f64 {
         // Its values do not matter, only that it is even.
         let coefficients: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
-        let cosine = ChebyshevPlan::new(&coefficients).map_or(0.0, |plan| self.polynomial(level, &plan));
-        let bottom = level - spec.eval_mod_levels();
+        let polynomial = |level: usize, coefficients: &[f64]| {
+            ChebyshevPlan::new(coefficients).map_or(0.0, |plan| self.polynomial(level, &plan))
+        };
+        let cosine = polynomial(level, &coefficients);
+        let bottom = level - depth_of_degree(spec.cosine_degree as usize) - spec.double_angles as usize;
+        let arcsine = if spec.arcsine { polynomial(bottom, &[0.0, 1.0, 0.0, 1.0]) } else { 0.0 };
         let doubled = (1..=spec.double_angles as usize).map(|k| {
             self.multiply(bottom + k) + self.relinearise_rescale(bottom + k) + self.elementwise(bottom + k, 3)
         });
-        cosine + doubled.sum::<f64>()
+        cosine + doubled.sum::<f64>() + arcsine
     }
 }
 

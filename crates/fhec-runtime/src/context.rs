@@ -26,27 +26,3 @@ pub fn key_request(keys: &KeyManifest, parameters: &Parameters) -> KeyRequest {
     let sparse_weight = parameters.bootstrap.as_ref().map(|spec| spec.sparse_weight);
     KeyRequest { relin_level: keys.relin, galois: keys.galois.clone(), sparse_weight }
 }
-
-/// The engine's circuit for that of a plan.
-pub(crate) fn bootstrap_spec(spec: &fhec_math::bootstrap::BootstrapSpec) -> fhec_ckks::bootstrap::BootstrapSpec {
-    let fhec_math::bootstrap::BootstrapSpec {
-        log_message_ratio,
-        range,
-        sparse_weight,
-        cosine_degree,
-        double_angles,
-        slots_to_coeffs,
-        coeffs_to_slots,
-        input_scale,
-    } = spec.clone();
-    fhec_ckks::bootstrap::BootstrapSpec {
-        log_message_ratio,
-        range,
-        sparse_weight,
-        cosine_degree,
-        double_angles,
-        slots_to_coeffs,
-        coeffs_to_slots,
-        input_scale,
-    }
-}

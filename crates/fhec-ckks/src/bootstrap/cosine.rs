@@ -10,8 +10,7 @@
 
 use std::f64::consts::{PI, TAU};
 
-use super::spec::BootstrapSpec;
-use super::tail::probability;
+use fhec_math::bootstrap::{BootstrapSpec, probability};
 
 /// Least weight of an integer, as a probability: how much better likely ones may be treated than unlikely ones.
 const LEAST_PROBABILITY: f64 = 1.0 / 65536.0;
@@ -88,11 +87,9 @@ fn least_squares(mut rows: Vec<Vec<f64>>, mut b: Vec<f64>, columns: usize) -> Ve
     x
 }
 
-/// The factor at `sin(2πε)/2π` that halves the error of the sine twice: `sin` falls behind by `(2πε)²/6` of its argument, and
-/// three quarters of that at the end of the range, added everywhere, leave a quarter of the error at worst.
-pub(super) fn slope(spec: &BootstrapSpec) -> f64 {
-    let end = TAU * (-f64::from(spec.log_message_ratio)).exp2();
-    1.0 + 0.75 * end * end / 6.0
+/// Chebyshev coefficients of `asin(s)/2π` up to the third power: `(s + s³/6)/2π`.
+pub(super) fn arcsine() -> [f64; 4] {
+    [0.0, 1.125 / TAU, 0.0, 1.0 / (24.0 * TAU)]
 }
 
 #[cfg(test)]
@@ -107,7 +104,7 @@ mod tests {
         for _ in 0..spec.double_angles {
             y = 2.0 * y * y - 1.0;
         }
-        y / TAU * slope(spec) * f64::from(spec.log_message_ratio).exp2()
+        y / TAU * spec.slope() * f64::from(spec.log_message_ratio).exp2()
     }
 
     #[test]
@@ -121,7 +118,7 @@ mod tests {
             for step in -8..=8 {
                 let x = f64::from(step) / 8.0;
                 let found = eval_mod(&spec, &coefficients, f64::from(i) + x / 1024.0);
-                let sine = (TAU * x / 1024.0).sin() / TAU * 1024.0 * slope(&spec);
+                let sine = (TAU * x / 1024.0).sin() / TAU * 1024.0 * spec.slope();
                 let error = found - sine;
                 let both = if i == 0 { 1.0 } else { 0.5 };
                 mean += both * probability(32, i.unsigned_abs()) / 17.0 * error * error;
@@ -133,11 +130,20 @@ mod tests {
     }
 
     #[test]
+    fn arcsine_straightens_the_sine() {
+        for x in [-1.0, -0.5, 0.25, 1.0] {
+            let angle: f64 = x / 256.0;
+            let found = clenshaw(&arcsine(), (TAU * angle).sin()) * 256.0;
+            assert!((found - x).abs() < 2f64.powi(-24), "{x}: {found}");
+        }
+    }
+
+    #[test]
     fn sine_error_is_balanced() {
         let spec = BootstrapSpec::default();
         let worst = (-100..=100)
             .map(|k| f64::from(k) / 100.0)
-            .fold(0.0f64, |worst, x| worst.max(((TAU * x / 1024.0).sin() / TAU * 1024.0 * slope(&spec) - x).abs()));
+            .fold(0.0f64, |worst, x| worst.max(((TAU * x / 1024.0).sin() / TAU * 1024.0 * spec.slope() - x).abs()));
         let plain = TAU.powi(2) / 6.0 * 2f64.powi(-20);
         assert!((worst / plain - 0.25).abs() < 1e-3, "{}", worst / plain);
     }

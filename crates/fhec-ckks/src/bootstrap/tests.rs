@@ -66,7 +66,11 @@ impl Setup {
 
     fn encrypt(&self, values: &[Complex64], level: usize, scale: &Scale) -> Ciphertext {
         let plaintext = self.encoder.encode_complex(values, level, scale).unwrap();
-        let mut rng = SecretRng::from_seed(&[11; 32]);
+        // Other messages come with other noise.
+        let bits = values.iter().fold(0, |sum: u64, z| sum.wrapping_mul(3).wrapping_add(z.re.to_bits()));
+        let mut seed = [11; 32];
+        seed[..8].copy_from_slice(&bits.to_le_bytes());
+        let mut rng = SecretRng::from_seed(&seed);
         self.encryptor.encrypt_sk(&self.secret, &plaintext, &mut rng).unwrap().expand(&self.context).unwrap()
     }
 
@@ -103,7 +107,7 @@ impl Setup {
     }
 
     fn raised(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
-        self.bootstrapper.raise(&self.keys, packed, &self.whole(), log_slots, self.transforms(log_slots))
+        self.bootstrapper.raise(&self.keys, packed, &self.whole(), log_slots)
     }
 
     /// Up to a ciphertext with slots `t/2K'`.
@@ -112,7 +116,7 @@ impl Setup {
         let traced = transforms
             .trace
             .iter()
-            .fold(raised.clone(), |ct, sum| sum.apply(&self.evaluator, &self.encoder, &ct).unwrap());
+            .fold(raised.clone(), |ct, sum| rotation_sum(&self.evaluator, &self.encoder, &ct, sum).unwrap());
         transforms.coeffs_to_slots.iter().fold(traced, |ct, stage| stage.apply(&self.evaluator, &ct).unwrap())
     }
 }
@@ -221,7 +225,7 @@ fn multiples_of_the_base_are_distributed_as_predicted() {
     let total = rounds as f64 * setup.context.n() as f64;
     assert!(total > 10_000.0);
     for (i, &count) in histogram.iter().enumerate() {
-        let expected = total * tail::probability(32, i as u32);
+        let expected = total * fhec_math::bootstrap::probability(32, i as u32);
         // Coefficients are nearly independent: six standard deviations of a Poisson variable, and one more count.
         assert!((f64::from(count) - expected).abs() < 6.0 * expected.sqrt() + 1.0, "{i}: {count}, {expected}");
     }
@@ -241,7 +245,7 @@ fn coefficients_become_slots_again() {
         // Of the raised polynomial only the coefficients of the subring survive the trace, divided by nothing.
         let factor = setup.context.slots() as f64 / n as f64;
         let gap = setup.context.n() / (2 * n);
-        let half_range = 1.0 / setup.bootstrapper.eval_mod.input_factor();
+        let half_range = cosine::half_range(setup.spec());
         let found = setup.slots(&slots);
         for (k, z) in found.iter().enumerate() {
             let at = bit_reversed(k % n, log_slots) * gap;
@@ -272,7 +276,7 @@ fn eval_mod_removes_integers() {
     let input: Vec<Complex64> = values
         .iter()
         .zip(&integers)
-        .map(|(x, i)| Complex64::from((i + x / 1024.0) * eval_mod.input_factor()))
+        .map(|(x, i)| Complex64::from((i + x / 1024.0) / cosine::half_range(setup.spec())))
         .collect();
     let ciphertext = setup.encrypt(&input, top, &Scale::prime(setup.context.q(0).value()));
     for (gain, scale) in [(1.0, Scale::pow2(40)), (0.75, Scale::pow2(40)), (1.0, Scale::pow2(37))] {
@@ -354,6 +358,46 @@ fn pairs_come_out_apart() {
 }
 
 #[test]
+fn every_split_bootstraps() {
+    let values = random(512, 16);
+    let splits: [(Vec<Vec<u32>>, Vec<u32>); 4] = [
+        (vec![vec![5], vec![4]], vec![5, 4]),
+        (vec![vec![1, 3], vec![4, 1]], vec![1, 8]),
+        (vec![vec![2], vec![2], vec![5]], vec![4, 3, 2]),
+        (vec![vec![3, 1, 2], vec![3]], vec![2, 1, 3, 1, 2]),
+    ];
+    for (slots_to_coeffs, coeffs_to_slots) in splits {
+        let spec = BootstrapSpec { slots_to_coeffs, coeffs_to_slots, ..BootstrapSpec::default() };
+        let name = format!("{:?} {:?}", spec.slots_to_coeffs, spec.coeffs_to_slots);
+        let setup = Setup::new(&small_chain(), spec, &[7, 9]);
+        for log_slots in [7, 9] {
+            let values = &values[..1 << log_slots];
+            let input = setup.input(log_slots, &real(values));
+            let target = setup.target(log_slots);
+            let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap();
+            let error = worst(&setup.slots(&result)[..values.len()].iter().map(|z| z.re).collect::<Vec<_>>(), values);
+            // Three matrices on one level have a third of its bits each.
+            assert!(error < 2f64.powi(-11), "{name}, 2^{log_slots} slots: 2^{}", error.log2());
+        }
+    }
+}
+
+#[test]
+fn beyond_the_range_the_error_is_that_of_the_sine() {
+    let setup = Setup::small(&[9]);
+    let values: Vec<f64> = (0..512).map(|k| [1.0, 1.5, -2.0, 0.25][k % 4]).collect();
+    let input = setup.input(9, &real(&values));
+    let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &setup.target(9)).unwrap();
+    let slope = setup.spec().slope();
+    for (z, x) in setup.slots(&result).iter().zip(&values) {
+        let angle = std::f64::consts::TAU / 1024.0;
+        let sine = (x * angle).sin() / angle * slope;
+        assert!((z.re - sine).abs() < 2f64.powi(-19), "{x}: {} {sine}", z.re);
+        assert!((sine - x).abs() < 6.58 * x.abs().powi(3).max(0.25) * 2f64.powi(-20));
+    }
+}
+
+#[test]
 fn lower_targets_and_other_scales() {
     let setup = Setup::small(&[5, 9]);
     for (log_slots, level) in [(9, 4), (9, 3), (9, 2), (9, 1), (9, 0), (5, 2)] {
@@ -385,6 +429,29 @@ fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
     assert!(bits < 100.01, "{bits}");
 }
 
+fn deviation(found: &[Complex64], expected: &[f64]) -> f64 {
+    let square: f64 = found.iter().zip(expected).map(|(z, x)| (z.re - x).powi(2)).sum();
+    (square / expected.len() as f64).sqrt()
+}
+
+#[test]
+fn arcsine_and_a_second_bootstrap_are_more_precise() {
+    let values = random(512, 20);
+    let bootstrap = |spec: BootstrapSpec| {
+        let setup = Setup::new(&small_chain(), spec, &[9]);
+        let input = setup.input(9, &real(&values));
+        let target = setup.target(9);
+        let once = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap();
+        let twice = setup.bootstrapper.bootstrap_twice(&setup.evaluator, &setup.keys, &input, &target, 12).unwrap();
+        assert_eq!((twice.level(), twice.scale()), (target.level, &target.scale));
+        [once, twice].map(|result| deviation(&setup.slots(&result), &values).log2())
+    };
+    let [plain, twice] = bootstrap(small_spec());
+    let [arcsine, _] = bootstrap(BootstrapSpec { arcsine: true, log_message_ratio: 8, ..small_spec() });
+    println!("std: sine 2^{plain:.2}, twice 2^{twice:.2}, arcsine 2^{arcsine:.2}");
+    assert!(plain < -19.5 && arcsine < plain - 2.0 && twice < -26.0, "{plain} {arcsine} {twice}");
+}
+
 #[test]
 fn wrong_operands_are_refused() {
     let setup = Setup::small(&[9]);
@@ -398,6 +465,14 @@ fn wrong_operands_are_refused() {
     let high = BootstrapTarget { level: 6, ..setup.target(9) };
     assert!(matches!(bootstrap(&input, &high), Err(CkksError::LevelRange { level: 6, max: 5, .. })));
     assert!(Bootstrapper::new(&setup.context, small_spec(), &[10]).is_err());
+    let twice = |target: &BootstrapTarget, gain| {
+        setup.bootstrapper.bootstrap_twice(&setup.evaluator, &setup.keys, &input, target, gain).map(|_| ())
+    };
+    let scaled = BootstrapTarget { scale: Scale::pow2(39), ..setup.target(9) };
+    assert!(matches!(twice(&scaled, 8), Err(CkksError::ScaleMismatch { .. })));
+    let low = BootstrapTarget { level: 1, ..setup.target(9) };
+    assert!(matches!(twice(&low, 8), Err(CkksError::LevelRange { level: 1, .. })));
+    assert!(matches!(twice(&setup.target(9), 31), Err(CkksError::Parameters(_))));
     let bare = Evaluator::new(&setup.context, Arc::new(EvaluationKeys::empty(&setup.context))).unwrap();
     let without = setup.bootstrapper.bootstrap(&bare, &setup.keys, &input, &setup.target(9));
     assert!(matches!(without, Err(CkksError::NoGaloisKey { .. })));

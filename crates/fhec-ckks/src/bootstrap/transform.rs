@@ -1,13 +1,12 @@
 //! The matrices of both transforms under encryption.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fhec_math::Scale;
+use fhec_math::bootstrap::{Group, terms};
 use num_complex::Complex64;
 
 use super::fft::{Direction, SparseMatrix};
-use super::spec::Group;
 use crate::cipher::Ciphertext;
 use crate::encode::Encoder;
 use crate::error::{CkksError, Result};
@@ -15,10 +14,6 @@ use crate::evaluator::Evaluator;
 use crate::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals};
 use crate::params::Selection;
 use crate::plaintext::QpPlaintext;
-
-/// Rotations that are babies, as a log2. Eight babies and at most three giants serve matrices of up to four layers, and those
-/// of a sparse vector need no others, so that one set of keys is enough.
-const LOG2_BABIES: u32 = 3;
 
 /// Everything that a matrix depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,28 +50,6 @@ impl DiagonalSource for Stage {
     fn packed(&self) -> Option<&PackedDiagonals> {
         Some(&self.diagonals)
     }
-}
-
-/// How the diagonals of a group are computed: multiples of the distance of its first layer.
-fn terms(group: Group) -> Vec<DiagonalId> {
-    let (layers, distance) = (group.last - group.first, 1i64 << group.first);
-    let count = 1i64 << layers;
-    let indices = if group.wraps { 0..count } else { 1 - count..count };
-    let babies = 1i64 << layers.min(LOG2_BABIES);
-    let mut terms: Vec<DiagonalId> = indices
-        .map(|index| {
-            let baby = index.rem_euclid(babies);
-            DiagonalId { giant: (index - baby) * distance, out_block: 0, in_block: 0, baby: baby * distance }
-        })
-        .collect();
-    terms.sort_unstable();
-    terms
-}
-
-/// All rotations of a group.
-pub(super) fn rotations(group: Group) -> BTreeSet<i64> {
-    let all = terms(group).into_iter().flat_map(|term| [term.giant, term.baby]);
-    all.filter(|&rotation| rotation != 0).collect()
 }
 
 /// Encodes diagonals one by one, for packing.
@@ -143,14 +116,7 @@ impl Stage {
     }
 }
 
-/// A sum of rotations, `x → Σ rot_r(x)` over some `r`: part of a trace.
-#[derive(Clone, Debug)]
-pub(super) struct RotationSum {
-    map: LinearMap,
-    terms: Vec<DiagonalId>,
-}
-
-/// The number 1, encoded for the products of a [`RotationSum`].
+/// The number 1, encoded for the products of a sum of rotations.
 struct Ones<'a> {
     terms: &'a [DiagonalId],
     one: Arc<QpPlaintext>,
@@ -170,71 +136,19 @@ impl DiagonalSource for Ones<'_> {
     }
 }
 
-impl RotationSum {
-    fn new(rotations: impl Iterator<Item = i64>) -> Result<Self> {
-        let terms: Vec<DiagonalId> =
-            rotations.map(|baby| DiagonalId { giant: 0, out_block: 0, in_block: 0, baby }).collect();
-        Ok(Self { map: LinearMap::new(&terms, 1, 1)?, terms })
-    }
-
-    pub(super) fn rotations(&self) -> BTreeSet<i64> {
-        self.map.rotations()
-    }
-
-    pub(super) fn apply(&self, evaluator: &Evaluator, encoder: &Encoder, input: &Ciphertext) -> Result<Ciphertext> {
-        let one = Arc::new(encoder.encode_qp(&[1.0], input.level(), &Scale::one())?);
-        let source = Ones { terms: &self.terms, one };
-        let options = LinearOptions { rescale: false, hoisting: Hoisting::Double, ..LinearOptions::default() };
-        let out = self.map.apply(evaluator, &[input], &source, &[], input.scale(), &options)?;
-        out.into_iter().next().ok_or_else(|| CkksError::Parameters("bootstrap: a map without output".into()))
-    }
-}
-
-/// The trace to vectors of `2^log_slots` slots, `Σ rot_{j·2^log_slots}` over all `j`: a few sums one after the other, each of as
-/// many hoisted rotations as there are keys for among `keys`. Single rotations are used whether there are keys or not.
-pub(super) fn trace(log_slots: u32, log_all: u32, keys: &BTreeSet<i64>) -> Result<Vec<RotationSum>> {
-    let mut sums = Vec::new();
-    let mut low = log_slots;
-    while low < log_all {
-        let fits = |&doublings: &u32| (1..1i64 << doublings).all(|j| keys.contains(&(j << low)));
-        let doublings = (1..=(log_all - low).min(LOG2_BABIES)).rev().find(fits).unwrap_or(1);
-        sums.push(RotationSum::new((0..1i64 << doublings).map(|j| j << low))?);
-        low += doublings;
-    }
-    Ok(sums)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sparse_groups_use_the_rotations_of_full_ones() {
-        for first in [0, 4, 8] {
-            let full = rotations(Group { first, last: first + 4, wraps: false });
-            assert_eq!(full.len(), 10);
-            for last in first + 1..=first + 4 {
-                let sparse = rotations(Group { first, last, wraps: true });
-                assert!(sparse.is_subset(&full), "{first} {last}");
-            }
-        }
-    }
-
-    #[test]
-    fn trace_takes_every_rotation_once() {
-        let keys: BTreeSet<i64> = (1..8).map(|j| j << 12).chain((1..8).map(|j| j << 8)).collect();
-        for log_slots in 0..=15 {
-            let sums = trace(log_slots, 15, &keys).unwrap();
-            let mut reached = vec![0];
-            for sum in &sums {
-                let steps: Vec<i64> = sum.terms.iter().map(|t| t.baby).collect();
-                reached = reached.iter().flat_map(|r| steps.iter().map(move |s| r + s)).collect();
-            }
-            reached.sort_unstable();
-            let all: Vec<i64> = (0..1 << (15 - log_slots)).map(|j: i64| j << log_slots).collect();
-            assert_eq!(reached, all);
-        }
-        assert_eq!(trace(12, 15, &keys).unwrap().len(), 1);
-        assert_eq!(trace(10, 15, &keys).unwrap().len(), 3);
-    }
+/// A sum of rotations, `x → Σ rot_r(x)`: part of a trace.
+pub(super) fn rotation_sum(
+    evaluator: &Evaluator,
+    encoder: &Encoder,
+    input: &Ciphertext,
+    rotations: &[i64],
+) -> Result<Ciphertext> {
+    let term = |&baby| DiagonalId { giant: 0, out_block: 0, in_block: 0, baby };
+    let terms: Vec<DiagonalId> = rotations.iter().map(term).collect();
+    let map = LinearMap::new(&terms, 1, 1)?;
+    let one = Arc::new(encoder.encode_qp(&[1.0], input.level(), &Scale::one())?);
+    let source = Ones { terms: &terms, one };
+    let options = LinearOptions { rescale: false, hoisting: Hoisting::Double, ..LinearOptions::default() };
+    let out = map.apply(evaluator, &[input], &source, &[], input.scale(), &options)?;
+    out.into_iter().next().ok_or_else(|| CkksError::Parameters("bootstrap: a map without output".into()))
 }

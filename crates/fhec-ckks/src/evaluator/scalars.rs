@@ -1,9 +1,9 @@
 //! Operations with scalars: one residue a limb.
 
-use fhec_math::{Scale, pointwise};
+use fhec_math::{Eval, Poly, Scale, pointwise};
 
 use super::Evaluator;
-use crate::cipher::Ciphertext;
+use crate::cipher::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
 use crate::limbs::{LIGHT, par_chunks, par_chunks2};
 
@@ -79,14 +79,39 @@ impl Evaluator {
     /// # Errors
     /// As [`mul_scalar`](Self::mul_scalar).
     pub fn add_scalar(&self, a: &Ciphertext, value: f64) -> Result<Ciphertext> {
+        let mut out = a.clone();
+        self.add_scalar_assign(&mut out, value)?;
+        Ok(out)
+    }
+
+    /// `a += value` in every slot.
+    ///
+    /// # Errors
+    /// As [`mul_scalar`](Self::mul_scalar).
+    pub fn add_scalar_assign(&self, a: &mut Ciphertext, value: f64) -> Result<()> {
         self.check("add_scalar", a)?;
         let k = self.integer("add_scalar", value, &a.scale)?;
-        let mut out = a.clone();
-        par_chunks(out.c0.data_mut(), self.context.n(), LIGHT, |i, limb| {
+        self.add_integer(&mut a.c0, k);
+        Ok(())
+    }
+
+    /// `a += value` in every slot of a product.
+    ///
+    /// # Errors
+    /// As [`mul_scalar`](Self::mul_scalar).
+    pub fn add_scalar_to_product_assign(&self, a: &mut Product, value: f64) -> Result<()> {
+        let op = "add_scalar_to_product";
+        self.check(op, a)?;
+        let k = self.integer(op, value, &a.scale)?;
+        self.add_integer(&mut a.c0, k);
+        Ok(())
+    }
+
+    fn add_integer(&self, part: &mut Poly<Eval>, k: i128) {
+        par_chunks(part.data_mut(), self.context.n(), LIGHT, |i, limb| {
             let m = self.context.q(i);
             pointwise::add_scalar_assign(m, limb, m.reduce_i128(k));
         });
-        Ok(out)
     }
 
     /// `a · i` in every slot: multiplication by the monomial `X^(N/2)`, exact and without noise.

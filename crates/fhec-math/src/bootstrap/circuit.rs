@@ -28,6 +28,9 @@ pub struct BootstrapSpec {
     pub cosine_degree: u32,
     /// `r`: how often its angle is doubled.
     pub double_angles: u32,
+    /// Whether a cubic arcsine follows the sine, at two levels more: what a message ratio below 10 bits asks for. Smaller
+    /// ratios leave more bits to the message.
+    pub arcsine: bool,
     /// Radix-2 layers merged into each matrix of slots-to-coefficients, by level in the order of use (from
     /// high levels to low). They sum to `log2(N/2)`.
     pub slots_to_coeffs: Vec<Vec<u32>>,
@@ -49,6 +52,7 @@ impl Default for BootstrapSpec {
             sparse_weight: 32,
             cosine_degree: 30,
             double_angles: 3,
+            arcsine: false,
             slots_to_coeffs: vec![vec![4, 4], vec![4, 3]],
             coeffs_to_slots: vec![4, 4, 4, 3],
             input_scale: Scale::pow2(40),
@@ -90,7 +94,8 @@ pub struct KeyLevels {
 impl BootstrapSpec {
     /// Levels that EvalMod takes.
     pub fn eval_mod_levels(&self) -> usize {
-        depth_of_degree(self.cosine_degree as usize) + self.double_angles as usize
+        let arcsine = if self.arcsine { 2 } else { 0 };
+        depth_of_degree(self.cosine_degree as usize) + self.double_angles as usize + arcsine
     }
 
     /// Level of an input with `2^log_slots` slots: as many as slots-to-coefficients takes.

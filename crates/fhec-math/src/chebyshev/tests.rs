@@ -182,3 +182,15 @@ fn clenshaw_side_by_side_equals_one_by_one() {
         }
     }
 }
+
+#[test]
+fn scaled_plans_give_multiples() {
+    let coefficients: Vec<f64> = (0..=30).map(|k| if k % 2 == 0 { (k as f64 * 0.3).cos() } else { 0.0 }).collect();
+    let plan = ChebyshevPlan::new(&coefficients).unwrap();
+    let scaled = plan.scaled(-0.75);
+    assert_eq!(scaled.powers(), plan.powers());
+    for x in [-1.0, -0.3, 0.0, 0.6, 1.0] {
+        assert!((scaled.eval(x) + 0.75 * plan.eval(x)).abs() < 1e-12);
+        assert!((scaled.eval(x) - clenshaw(scaled.coefficients(), x)).abs() < 1e-12);
+    }
+}

@@ -27,6 +27,29 @@ fn ternary_is_uniform() {
 }
 
 #[test]
+fn sparse_ternary_has_its_weight_everywhere() {
+    let mut rng = SecretRng::from_seed(&[8; 32]);
+    let (mut places, mut plus, mut total) = ([0f64; 16], 0f64, 0f64);
+    for _ in 0..500 {
+        let values = rng.sparse_ternary(256, 32);
+        assert_eq!(values.len(), 256);
+        assert_eq!(values.iter().filter(|v| **v != 0).count(), 32);
+        assert!(values.iter().all(|v| (-1..=1).contains(v)));
+        for (i, &v) in values.iter().enumerate().filter(|(_, v)| **v != 0) {
+            places[i / 16] += 1.0;
+            plus += f64::from(u8::from(v == 1));
+            total += 1.0;
+        }
+    }
+    assert!((plus - total / 2.0).abs() < 5.0 * (total / 4.0).sqrt(), "{plus} of {total}");
+    let chi2: f64 = places.iter().map(|c| (c - 1000.0).powi(2) / 1000.0).sum();
+    assert!(chi2 < 45.0, "χ² with 15 degrees of freedom is {chi2}");
+    // Half of all places is the most.
+    assert_eq!(rng.sparse_ternary(4, 2).iter().filter(|v| **v != 0).count(), 2);
+    assert!(rng.sparse_ternary(4, 0).iter().all(|&v| v == 0));
+}
+
+#[test]
 fn noise_is_centred_binomial() {
     let values = SecretRng::from_seed(&[2; 32]).noise(N);
     let n = N as f64;

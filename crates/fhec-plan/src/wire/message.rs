@@ -60,6 +60,8 @@ pub(super) struct Bootstrap {
     pub coeffs_to_slots: Vec<u32>,
     #[prost(message, optional, tag = "9")]
     pub input_scale: Option<Scale>,
+    #[prost(bool, tag = "10")]
+    pub arcsine: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -9,7 +9,6 @@ pub use plaintexts::Tier;
 pub use value::CkksValue;
 
 use crate::backend::{Backend, OpResult, Step};
-use crate::context::bootstrap_spec;
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_ckks::bootstrap::{BootstrapTarget, Bootstrapper};
 use fhec_ckks::linear::{LinearOptions, rotate_and_sum};
@@ -125,7 +124,7 @@ fn bootstrapper(verified: &Verified, context: &Arc<Context>) -> Result<Option<Bo
         _ => None,
     });
     let slots: Vec<u32> = slots.collect::<BTreeSet<_>>().into_iter().collect();
-    Ok(Some(Bootstrapper::new(context, bootstrap_spec(spec), &slots)?))
+    Ok(Some(Bootstrapper::new(context, spec.clone(), &slots)?))
 }
 
 /// Every key that the plan uses is there and reaches its level.
