@@ -32,6 +32,7 @@ pub mod primes;
 pub mod sample;
 pub mod scale;
 pub mod security;
+pub mod streamed;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 

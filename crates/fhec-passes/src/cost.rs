@@ -6,8 +6,10 @@
 
 use crate::layouts::LinearCost;
 use crate::shape::{Shape, single_hoisting};
-use fhec_math::bsgs::BsgsWeights;
+use fhec_math::bsgs::{BsgsTerm, BsgsWeights};
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
+use fhec_math::diagonals::STEP;
+use fhec_math::streamed::{StreamedMap, WINDOW};
 use fhec_plan::linear::LinearGroup;
 use serde::{Deserialize, Serialize};
 
@@ -205,15 +207,15 @@ impl Prices<'_> {
         Self::seconds(self.pointwise(polys as f64 * self.chain(level)) + self.table.overhead)
     }
 
-    /// Encoding a vector of the given period with `limbs` limbs, filling it included.
+    /// Encoding a real vector of the given period with `limbs` limbs, filling it included.
     fn encode(&self, period: usize, limbs: f64) -> f64 {
         let n = period as f64;
         let log = n.log2().max(1.0);
-        // The transform of a vector of period n is that of a ring of degree 2n.
-        let transforms = limbs * n * (log + 1.0) * self.table.butterfly;
+        // The transform of a vector of period n is that of a ring of degree 2n; that of a real one costs half, as does its FFT.
+        let transforms = limbs * n / 2.0 * (log + 1.0) * self.table.butterfly;
         Self::seconds(
-            n / 2.0 * log * self.table.fft_butterfly
-                + 2.0 * n * limbs * self.table.round
+            n / 4.0 * log * self.table.fft_butterfly
+                + n * limbs * self.table.round
                 + transforms
                 + n * self.table.fill
                 + self.table.overhead,
@@ -225,15 +227,24 @@ impl Prices<'_> {
         self.encode(period, self.chain(level))
     }
 
-    /// Encoding one diagonal of a linear map.
-    pub fn encode_diagonal(&self, period: usize, level: usize) -> f64 {
-        self.encode(period, self.chain(level) + self.special())
+    /// Encoding the diagonals of a group.
+    pub fn encode_diagonals(&self, level: usize, group: &LinearGroup, period: usize) -> f64 {
+        let special = if single_hoisting(self.shape, level, group) { 0.0 } else { self.special() };
+        group.bsgs.products() as f64 * self.encode(period, self.chain(level) + special)
     }
 
-    /// Bytes of one encoded diagonal, compressed to its period.
-    pub fn diagonal_bytes(&self, period: usize, level: usize) -> u64 {
-        let values = (2.0 * period as f64).min(self.n());
-        (values * (self.chain(level) + self.special()) * 8.0) as u64
+    /// Bytes of a group's diagonals, kept ready to multiply in the order of use: whole bytes a residue, and what repeats
+    /// within 32 positions once.
+    pub fn diagonal_bytes(&self, level: usize, group: &LinearGroup, period: usize) -> u64 {
+        let bytes = |log2: &f64| (log2.floor() as u64 + 1).div_ceil(8);
+        let special = if single_hoisting(self.shape, level, group) { &[][..] } else { &self.shape.log2_p };
+        let limbs = self.shape.log2_q[..=level].iter().chain(special);
+        let n = 1u64 << self.shape.log_n;
+        let repeat = (n / 2 / (period as u64).clamp(1, n / 2)).min(STEP as u64);
+        let values = n / repeat;
+        // Long runs are stored as whole words.
+        let each: u64 = limbs.map(|log2| values * if repeat < 8 { bytes(log2) } else { 8 }).sum();
+        group.bsgs.products() as u64 * each
     }
 
     /// Prices of the parts of a linear map at a level, in seconds.
@@ -302,25 +313,30 @@ impl Prices<'_> {
         (2 * 8 * (level + 1) as u64) << self.shape.log_n
     }
 
-    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals are
-    /// taken to be encoded beforehand.
-    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize) -> u64 {
-        let polynomial = 8u64 << self.shape.log_n;
-        let chain = (level + 1) as u64;
-        let all = chain + self.shape.special() as u64;
-        let digits = self.shape.digits_at(level) as u64 * all;
+    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals, which repeat
+    /// after `period` slots, are encoded when they are needed.
+    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> u64 {
         let bsgs = &group.bsgs;
-        let (babies, sums) = (bsgs.babies().len() as u64, bsgs.giants().len() as u64);
-        let (making, held, sum_limbs) = if single_hoisting(self.shape, level, group) {
-            (chain + digits + 2 * (all + chain) + 2 * chain * babies, 2 * chain * babies, chain)
-        } else {
-            let decomposed = bsgs.decompositions() as u64 * digits;
-            (chain + decomposed, decomposed, all)
+        let same = |a: &BsgsTerm, b: &BsgsTerm| (a.giant, a.out_block) == (b.giant, b.out_block);
+        let map = StreamedMap {
+            n: 1 << self.shape.log_n,
+            chain: level + 1,
+            special: self.shape.special(),
+            digits: self.shape.digits_at(level),
+            single: single_hoisting(self.shape, level, group),
+            babies: bsgs.babies().len(),
+            decomposed: bsgs.decompositions(),
+            outputs,
+            sums: bsgs.terms().chunk_by(same).map(<[_]>::len).collect(),
+            period,
         };
-        let switching = digits + 2 * chain + 2;
-        let results = outputs as u64 * 2 * all;
-        let ending = results + outputs as u64 * 2 * chain + 2 * chain;
-        polynomial * making.max(held + 2 * sum_limbs * sums + switching + results).max(ending)
+        map.scratch_bytes(1, WINDOW) as u64
+    }
+
+    /// Bytes of the tables for transforms: of both directions and of the half that encoding uses, about 42 a coefficient.
+    pub fn table_bytes(&self) -> u64 {
+        let primes = self.shape.log2_q.len() + self.shape.special();
+        (42 * primes as u64) << self.shape.log_n
     }
 }
 

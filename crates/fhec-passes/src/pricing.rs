@@ -63,7 +63,7 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     }
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
-    price.fixed = table.base_memory + price.keys + weights + live_bytes(model, &prices, &scratch);
+    price.fixed = table.base_memory + prices.table_bytes() + price.keys + weights + live_bytes(model, &prices, &scratch);
     price
 }
 
@@ -94,11 +94,11 @@ fn node_price(model: &Model<'_>, prices: &Prices<'_>, id: ValueId) -> NodePrice 
             let mut sum = bias.map_or_else(NodePrice::default, |b| vector(b, 0.0));
             for group in &model.groups()[id.index()] {
                 let matrix = &graph.matrices[terms[group.terms[0]].matrix.index()];
-                let (period, diagonals) = (matrix.diagonal_period(), group.bsgs.products());
-                sum.seconds += prices.linear(level, group, matrix.out_ciphertexts);
-                sum.encode += diagonals as f64 * prices.encode_diagonal(period, level);
-                sum.plaintexts += diagonals as u64 * prices.diagonal_bytes(period, level);
-                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, matrix.out_ciphertexts));
+                let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
+                sum.seconds += prices.linear(level, group, outputs);
+                sum.encode += prices.encode_diagonals(level, group, period);
+                sum.plaintexts += prices.diagonal_bytes(level, group, period);
+                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
             }
             sum
         }
