@@ -32,9 +32,9 @@ pub mod primes;
 pub mod sample;
 pub mod scale;
 pub mod security;
-pub mod streamed;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+pub mod streamed;
 
 pub use accumulate::LazyAccumulator;
 pub use buffer::AlignedVec;

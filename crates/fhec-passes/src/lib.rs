@@ -36,6 +36,7 @@ mod bootstrap_price;
 pub mod cost;
 pub mod driver;
 pub mod emit;
+mod magnitudes;
 pub mod matrices;
 pub mod noise;
 pub mod parameters;

@@ -6,6 +6,7 @@ use crate::parameters::Goal;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_plan::{KeyManifest, bootstrap_slots};
+use std::collections::BTreeSet;
 
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
@@ -62,9 +63,24 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
         scratch.push(node.scratch);
     }
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
-    let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
-    price.fixed = table.base_memory + prices.table_bytes() + price.keys + weights + live_bytes(model, &prices, &scratch);
+    price.fixed = table.base_memory + held_bytes(model, keys, &prices) + live_bytes(model, &prices, &scratch);
     price
+}
+
+/// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers.
+fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64 {
+    let graph = model.graph();
+    // Uniform halves of Galois keys are made when they are used.
+    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2).sum();
+    let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
+    let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
+    let diagonals: u64 = model.matrices().iter().map(|m| m.diagonals.bytes() as u64).sum();
+    let loaded = |m: &fhec_plan::Matrix| {
+        let tensors: BTreeSet<_> = m.nests.iter().filter_map(|n| n.tensor).collect();
+        tensors.iter().map(|t| 8 * graph.tensors[t.index()].len() as u64).sum::<u64>()
+    };
+    let largest = graph.matrices.iter().map(loaded).max().unwrap_or(0);
+    prices.table_bytes() + galois + relin + weights + diagonals + largest
 }
 
 /// One node's share.

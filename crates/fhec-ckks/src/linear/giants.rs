@@ -126,8 +126,9 @@ impl<'a> Outputs<'a> {
             for switch in switches {
                 let Some(out) = place[switch.out_block].map(|at| &mut outs[at]) else { continue };
                 let digits: Vec<&[u64]> = (0..switch.digits.digits()).map(|d| switch.digits.digit(i, d)).collect();
-                let column = |second| switch.key.column(level, i, digits.len(), second);
-                dot_pair_into(m, &digits, [&column(false), &column(true)], [sum0, sum1]);
+                let columns = [false, true].map(|second| switch.key.column(context, level, i, digits.len(), second));
+                let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+                dot_pair_into(m, &digits, [&b, &a], [sum0, sum1]);
                 if raised {
                     pointwise::add_assign(m, sum0, switch.c0.limb(i));
                 } else if i <= level {
