@@ -70,8 +70,10 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
 /// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers.
 fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64 {
     let graph = model.graph();
-    // Uniform halves of Galois keys are made when they are used.
-    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2).sum();
+    // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again.
+    let bootstraps = graph.nodes.iter().any(|n| matches!(n.op, Op::Bootstrap { .. }));
+    let halves = if bootstraps { 2 } else { 1 };
+    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2 * halves).sum();
     let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
     let diagonals: u64 = model.matrices().iter().map(|m| m.diagonals.bytes() as u64).sum();
