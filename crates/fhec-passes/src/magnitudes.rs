@@ -220,8 +220,8 @@ mod tests {
         for (s, sample) in samples.iter().enumerate() {
             let want = interpret_slots(&g, sample).expect("runs");
             for id in g.ids() {
-                for slot in 0..g.node(id).layout.period {
-                    assert!((m.at(id, slot, s) - want[id.index()][0][slot]).abs() < 1e-9);
+                for (slot, want) in want[id.index()][0][..g.node(id).layout.period].iter().enumerate() {
+                    assert!((m.at(id, slot, s) - want).abs() < 1e-9);
                 }
             }
         }
