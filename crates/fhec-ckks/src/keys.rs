@@ -1,17 +1,21 @@
 //! Secret, public and evaluation keys.
 
+mod packed_poly;
+mod switching;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, Automorphism, Eval, Poly, SecretRng, lift_small, packed, pointwise, uniform_from_seed};
-use rayon::prelude::*;
+use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::bootstrap::EncapsulationKeys;
 use crate::error::{CkksError, Result};
 use crate::limbs::{HEAVY, par_chunks, par_chunks2};
 use crate::params::{Context, Selection};
+
+pub(crate) use packed_poly::{Column, PackedPoly};
+pub use switching::{SwitchingKey, UniformHalves};
 
 /// The secret key: a dense ternary polynomial. Wiped when dropped.
 pub struct SecretKey {
@@ -134,211 +138,6 @@ pub(crate) fn expand_uniform(context: &Context, seed: &[u8; 32], level: usize) -
         uniform_from_seed(seed, LABEL_SINGLE, context.q(i), limb);
     });
     a
-}
-
-/// A key-switching key; see [`keyswitch`](crate::keyswitch) for what it holds.
-///
-/// It reaches up to its own level: it has the digits and limbs of that level only, which is a prefix of
-/// those of a key for the top level.
-///
-/// Residues are packed to whole bytes: an inner product reads a key once and runs at the speed of the memory.
-#[derive(Clone, Debug)]
-pub struct SwitchingKey {
-    pub(crate) seed: [u8; 32],
-    pub(crate) level: usize,
-    /// `−a_d·s + e_d + P·g_d·s'` for each digit, over `q_0 … q_level, p_0 …`.
-    pub(crate) b: Vec<PackedPoly>,
-    /// Uniform, expanded from the seed.
-    pub(crate) a: Vec<PackedPoly>,
-}
-
-impl SwitchingKey {
-    /// Highest level at which the key can be used.
-    pub fn level(&self) -> usize {
-        self.level
-    }
-
-    /// Bytes held in memory.
-    pub fn bytes(&self) -> usize {
-        self.b.iter().chain(&self.a).map(PackedPoly::bytes).sum()
-    }
-
-    /// A key of `message` under `under`, both over `q_0 … q_L, p_0 …`.
-    fn generate(
-        context: &Context,
-        message: &Poly<Eval>,
-        under: &Poly<Eval>,
-        level: usize,
-        rng: &mut SecretRng,
-    ) -> Self {
-        let n = context.n();
-        let seed = rng.next_seed();
-        let digits = context.digits_at(level);
-        let noise: Vec<_> = (0..digits).map(|_| rng.noise(n)).collect();
-        let mut key = Self { seed, level, b: Vec::with_capacity(digits), a: Vec::with_capacity(digits) };
-        let mut b = Poly::<Eval>::scratch(n, context.qp_limbs(level));
-        let mut a = Poly::<Eval>::scratch(n, context.qp_limbs(level));
-        for (d, noise) in noise.iter().enumerate() {
-            let range = context.digit_range(d);
-            par_chunks2(b.data_mut(), a.data_mut(), n, HEAVY, |i, b, a| {
-                let m = context.qp_modulus(level, i);
-                let top = limb_index(context.max_level(), level, i);
-                uniform_from_seed(&seed, d as u64, m, a);
-                lift_small(m, noise, b);
-                context.qp_table(level, i).forward(b);
-                pointwise::mul_sub_assign(m, b, a, under.limb(top));
-                if i <= level && range.contains(&i) {
-                    pointwise::mul_scalar_add_assign(m, b, message.limb(top), context.p_mod_q(i));
-                }
-            });
-            key.b.push(PackedPoly::pack(context, level, &b));
-            key.a.push(PackedPoly::pack(context, level, &a));
-        }
-        key
-    }
-
-    /// Words that a key up to `level` takes in memory.
-    pub(crate) fn words(context: &Context, level: usize) -> usize {
-        let one: usize = PackedPoly::ranges(context, level, 0).iter().map(Range::len).sum();
-        2 * context.digits_at(level) * one
-    }
-
-    /// The key whose [`words`](Self::words) lie in `block` from `start` on, in the order in which
-    /// [`expand`](Self::expand) writes them.
-    pub(crate) fn within(
-        context: &Context,
-        block: &Arc<AlignedVec>,
-        start: usize,
-        seed: [u8; 32],
-        level: usize,
-    ) -> Self {
-        let mut end = start;
-        let mut half = || {
-            let digits = 0..context.digits_at(level);
-            let polys = digits.map(|_| {
-                let limbs = PackedPoly::ranges(context, level, end);
-                end = limbs[context.qp_limbs(level) - 1].end;
-                PackedPoly { data: Arc::clone(block), limbs }
-            });
-            polys.collect()
-        };
-        let b = half();
-        Self { seed, level, b, a: half() }
-    }
-
-    /// Writes the uniform half of the key with this seed into the second half of the words of a key; the first half is that of
-    /// its `b`.
-    pub(crate) fn expand(context: &Context, seed: &[u8; 32], level: usize, half: &mut [u64]) {
-        let n = context.n();
-        let limbs: Vec<&mut [u64]> = PackedPoly::split(context, level, half);
-        let per_digit = context.qp_limbs(level);
-        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each_init(
-            || AlignedVec::scratch(n),
-            |scratch, (index, out)| {
-                let m = context.qp_modulus(level, index % per_digit);
-                uniform_from_seed(seed, (index / per_digit) as u64, m, scratch);
-                packed::pack_into(m, scratch, out);
-            },
-        );
-    }
-
-    /// The same key for a part of the chain; nothing is copied.
-    ///
-    /// The gadget `g_d` is 1 modulo the primes of its digit and 0 modulo all others, so leaving out primes leaves a key.
-    fn select(&self, context: &Context, selection: &Selection) -> Self {
-        let level = selection.level(self.level);
-        let special = (0..context.special()).map(|j| self.level + 1 + j);
-        let limbs: Vec<usize> = selection.limbs()[..=level].iter().copied().chain(special).collect();
-        let part = |half: &[PackedPoly]| {
-            let digits = half.iter().enumerate().filter(|&(d, _)| selection.meets(&context.digit_range(d)));
-            digits.map(|(_, poly)| poly.select(limbs.iter().copied())).collect()
-        };
-        Self { seed: self.seed, level, b: part(&self.b), a: part(&self.a) }
-    }
-
-    /// Limb `i` (in the order of `level`, which may be below the key's) of the first `digits` digits of
-    /// one component, packed.
-    pub(crate) fn column(&self, level: usize, i: usize, digits: usize, second: bool) -> Vec<&[u64]> {
-        let index = limb_index(self.level, level, i);
-        let half = if second { &self.a } else { &self.b };
-        half[..digits].iter().map(|poly| poly.limb(index)).collect()
-    }
-}
-
-/// A polynomial over `q_0 … q_level, p_0 …` with residues of whole bytes ([`fhec_math::packed`]). Several may share a
-/// block of memory: large blocks take fewer and larger pages.
-#[derive(Clone, Debug)]
-pub(crate) struct PackedPoly {
-    /// Shared with the [selections](PackedPoly::select) of this polynomial too.
-    data: Arc<AlignedVec>,
-    /// Where each limb lies in the block, in words.
-    limbs: Vec<Range<usize>>,
-}
-
-impl PackedPoly {
-    pub(crate) fn pack(context: &Context, level: usize, poly: &Poly<Eval>) -> Self {
-        let n = context.n();
-        let ranges = Self::ranges(context, level, 0);
-        let mut data = AlignedVec::scratch(ranges[poly.limbs() - 1].end);
-        let limbs = Self::split(context, level, &mut data);
-        limbs.into_par_iter().enumerate().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
-            packed::pack_into(context.qp_modulus(level, i), poly.limb(i), limb);
-        });
-        Self { data: Arc::new(data), limbs: ranges }
-    }
-
-    /// Where the limbs lie of a polynomial that begins at word `start`.
-    fn ranges(context: &Context, level: usize, start: usize) -> Vec<Range<usize>> {
-        let mut end = start;
-        let range = |i| {
-            let start = end;
-            end += packed::words(context.qp_modulus(level, i), context.n());
-            start..end
-        };
-        (0..context.qp_limbs(level)).map(range).collect()
-    }
-
-    /// Cuts the words of several polynomials into limbs.
-    pub(crate) fn split<'a>(context: &Context, level: usize, mut words: &'a mut [u64]) -> Vec<&'a mut [u64]> {
-        let ranges = Self::ranges(context, level, 0);
-        let mut limbs = Vec::new();
-        for range in ranges.iter().cycle() {
-            if words.is_empty() {
-                break;
-            }
-            let (limb, rest) = words.split_at_mut(range.len());
-            limbs.push(limb);
-            words = rest;
-        }
-        limbs
-    }
-
-    /// Limb `i`, packed.
-    pub(crate) fn limb(&self, i: usize) -> &[u64] {
-        &self.data[self.limbs[i].clone()]
-    }
-
-    /// The polynomial modulo the primes of some of its limbs; nothing is copied.
-    fn select(&self, limbs: impl Iterator<Item = usize>) -> Self {
-        Self { data: Arc::clone(&self.data), limbs: limbs.map(|i| self.limbs[i].clone()).collect() }
-    }
-
-    pub(crate) fn unpack(&self, context: &Context, level: usize) -> Poly<Eval> {
-        let mut poly = Poly::<Eval>::scratch(context.n(), context.qp_limbs(level));
-        par_chunks(poly.data_mut(), context.n(), HEAVY, |i, limb| {
-            packed::unpack_into(context.qp_modulus(level, i), self.limb(i), limb);
-        });
-        poly
-    }
-
-    fn bytes(&self) -> usize {
-        self.limbs.iter().map(|range| range.len() * 8).sum()
-    }
-}
-
-/// Where limb `i` of the order `q_0 … q_level, p_0 …` lies in an object stored at a higher level.
-fn limb_index(stored: usize, level: usize, i: usize) -> usize {
-    if i <= level { i } else { i + stored - level }
 }
 
 /// Which evaluation keys to make, and up to which level each.

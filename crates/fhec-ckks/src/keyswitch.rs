@@ -183,7 +183,8 @@ fn dot_limb(
     [out0, out1]: [&mut [u64]; 2],
 ) {
     let m = context.qp_modulus(level, i);
-    let [b, a] = [false, true].map(|second| key.column(level, i, digits.len(), second));
+    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
     packed::dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
     if i <= level {
         for (part, out) in [(lift.c0, out0), (lift.c1, out1)] {

@@ -84,7 +84,7 @@ pub use encode::{EncodeScratch, Encoder};
 pub use encrypt::Encryptor;
 pub use error::CkksError;
 pub use evaluator::{Evaluator, HoistedCiphertext, KeySwitches};
-pub use keys::{EvaluationKeys, KeyRequest, PublicKey, SecretKey, SwitchingKey};
+pub use keys::{EvaluationKeys, KeyRequest, PublicKey, SecretKey, SwitchingKey, UniformHalves};
 pub use keyswitch::Decomposed;
 pub use params::{Context, InsecureToken, ParameterSpec, Security};
 pub use plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};

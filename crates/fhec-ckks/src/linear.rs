@@ -32,6 +32,7 @@ mod streamed;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fhec_math::streamed::{GROUP, WINDOW};
 use fhec_math::{Scale, galois_element};
 
 use crate::error::{CkksError, Result};
@@ -75,9 +76,8 @@ pub trait DiagonalSource: Sync {
         false
     }
 
-    /// Bytes of the largest [`CoeffPlaintext`] that [`coefficients`](Self::coefficients) hands out, where the source knows;
-    /// otherwise they count as not periodic.
-    fn coefficient_bytes(&self) -> Option<usize> {
+    /// Slots after which all diagonals repeat, where the source knows; otherwise they count as not periodic.
+    fn period(&self) -> Option<usize> {
         None
     }
 
@@ -120,7 +120,7 @@ pub struct LinearOptions {
 
 impl Default for LinearOptions {
     fn default() -> Self {
-        Self { rescale: true, hoisting: Hoisting::Auto, plaintext_window: 64 << 20 }
+        Self { rescale: true, hoisting: Hoisting::Auto, plaintext_window: WINDOW }
     }
 }
 
@@ -144,9 +144,6 @@ struct Sum {
     /// The diagonals, by number.
     diagonals: std::ops::Range<usize>,
 }
-
-/// Sums that are worked on together at most: babies are read from cache for all of them.
-const GROUP: usize = 8;
 
 impl LinearMap {
     /// The map from `in_blocks` to `out_blocks` ciphertexts with these diagonals.

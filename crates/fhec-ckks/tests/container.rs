@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use common::{Setup, insecure, random, worst_bits};
 use fhec_ckks::container::{self, BundleEntry, BundleForm, Header, Kind};
 use fhec_ckks::error::ContainerError;
-use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, PublicKey, SecretKey};
+use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng, galois_element};
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
@@ -222,6 +222,33 @@ fn residues_that_are_not_reduced_are_refused() {
     assert!(matches!(error, ContainerError::Field { .. }));
 }
 
+#[test]
+fn uniform_halves_may_be_made_on_use() {
+    let context = tiny();
+    let mut s = Setup::with_keys(&context, &request());
+    let mut file = Vec::new();
+    container::write_evaluation_keys(s.evaluator.keys(), &PLAN, &mut file).expect("write");
+    let a = s.encrypt(&random(32, 3), 2, &Scale::pow2(40));
+    let [kept, made] = [UniformHalves::Kept, UniformHalves::MadeOnUse].map(|halves| {
+        let len = file.len() as u64;
+        let keys = container::stream_evaluation_keys(&file[..], len, &context, &PLAN, halves).expect("read");
+        let mut again = Vec::new();
+        container::write_evaluation_keys(&keys, &PLAN, &mut again).expect("write");
+        assert_eq!(again, file);
+        let bytes = keys.bytes();
+        let evaluator = Evaluator::new(&context, Arc::new(keys)).expect("evaluator");
+        let rotated = evaluator.rotate(&a, 1).expect("rotate");
+        let hoisted = evaluator.rotate_hoisted(&evaluator.hoist(&a).expect("hoist"), 1).expect("rotate");
+        let low = evaluator.rotate(&evaluator.drop_to_level(&a, 1).expect("drop"), 1).expect("rotate");
+        let square = evaluator.relinearise(&evaluator.square(&a).expect("square")).expect("relinearise");
+        (bytes, [rotated, hoisted, low, square])
+    });
+    assert!(made.0 < kept.0);
+    for (x, y) in kept.1.iter().zip(&made.1) {
+        assert!(x.c0() == y.c0() && x.c1() == y.c1());
+    }
+}
+
 /// Hands out a few bytes at a time.
 struct Trickle<'a>(&'a [u8]);
 
@@ -238,7 +265,7 @@ impl std::io::Read for Trickle<'_> {
 fn keys_are_read_from_any_stream() {
     let (_, bytes) = &FILES.files[2];
     let stream = |bytes: &[u8], len: u64| {
-        let keys = container::stream_evaluation_keys(Trickle(bytes), len, &FILES.context, &PLAN)?;
+        let keys = container::stream_evaluation_keys(Trickle(bytes), len, &FILES.context, &PLAN, UniformHalves::Kept)?;
         let mut out = Vec::new();
         container::write_evaluation_keys(&keys, &PLAN, &mut out)?;
         Ok(out)

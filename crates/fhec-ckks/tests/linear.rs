@@ -186,8 +186,8 @@ impl DiagonalSource for CoefficientSource<'_> {
         true
     }
 
-    fn coefficient_bytes(&self) -> Option<usize> {
-        Some(self.0.matrix.p.max(self.0.matrix.h) * 8)
+    fn period(&self) -> Option<usize> {
+        Some(self.0.matrix.p.max(self.0.matrix.h))
     }
 
     fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {

@@ -36,6 +36,7 @@ pub mod security;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 pub mod sine;
+pub mod streamed;
 
 pub use accumulate::LazyAccumulator;
 pub use buffer::AlignedVec;

@@ -6,6 +6,7 @@ use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::cpu::dispatch;
 use crate::{MathError, Modulus, packed};
 
 /// Bits of a centred binomial sample; its variance is a quarter of this, so σ = √10.5 ≈ 3.24, a
@@ -149,14 +150,31 @@ pub fn uniform_from_seed(seed: &[u8; 32], label: u64, m: &Modulus, out: &mut [u6
 fn fill_uniform(m: &Modulus, out: &mut [u64], mut fill: impl FnMut(&mut [u8])) {
     const VALUES: usize = 512;
     let (width, mask) = (packed::width(m), (1u64 << m.bits()) - 1);
-    // Every number is read as a whole word, so the last needs a few bytes more.
     let mut bytes = [0u8; 8 * VALUES];
     let mut done = 0;
     while done < out.len() {
-        fill(&mut bytes[..VALUES * width]);
-        for i in 0..VALUES {
+        let bytes = &mut bytes[..VALUES * width];
+        fill(bytes);
+        done += accept(m, bytes, mask, &mut out[done..]);
+    }
+    bytes.zeroize();
+}
+
+/// Copies the numbers that fit, in order, until `out` is full, and says how many. There are a multiple of eight.
+fn accept(m: &Modulus, bytes: &[u8], mask: u64, out: &mut [u64]) -> usize {
+    dispatch!(sample::accept(m, bytes, mask, out))
+}
+
+/// One number at a time; also the end of a vectorised sequence.
+pub(crate) mod portable {
+    use crate::{Modulus, packed};
+
+    pub(crate) fn accept(m: &Modulus, bytes: &[u8], mask: u64, out: &mut [u64]) -> usize {
+        let width = packed::width(m);
+        let mut done = 0;
+        for number in bytes.chunks_exact(width) {
             let mut raw = [0; 8];
-            raw.copy_from_slice(&bytes[i * width..i * width + 8]);
+            raw[..width].copy_from_slice(number);
             let value = u64::from_le_bytes(raw) & mask;
             let Some(slot) = out.get_mut(done) else { break };
             // Written in any case and kept if it fits: primes just above a power of two reject every second number,
@@ -164,6 +182,6 @@ fn fill_uniform(m: &Modulus, out: &mut [u64], mut fill: impl FnMut(&mut [u8])) {
             *slot = value;
             done += usize::from(value < m.value());
         }
+        done
     }
-    bytes.zeroize();
 }

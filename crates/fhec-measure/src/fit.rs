@@ -75,7 +75,8 @@ mod tests {
         let mut samples = Vec::new();
         for (log_n, limbs) in [(12, 2), (13, 6), (14, 11), (15, 20)] {
             let digits = vec![2; limbs / 2];
-            let shape = Shape { log_n, log2_q: vec![30.0; limbs], log2_p: vec![49.0; 1 + limbs / 5], digits, bootstrap: None };
+            let shape =
+                Shape { log_n, log2_q: vec![30.0; limbs], log2_p: vec![49.0; 1 + limbs / 5], digits, bootstrap: None };
             let mut push = |level: usize, predict: fn(&Prices<'_>, usize) -> f64| {
                 samples.push(Sample {
                     operation: String::new(),

@@ -140,7 +140,7 @@ impl Timer<'_> {
         let scale = LinearMap::plaintext_scale(&subject.context, level, &subject.scale, &subject.scale, level > 0);
         for period in BTreeSet::from([slots / 4, slots]) {
             let batch = if period == slots && subject.shape.log_n > 14 { BATCH / 4 } else { BATCH };
-            let bytes = move |p: &Prices<'_>| batch as u64 * p.diagonal_bytes(period, level);
+            let bytes = move |p: &Prices<'_>| batch as u64 * p.encoded_bytes(period, level);
             let predict = move |p: &Prices<'_>| batch as f64 * p.encode_diagonal(period, level);
             let one = |_| subject.encoder.encode_qp(&values[..period], level, &scale);
             let all = |_| (0..batch).map(one).collect::<CkksResult<Vec<_>>>();
@@ -156,9 +156,9 @@ impl Timer<'_> {
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
         let group = LinearGroup { terms: vec![0], bsgs: diagonals.bsgs.clone(), sources: vec![], fold: vec![] };
         let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products() as u64);
-        let plaintexts = move |p: &Prices<'_>| products * p.diagonal_bytes(period, level);
+        let plaintexts = move |p: &Prices<'_>| products * p.encoded_bytes(period, level);
         let bytes = move |p: &Prices<'_>| keys * p.key_bytes(level) + plaintexts(p) + p.ciphertext_bytes(level);
-        let predict = move |p: &Prices<'_>| p.linear(level, &group, 1) + p.baby_traffic(level, &group, plaintexts(p));
+        let predict = move |p: &Prices<'_>| p.linear(level, &group, 1);
         let options = LinearOptions::default();
         let apply = |_| diagonals.map.apply(engine, &[&input], &source, &[], scale, &options);
         self.push((subject, level), &format!("linear map of {products} diagonals"), bytes, predict, apply)

@@ -83,7 +83,13 @@ impl Subject {
 
 fn shape(spec: &ParameterSpec) -> Shape {
     let log2 = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).collect();
-    Shape { log_n: spec.log_n, log2_q: log2(&spec.q), log2_p: log2(&spec.p), digits: spec.digits.clone(), bootstrap: None }
+    Shape {
+        log_n: spec.log_n,
+        log2_q: log2(&spec.q),
+        log2_p: log2(&spec.p),
+        digits: spec.digits.clone(),
+        bootstrap: None,
+    }
 }
 
 /// A linear map of `count` diagonals that go from one ciphertext to one.

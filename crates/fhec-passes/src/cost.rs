@@ -6,9 +6,11 @@
 
 use crate::layouts::LinearCost;
 use crate::shape::{Shape, single_hoisting};
-use fhec_math::bsgs::BsgsWeights;
+use fhec_math::bsgs::{BsgsTerm, BsgsWeights};
 use fhec_math::buffer::HUGE_BYTES;
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
+use fhec_math::diagonals::STEP;
+use fhec_math::streamed::{StreamedMap, WINDOW};
 use fhec_plan::linear::LinearGroup;
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +53,6 @@ impl Default for CostTable {
         crate::cost_file::built_in().prices.clone()
     }
 }
-
-/// Most bytes of plaintexts that the engine asks for at a time, where they are not kept.
-pub const PLAINTEXT_WINDOW: u64 = 64 << 20;
-/// Sums of products that it works on at a time then.
-const SUMS_AT_ONCE: u64 = 8;
 
 /// Prices of operations for one shape, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -202,15 +199,15 @@ impl Prices<'_> {
         Self::seconds(self.pointwise(polys as f64 * self.chain(level)) + self.table.overhead)
     }
 
-    /// Encoding a vector of the given period with `limbs` limbs, filling it included.
+    /// Encoding a real vector of the given period with `limbs` limbs, filling it included.
     fn encode(&self, period: usize, limbs: f64) -> f64 {
         let n = period as f64;
         let log = n.log2().max(1.0);
-        // The transform of a vector of period n is that of a ring of degree 2n.
-        let transforms = limbs * n * (log + 1.0) * self.table.butterfly;
+        // The transform of a vector of period n is that of a ring of degree 2n; that of a real one costs half, as does its FFT.
+        let transforms = limbs * n / 2.0 * (log + 1.0) * self.table.butterfly;
         Self::seconds(
-            n / 2.0 * log * self.table.fft_butterfly
-                + 2.0 * n * limbs * self.table.round
+            n / 4.0 * log * self.table.fft_butterfly
+                + n * limbs * self.table.round
                 + transforms
                 + n * self.table.fill
                 + self.table.overhead,
@@ -222,9 +219,21 @@ impl Prices<'_> {
         self.encode(period, self.chain(level))
     }
 
-    /// Encoding one diagonal of a linear map.
+    /// Encoding one diagonal over the chain and the special primes.
     pub fn encode_diagonal(&self, period: usize, level: usize) -> f64 {
         self.encode(period, self.chain(level) + self.special())
+    }
+
+    /// Bytes of one diagonal that [`encode_diagonal`](Self::encode_diagonal) makes.
+    pub fn encoded_bytes(&self, period: usize, level: usize) -> u64 {
+        let values = (2.0 * period as f64).min(self.n());
+        (values * (self.chain(level) + self.special()) * 8.0) as u64
+    }
+
+    /// Encoding the diagonals of a group.
+    pub fn encode_diagonals(&self, level: usize, group: &LinearGroup, period: usize) -> f64 {
+        let special = if single_hoisting(self.shape, level, group) { 0.0 } else { self.special() };
+        group.bsgs.products() as f64 * self.encode(period, self.chain(level) + special)
     }
 
     /// Using so many bytes of memory for the first time, in blocks of the size of a polynomial at a level.
@@ -233,10 +242,18 @@ impl Prices<'_> {
         Self::seconds(bytes as f64 * if huge { self.table.touch_huge } else { self.table.touch })
     }
 
-    /// Bytes of one encoded diagonal, compressed to its period.
-    pub fn diagonal_bytes(&self, period: usize, level: usize) -> u64 {
-        let values = (2.0 * period as f64).min(self.n());
-        (values * (self.chain(level) + self.special()) * 8.0) as u64
+    /// Bytes of a group's diagonals, kept ready to multiply in the order of use: whole bytes a residue, and what repeats
+    /// within 32 positions once.
+    pub fn diagonal_bytes(&self, level: usize, group: &LinearGroup, period: usize) -> u64 {
+        let bytes = |log2: &f64| (log2.floor() as u64 + 1).div_ceil(8);
+        let special = if single_hoisting(self.shape, level, group) { &[][..] } else { &self.shape.log2_p };
+        let limbs = self.shape.log2_q[..=level].iter().chain(special);
+        let n = 1u64 << self.shape.log_n;
+        let repeat = (n / 2 / (period as u64).clamp(1, n / 2)).min(STEP as u64);
+        let values = n / repeat;
+        // Long runs are stored as whole words.
+        let each: u64 = limbs.map(|log2| values * if repeat < 8 { bytes(log2) } else { 8 }).sum();
+        group.bsgs.products() as u64 * each
     }
 
     /// Prices of the parts of a linear map at a level, in seconds.
@@ -305,51 +322,44 @@ impl Prices<'_> {
         (2 * 8 * (level + 1) as u64) << self.shape.log_n
     }
 
-    /// Whether the engine works on all sums of a map at once: its plaintexts together fit the window. Otherwise it takes
-    /// them window by window, and keeps babies in memory for that.
-    pub fn whole(plaintexts: u64) -> bool {
-        plaintexts <= PLAINTEXT_WINDOW
-    }
-
-    /// Writing babies to memory and reading them for every window of plaintexts, where a map is not [whole](Self::whole).
-    pub fn baby_traffic(&self, level: usize, group: &LinearGroup, plaintexts: u64) -> f64 {
-        if Self::whole(plaintexts) {
+    /// Making babies anew for every part of a map whose diagonals do not fit the engine's window.
+    pub fn remade_babies(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> f64 {
+        let map = self.streamed(level, group, outputs, period);
+        if map.single {
             return 0.0;
         }
-        let sums = group.bsgs.giants().len() as u64;
-        let windows = plaintexts.div_ceil(PLAINTEXT_WINDOW).max(sums.div_ceil(SUMS_AT_ONCE)).min(sums);
-        Self::seconds((self.baby_bytes(level, group) * (1 + windows)) as f64 * self.table.stream)
+        let again = map.chunks(WINDOW).len().saturating_sub(1) * group.bsgs.baby_switches();
+        again as f64 * self.linear_weights(level).baby
     }
 
-    /// Bytes of all babies of a group, both parts.
-    fn baby_bytes(&self, level: usize, group: &LinearGroup) -> u64 {
-        let special = if single_hoisting(self.shape, level, group) { 0 } else { self.shape.special() };
-        let limbs = (level + 1 + special) as u64;
-        (2 * limbs * group.bsgs.babies().len() as u64 * 8) << self.shape.log_n
+    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals, which repeat
+    /// after `period` slots, are encoded when they are needed.
+    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> u64 {
+        self.streamed(level, group, outputs, period).scratch_bytes(1, WINDOW) as u64
     }
 
-    /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its plaintexts, of so many
-    /// bytes, are not in it.
-    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize, plaintexts: u64) -> u64 {
-        let polynomial = 8u64 << self.shape.log_n;
-        let whole = Self::whole(plaintexts);
-        let chain = (level + 1) as u64;
-        let all = chain + self.shape.special() as u64;
-        let digits = self.shape.digits_at(level) as u64 * all;
+    /// How the engine cuts the map.
+    fn streamed(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> StreamedMap {
         let bsgs = &group.bsgs;
-        let babies = self.baby_bytes(level, group) / polynomial;
-        let sums = bsgs.giants().len() as u64;
-        let sums = if whole { sums } else { sums.min(SUMS_AT_ONCE) };
-        let (making, held, sum_limbs) = if single_hoisting(self.shape, level, group) {
-            (chain + digits + 2 * (all + chain) + babies, babies, chain)
-        } else {
-            let decomposed = bsgs.decompositions() as u64 * digits;
-            if whole { (chain + decomposed, decomposed, all) } else { (decomposed + babies, babies, all) }
-        };
-        let switching = digits + 2 * chain + 2;
-        let results = outputs as u64 * 2 * all;
-        let ending = results + outputs as u64 * 2 * chain + 2 * chain;
-        polynomial * making.max(held + 2 * sum_limbs * sums + switching + results).max(ending)
+        let same = |a: &BsgsTerm, b: &BsgsTerm| (a.giant, a.out_block) == (b.giant, b.out_block);
+        StreamedMap {
+            n: 1 << self.shape.log_n,
+            chain: level + 1,
+            special: self.shape.special(),
+            digits: self.shape.digits_at(level),
+            single: single_hoisting(self.shape, level, group),
+            babies: bsgs.babies().len(),
+            decomposed: bsgs.decompositions(),
+            outputs,
+            sums: bsgs.terms().chunk_by(same).map(<[_]>::len).collect(),
+            period,
+        }
+    }
+
+    /// Bytes of the tables for transforms: of both directions and of the half that encoding uses, about 42 a coefficient.
+    pub fn table_bytes(&self) -> u64 {
+        let primes = self.shape.log2_q.len() + self.shape.special();
+        (42 * primes as u64) << self.shape.log_n
     }
 }
 

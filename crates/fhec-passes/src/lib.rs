@@ -37,6 +37,7 @@ pub mod cost;
 pub mod cost_file;
 pub mod driver;
 pub mod emit;
+mod magnitudes;
 pub mod matrices;
 pub mod noise;
 pub mod parameters;

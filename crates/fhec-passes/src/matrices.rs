@@ -30,8 +30,8 @@ impl MatrixInfo {
         for (at, key) in diagonals.keys().iter().enumerate() {
             diagonals.fill(matrix, tensors, at, &mut values);
             let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
-            for (k, v) in values.iter().enumerate() {
-                rows[k % matrix.out_period] += v * v;
+            for period in values.chunks(matrix.out_period) {
+                rows.iter_mut().zip(period).for_each(|(row, v)| *row += v * v);
             }
         }
         let mean_row_norm2 = row_norm2.iter().sum::<f64>() / row_norm2.len().max(1) as f64;

@@ -2,7 +2,7 @@
 //!
 //! Graph and plan are brought to one form, a list of [`Item`]s, so that a plan costs what its graph was said to cost.
 
-use crate::cost::{CostTable, PLAINTEXT_WINDOW, Prices};
+use crate::cost::{CostTable, Prices};
 use crate::noise::Model;
 use crate::parameters::Goal;
 use crate::shape::Shape;
@@ -12,6 +12,7 @@ use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::verify::Verified;
 use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
+use std::collections::BTreeSet;
 
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
@@ -59,12 +60,28 @@ impl Price {
 /// Prices the model's graph.
 pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable) -> Price {
     let prices = table.prices(shape);
-    let graph = model.graph();
     let mut price = price_items(&graph_items(model), &prices);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
-    let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
-    price.fixed += table.base_memory + price.keys + weights;
+    price.fixed += table.base_memory + held_bytes(model, keys, &prices);
     price
+}
+
+/// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers.
+fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64 {
+    let graph = model.graph();
+    // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again.
+    let bootstraps = graph.nodes.iter().any(|n| matches!(n.op, Op::Bootstrap { .. }));
+    let halves = if bootstraps { 2 } else { 1 };
+    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2 * halves).sum();
+    let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
+    let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
+    let diagonals: u64 = model.matrices().iter().map(|m| m.diagonals.bytes() as u64).sum();
+    let loaded = |m: &Matrix| {
+        let tensors: BTreeSet<_> = m.nests.iter().filter_map(|n| n.tensor).collect();
+        tensors.iter().map(|t| 8 * graph.tensors[t.index()].len() as u64).sum::<u64>()
+    };
+    let largest = graph.matrices.iter().map(loaded).max().unwrap_or(0);
+    prices.table_bytes() + galois + relin + weights + diagonals + largest
 }
 
 /// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.
@@ -236,13 +253,12 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
         Work::Linear(groups, bias) => {
             let mut sum = Share { encode: bias.map_or(0.0, vector), ..Share::default() };
             for (group, matrix) in groups {
-                let (period, diagonals) = (matrix.diagonal_period(), group.bsgs.products());
-                let plaintexts = diagonals as u64 * prices.diagonal_bytes(period, level);
-                let outputs = matrix.out_ciphertexts;
-                sum.seconds += prices.linear(level, group, outputs) + prices.baby_traffic(level, group, plaintexts);
-                sum.encode += diagonals as f64 * prices.encode_diagonal(period, level);
-                sum.plaintexts += plaintexts;
-                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, plaintexts));
+                let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
+                sum.seconds += prices.linear(level, group, outputs);
+                sum.encode += prices.encode_diagonals(level, group, period);
+                sum.encode += prices.remade_babies(level, group, outputs, period);
+                sum.plaintexts += prices.diagonal_bytes(level, group, period);
+                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
             }
             sum
         }
@@ -272,7 +288,7 @@ fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
     for (now, item) in items.iter().enumerate() {
         let share = share(item, prices);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
-        let working = share.scratch + share.plaintexts.min(PLAINTEXT_WINDOW);
+        let working = share.scratch;
         let grown = (live + working).saturating_sub(most);
         most += grown;
         // What the engine does not keep goes back to the system every time.

@@ -49,7 +49,7 @@ pub fn report(
     Report {
         security_bits: security_estimate(selected.parameters.log_n, selected.parameters.log_qp()).unwrap_or(0.0),
         seconds: price.seconds(),
-        peak_memory: price.fixed + cache,
+        peak_memory: price.fixed,
         key_bytes_disk: key_levels().map(key_bytes).sum(),
         key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum(),
         input_bytes,

@@ -6,13 +6,12 @@
 //! forward propagation of variances this keeps the correlations that errors acquire on their way,
 //! and it uses the magnitudes that really occur instead of worst-case ranges.
 
+use crate::magnitudes::{Flat, Magnitudes, rotate, size, walk};
 use crate::matrices::MatrixInfo;
 use fhec_ir::Tensor;
-use fhec_ir::he::interpret::weights;
-use fhec_ir::he::{Graph, LinearTerm, Node, Op, Slots, ValueId, interpret_slots};
+use fhec_ir::he::{Graph, LinearTerm, Node, Op, ValueId};
 use fhec_ir::nn::InputError;
 use fhec_math::chebyshev::clenshaw;
-use fhec_plan::{Layout, Matrix, MatrixId, Nest, Weights};
 
 /// Output elements whose error is followed.
 const MAX_COLUMNS: usize = 12;
@@ -45,49 +44,17 @@ pub struct Sensitivity {
     pub output_range: Vec<(f64, f64)>,
 }
 
-/// Where element loops put a global slot in a value's flat storage.
-fn flat(layout: &Layout, global: i64) -> usize {
-    let global = global as usize;
-    global / layout.slots * layout.period + global % layout.slots % layout.period
-}
-
-fn size(layout: &Layout) -> usize {
-    layout.ciphertexts * layout.period
-}
-
 struct Run<'a> {
     graph: &'a Graph,
-    weights: Weights,
+    values: Magnitudes<'a>,
 }
 
 impl Run<'_> {
-    /// `f(row, column, weight)` for every point of a nest.
-    fn walk(&self, nest: &Nest, mut f: impl FnMut(i64, i64, f64)) {
-        let values = nest.tensor.map(|t| self.graph.tensors[t.index()].values());
-        nest.for_each(|row, col, weight| f(row, col, nest.factor * values.map_or(1.0, |v| v[weight as usize])));
-    }
-
-    fn matrix(&self, id: MatrixId) -> &Matrix {
-        &self.graph.matrices[id.index()]
-    }
-
-    /// The factors of a product with a vector, flat.
-    fn vector(&self, id: fhec_plan::VectorId) -> Vec<f64> {
-        self.graph.vectors[id.index()].values(&self.weights).concat()
-    }
-
     /// Adds the derivatives by a node's operands, given those by the node; `columns` derivatives a slot,
     /// `per_sample` of them for each sample.
-    fn backward(
-        &self,
-        id: ValueId,
-        own: &[f64],
-        values: &[Vec<Vec<f64>>],
-        per_sample: usize,
-        adjoint: &mut [Vec<f64>],
-    ) {
+    fn backward(&self, id: ValueId, own: &[f64], per_sample: usize, adjoint: &mut [Vec<f64>]) {
         let node = self.graph.node(id);
-        let columns = per_sample * values.len();
+        let columns = per_sample * self.values.samples;
         let mut add = |k: usize, factor: &dyn Fn(usize, usize) -> f64| {
             let v = node.inputs[k].index();
             let target = &mut adjoint[v];
@@ -99,7 +66,7 @@ impl Run<'_> {
                 }
             }
         };
-        let value = |k: usize, slot: usize, sample: usize| values[sample][node.inputs[k].index()][slot];
+        let value = |k: usize, slot: usize, sample: usize| self.values.at(node.inputs[k], slot, sample);
         match &node.op {
             Op::Input(_) => {}
             Op::LinearMap { terms, .. } => {
@@ -107,13 +74,11 @@ impl Run<'_> {
                     let from = &self.graph.node(*source).layout;
                     let target = &mut adjoint[source.index()];
                     target.resize(size(from) * columns, 0.0);
-                    for nest in &self.matrix(term.matrix).nests {
-                        self.walk(nest, |row, col, w| {
-                            let o = &own[flat(&node.layout, row) * columns..][..columns];
-                            let t = &mut target[flat(from, col) * columns..][..columns];
-                            t.iter_mut().zip(o).for_each(|(t, o)| *t += w * o);
-                        });
-                    }
+                    walk(self.graph, term.matrix, Flat::of(&node.layout), Flat::of(from), |row, col, w| {
+                        let o = &own[row * columns..][..columns];
+                        let t = &mut target[col * columns..][..columns];
+                        t.iter_mut().zip(o).for_each(|(t, o)| *t += w * o);
+                    });
                 }
             }
             Op::Polynomial { poly, .. } => {
@@ -135,7 +100,7 @@ impl Run<'_> {
             Op::Negate => add(0, &|_, _| -1.0),
             Op::MulScalar { value, .. } => add(0, &|_, _| *value),
             Op::MulVector { vector, .. } => {
-                let factors = self.vector(*vector);
+                let factors = self.values.vector(*vector);
                 add(0, &|slot, _| factors[slot]);
             }
             Op::Rotate(steps) => {
@@ -156,14 +121,6 @@ impl Run<'_> {
     }
 }
 
-/// Left rotation within every block of `period` slots of `columns` numbers each.
-fn rotate(x: &[f64], period: usize, steps: i64, columns: usize) -> Vec<f64> {
-    let mut out = x.to_vec();
-    let left = steps.rem_euclid(period as i64) as usize * columns;
-    out.chunks_exact_mut(period * columns).for_each(|block| block.rotate_left(left));
-    out
-}
-
 /// Chebyshev coefficients of the derivative: `c'_{k-1} = c'_{k+1} + 2k·c_k`, the first halved.
 pub(crate) fn derivative(c: &[f64]) -> Vec<f64> {
     let n = c.len();
@@ -182,19 +139,19 @@ pub(crate) fn derivative(c: &[f64]) -> Vec<f64> {
 /// # Errors
 /// When a sample does not fit the inputs.
 pub fn analyse(graph: &Graph, matrices: &[MatrixInfo], samples: &[Vec<Tensor>]) -> Result<Sensitivity, InputError> {
-    let run = Run { graph, weights: weights(graph) };
-    let values = samples.iter().take(MAX_SAMPLES).map(|s| flat_values(graph, s)).collect::<Result<Vec<_>, _>>()?;
+    let run = Run { graph, values: Magnitudes::of(graph, &samples[..samples.len().min(MAX_SAMPLES)])? };
+    let values = &run.values;
     let elements = followed(graph);
     let per_sample = elements.len();
-    let columns = per_sample * values.len();
+    let columns = per_sample * values.samples;
     let mut adjoint: Vec<Vec<f64>> = vec![Vec::new(); graph.nodes.len()];
     for (j, &(output, position)) in elements.iter().enumerate() {
         let id = graph.outputs[output].value;
         let layout = &graph.node(id).layout;
         let seed = &mut adjoint[id.index()];
         seed.resize(size(layout) * columns, 0.0);
-        let at = flat(layout, position as i64) * columns;
-        (0..values.len()).for_each(|s| seed[at + s * per_sample + j] += 1.0);
+        let at = Flat::of(layout).at(position as i64) * columns;
+        (0..values.samples).for_each(|s| seed[at + s * per_sample + j] += 1.0);
     }
     let mut gains = vec![Gains::default(); graph.nodes.len()];
     for id in graph.ids().collect::<Vec<_>>().into_iter().rev() {
@@ -203,21 +160,14 @@ pub fn analyse(graph: &Graph, matrices: &[MatrixInfo], samples: &[Vec<Tensor>]) 
             gains[id.index()] = Gains { slots: vec![0.0; per_sample], entries: vec![0.0; per_sample] };
             continue;
         }
-        gains[id.index()] = gains_of(graph, graph.node(id), &own, per_sample, values.len(), matrices);
-        run.backward(id, &own, &values, per_sample, &mut adjoint);
+        gains[id.index()] = gains_of(graph, graph.node(id), &own, per_sample, values.samples, matrices);
+        run.backward(id, &own, per_sample, &mut adjoint);
     }
-    let mean_square = graph.ids().map(|id| mean_square(&values, id)).collect();
-    let arguments = graph.ids().map(|id| arguments(graph, &values, id)).collect();
-    let output_range = graph.outputs.iter().map(|o| output_range(graph, &values, o.value)).collect();
+    let mean_square = graph.ids().map(|id| mean_square(values.all(id))).collect();
+    let arguments = graph.ids().map(|id| arguments(graph, values, id)).collect();
+    let output_range = graph.outputs.iter().map(|o| range(values.elements(o.value))).collect();
     let column_output = elements.iter().map(|e| e.0).collect();
     Ok(Sensitivity { gains, mean_square, arguments, column_output, output_range })
-}
-
-/// The slots of every value, each ciphertext only up to the period of its layout.
-fn flat_values(graph: &Graph, sample: &[Tensor]) -> Result<Vec<Vec<f64>>, InputError> {
-    let values = interpret_slots(graph, sample)?;
-    let flat = |(node, value): (&Node, Slots)| value.iter().flat_map(|c| &c[..node.layout.period]).copied().collect();
-    Ok(graph.nodes.iter().zip(values).map(flat).collect())
 }
 
 /// Which elements of which outputs are followed: `(output, global slot)`, spread evenly.
@@ -267,30 +217,22 @@ fn gains_of(
     Gains { slots, entries }
 }
 
-fn mean_square(values: &[Vec<Vec<f64>>], id: ValueId) -> f64 {
-    let all = values.iter().flat_map(|v| &v[id.index()]);
-    let n: usize = values.iter().map(|v| v[id.index()].len()).sum();
-    all.map(|x| x * x).sum::<f64>() / n.max(1) as f64
+fn mean_square(numbers: &[f64]) -> f64 {
+    numbers.iter().map(|x| x * x).sum::<f64>() / numbers.len().max(1) as f64
 }
 
-fn arguments(graph: &Graph, values: &[Vec<Vec<f64>>], id: ValueId) -> Vec<f64> {
+fn arguments(graph: &Graph, values: &Magnitudes<'_>, id: ValueId) -> Vec<f64> {
     let node = graph.node(id);
     if !matches!(node.op, Op::Polynomial { .. }) {
         return Vec::new();
     }
     let source = node.inputs[0];
-    let layout = &graph.node(source).layout;
-    let positions = layout.positions();
-    let stride = (positions.len() * values.len()).div_ceil(MAX_ARGUMENTS).max(1);
-    let all = values.iter().flat_map(|v| positions.iter().map(|&p| v[source.index()][flat(layout, p as i64)]));
-    all.step_by(stride).collect()
+    let count = graph.node(source).layout.elements() * values.samples;
+    values.elements(source).step_by(count.div_ceil(MAX_ARGUMENTS).max(1)).collect()
 }
 
-fn output_range(graph: &Graph, values: &[Vec<Vec<f64>>], id: ValueId) -> (f64, f64) {
-    let layout = &graph.node(id).layout;
-    let positions = layout.positions();
-    let all = values.iter().flat_map(|v| positions.iter().map(|&p| v[id.index()][flat(layout, p as i64)]));
-    all.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), x| (lo.min(x), hi.max(x)))
+fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
+    numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), x| (lo.min(x), hi.max(x)))
 }
 
 #[cfg(test)]

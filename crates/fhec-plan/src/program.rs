@@ -367,7 +367,8 @@ pub struct Report {
     pub security_bits: f64,
     /// Seconds for one evaluation on one thread of the cost table's machine.
     pub seconds: f64,
-    /// Peak bytes of `fhec run`.
+    /// Peak bytes of `fhec run` on one thread with one input; with several, [`plaintext_budget`](Self::plaintext_budget) comes
+    /// on top.
     pub peak_memory: u64,
     /// Bytes of the evaluation keys on disk and in memory.
     pub key_bytes_disk: u64,

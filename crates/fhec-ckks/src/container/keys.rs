@@ -13,7 +13,7 @@ use super::{Kind, Shape, Writer, open};
 use crate::bootstrap::EncapsulationKeys;
 use crate::error::{ContainerError, Result};
 use crate::keys::{
-    EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey,
+    EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey, UniformHalves,
 };
 use crate::params::Context;
 
@@ -221,7 +221,7 @@ fn encapsulation_bytes(context: &Context) -> u64 {
 /// # Errors
 /// [`CkksError::Container`](crate::CkksError::Container).
 pub fn read_evaluation_keys(bytes: &[u8], context: &Arc<Context>, plan: &[u8; 32]) -> Result<EvaluationKeys> {
-    stream_evaluation_keys(bytes, bytes.len() as u64, context, plan)
+    stream_evaluation_keys(bytes, bytes.len() as u64, context, plan, UniformHalves::Kept)
 }
 
 /// [`read_evaluation_keys`] from a file of `len` bytes that is never in memory as a whole. `source` need not be buffered.
@@ -233,9 +233,10 @@ pub fn stream_evaluation_keys(
     len: u64,
     context: &Arc<Context>,
     plan: &[u8; 32],
+    halves: UniformHalves,
 ) -> Result<EvaluationKeys> {
     let mut stream = Stream::open(source, len, context, Kind::EvaluationKeys, plan)?;
-    match read_keys(&mut stream, context) {
+    match read_keys(&mut stream, context, halves) {
         Ok(keys) => {
             stream.finish()?;
             Ok(keys)
@@ -244,7 +245,11 @@ pub fn stream_evaluation_keys(
     }
 }
 
-fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<EvaluationKeys, ContainerError> {
+fn read_keys<R: Read>(
+    stream: &mut Stream<R>,
+    context: &Arc<Context>,
+    halves: UniformHalves,
+) -> Result<EvaluationKeys, ContainerError> {
     let request = read_request(stream, context)?;
     // All of it must be there before anything is allocated.
     let expected: u64 = order(&request)
@@ -254,14 +259,20 @@ fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<
     if expected != stream.left() {
         return Err(stream.length(expected));
     }
+    // Products are relinearised again and again.
+    let kept = |purpose| halves == UniformHalves::Kept || purpose == KeyPurpose::Relinearise;
+    let words = |&(purpose, level): &(KeyPurpose, usize)| {
+        SwitchingKey::half_words(context, level) * if kept(purpose) { 2 } else { 1 }
+    };
     // One block for all keys.
-    let mut block = AlignedVec::scratch(order(&request).map(|(_, level)| SwitchingKey::words(context, level)).sum());
+    let mut block = AlignedVec::scratch(order(&request).map(|key| words(&key)).sum());
     let mut rest = &mut block[..];
     let mut seeds = Vec::with_capacity(request.count());
-    for (_, level) in order(&request) {
-        let (key, more) = rest.split_at_mut(SwitchingKey::words(context, level));
+    for key in order(&request) {
+        let (own, more) = rest.split_at_mut(words(&key));
         rest = more;
-        seeds.push(read_key(stream, context, level, key)?);
+        let (b, a) = own.split_at_mut(SwitchingKey::half_words(context, key.1));
+        seeds.push(read_key(stream, context, key.1, b, a)?);
     }
     let block = Arc::new(block);
     let mut keys = EvaluationKeys::empty(context);
@@ -270,8 +281,8 @@ fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<
     }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {
-        let key = SwitchingKey::within(context, &block, start, seed, level);
-        start += SwitchingKey::words(context, level);
+        let key = SwitchingKey::within(context, &block, start, seed, level, kept(purpose));
+        start += words(&(purpose, level));
         match purpose {
             KeyPurpose::Relinearise => keys.relin = Some(key),
             KeyPurpose::Galois(element) => {
@@ -282,18 +293,17 @@ fn read_keys<R: Read>(stream: &mut Stream<R>, context: &Arc<Context>) -> Result<
     Ok(keys)
 }
 
-/// Reads one key into `words` and returns its seed.
+/// Reads one key into `b`, expands its uniform half into `a` unless that is empty, and returns its seed.
 fn read_key<R: Read>(
     stream: &mut Stream<R>,
     context: &Context,
     level: usize,
-    words: &mut [u64],
+    b: &mut [u64],
+    a: &mut [u64],
 ) -> Result<[u8; 32], ContainerError> {
     let seed = stream.reader(32)?.array()?;
-    let half = words.len() / 2;
-    let (b, a) = words.split_at_mut(half);
     let shape = Shape::new(context, level, true);
-    for digit in b.chunks_exact_mut(half / context.digits_at(level)) {
+    for digit in b.chunks_exact_mut(b.len() / context.digits_at(level)) {
         let reader = stream.reader(shape.bytes())?;
         let (bytes, section) = (reader.rest, reader.section);
         let limbs = PackedPoly::split(context, level, digit);

@@ -51,8 +51,9 @@ impl LinearMap {
             let babies = babies::make(self, evaluator, inputs, level, hoisting, true)?;
             let streamed = Streamed { context, level, map: self, babies: &babies };
             let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
-            let bytes = source.coefficient_bytes().unwrap_or(context.n() * 8);
-            for chunk in self.chunks(context, limbs, options.plaintext_window, bytes) {
+            let period = source.period().unwrap_or(context.slots());
+            let shape = self.streamed(context, level, hoisting == Hoisting::Single, period);
+            for chunk in shape.chunks(options.plaintext_window) {
                 let sums = &self.sums[chunk];
                 let range = sums[0].diagonals.start..sums[sums.len() - 1].diagonals.end;
                 let fetch = |d| {

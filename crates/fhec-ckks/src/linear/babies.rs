@@ -10,7 +10,7 @@ use super::{Hoisting, LinearMap};
 use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
-use crate::keys::SwitchingKey;
+use crate::keys::{Column, SwitchingKey};
 use crate::keyswitch::{Decomposed, decompose};
 use crate::params::Context;
 
@@ -168,7 +168,9 @@ impl<'a> Hoisted<'a> {
             let Some(digits) = &input.digits else { continue };
             columns.digits.push((0..digits.digits()).map(|d| digits.digit(i, d)).collect());
             for step in input.steps.iter().flatten() {
-                columns.keys.push([false, true].map(|part| step.key.column(self.level, i, digits.digits(), part)));
+                columns.keys.push(
+                    [false, true].map(|part| step.key.column(self.context, self.level, i, digits.digits(), part)),
+                );
             }
         }
         columns
@@ -201,10 +203,10 @@ impl<'a> Hoisted<'a> {
                 let from = step.automorphism.source_block(start, len);
                 // Keys are packed; eight residues begin at a whole word.
                 let packed = packed::words(m, from)..packed::words(m, from + len);
-                let columns = [(digits, from..from + len), (&key[0], packed.clone()), (&key[1], packed)];
-                for (list, (column, range)) in lists.iter_mut().zip(columns) {
-                    list.clear();
-                    list.extend(column.iter().map(|limb| &limb[range.clone()]));
+                lists.iter_mut().for_each(Vec::clear);
+                lists[0].extend(digits.iter().map(|limb| &limb[from..from + len]));
+                for (list, column) in lists[1..].iter_mut().zip(key) {
+                    list.extend(column.iter().map(|limb| &limb[packed.clone()]));
                 }
                 dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
                 if i <= self.level {
@@ -222,7 +224,7 @@ impl<'a> Hoisted<'a> {
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     digits: Vec<Vec<&'a [u64]>>,
-    keys: Vec<[Vec<&'a [u64]>; 2]>,
+    keys: Vec<[Vec<Column<'a>>; 2]>,
 }
 
 fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Step<'_>>> {

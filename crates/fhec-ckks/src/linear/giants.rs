@@ -79,8 +79,9 @@ impl<'a> Outputs<'a> {
         let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
         with_digits(context, &c1, level, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
             let m = context.qp_modulus(level, i);
-            let column = |second| key.column(level, i, digits.len(), second);
-            dot_pair_into(m, digits, [&column(false), &column(true)], [sum0, sum1]);
+            let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+            let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+            dot_pair_into(m, digits, [&b, &a], [sum0, sum1]);
             if raised {
                 pointwise::add_assign(m, sum0, c0.limb(i));
             } else if i <= level {

@@ -11,20 +11,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fhec_math::diagonals::{MAX_TERMS, MirroredTerm, STEP, sum_mirrored};
+use fhec_math::streamed::{BUFFER, StreamedMap};
 use fhec_math::{AlignedVec, Modulus, Poly};
 use rayon::prelude::*;
 
 use super::babies::Babies;
 use super::products::{Pair, TASK, block_length};
-use super::{DiagonalSource, GROUP, Hoisting, LinearMap, Sum};
+use super::{DiagonalSource, Hoisting, LinearMap, Sum};
 use crate::encode::symmetric_limb;
 use crate::params::Context;
 use crate::plaintext::CoeffPlaintext;
-
-/// Words of transformed diagonals at a time, unless a sum has more: they should not leave the last cache.
-const BUFFER: usize = 4 << 17;
-/// Bytes of results at a time, unless [`GROUP`] sums have more.
-const RESULTS: usize = 128 << 20;
 
 /// A linear map at work.
 pub(super) struct Streamed<'a> {
@@ -43,26 +39,21 @@ impl LinearMap {
         !kept && source.real_coefficients() && longest <= MAX_TERMS && context.n() >= 2 * STEP
     }
 
-    /// Ranges of sums whose diagonals are in memory together: as many as `window` bytes have room for, given the bytes of one
-    /// diagonal's coefficients.
-    pub(super) fn chunks(&self, context: &Context, limbs: usize, window: usize, bytes: usize) -> Vec<Range<usize>> {
-        let most = window / bytes.max(1);
-        let sums = (RESULTS / (2 * limbs * context.n() * 8)).max(GROUP);
-        let mut chunks: Vec<Range<usize>> = Vec::new();
-        let mut held = 0;
-        for (i, sum) in self.sums.iter().enumerate() {
-            match chunks.last_mut() {
-                Some(chunk) if chunk.len() < sums && held + sum.diagonals.len() <= most => {
-                    chunk.end = i + 1;
-                    held += sum.diagonals.len();
-                }
-                _ => {
-                    chunks.push(i..i + 1);
-                    held = sum.diagonals.len();
-                }
-            }
+    /// What cuts the work and what memory depends on, for diagonals of this period.
+    pub(super) fn streamed(&self, context: &Context, level: usize, single: bool, period: usize) -> StreamedMap {
+        let rotated = |block: &&[(usize, i64)]| block.iter().any(|b| b.1 != 0);
+        StreamedMap {
+            n: context.n(),
+            chain: level + 1,
+            special: context.special(),
+            digits: context.digits_at(level),
+            single,
+            babies: self.babies.len(),
+            decomposed: self.babies.chunk_by(|a, b| a.0 == b.0).filter(rotated).count(),
+            outputs: self.out_blocks,
+            sums: self.sums.iter().map(|s| s.diagonals.len()).collect(),
+            period,
         }
-        chunks
     }
 
     /// [`scratch_bytes`](Self::scratch_bytes) for a source that hands out [coefficients](DiagonalSource::coefficients) of
@@ -76,31 +67,8 @@ impl LinearMap {
         period: usize,
         window: usize,
     ) -> usize {
-        let double = self.resolve(context, level, hoisting) == Hoisting::Double;
-        let (n, chain, all) = (context.n(), level + 1, context.qp_limbs(level));
-        let limbs = if double { all } else { chain };
-        let digits = context.digits_at(level) * all;
-        let decomposed = self.babies.chunk_by(|a, b| a.0 == b.0).filter(|block| block.iter().any(|b| b.1 != 0)).count();
-        let count = self.babies.len();
-        let (making, babies) = if double {
-            (chain + decomposed * digits, decomposed * digits + 2 * count)
-        } else {
-            (chain + digits + 2 * (all + chain) + 2 * chain * count, 2 * chain * count)
-        };
-        let outputs = self.out_blocks * 2 * all;
-        let working = |chunk: Range<usize>| {
-            let diagonals = self.sums[chunk.end - 1].diagonals.end - self.sums[chunk.start].diagonals.start;
-            let longest = self.sums[chunk.clone()].iter().map(|s| s.diagonals.len()).max().unwrap_or(0);
-            let buffer = (diagonals * period).min(BUFFER.max(longest * period));
-            let switching = threads.clamp(1, chunk.len()) * (digits + 2 * chain + 2);
-            let transformed = buffer + 2 * count * n * usize::from(double);
-            let results = 2 * limbs * chunk.len() * n;
-            8 * (diagonals * period + results + transformed.max((switching + outputs) * n))
-        };
-        let chunks = self.chunks(context, limbs, window, 8 * period).into_iter();
-        let held = 8 * n * (babies + outputs) + chunks.map(working).max().unwrap_or(0);
-        let ending = outputs + self.out_blocks * 2 * chain + 2 * chain;
-        held.max(8 * n * making.max(ending))
+        let single = self.resolve(context, level, hoisting) == Hoisting::Single;
+        self.streamed(context, level, single, period).scratch_bytes(threads, window)
     }
 }
 

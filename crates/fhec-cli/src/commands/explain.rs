@@ -190,7 +190,14 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
         ("input bytes", format::bytes(r.input_bytes)),
         ("output bytes", format::bytes(r.output_bytes)),
         ("weights", format::bytes(plan.weights.bytes().len() as u64)),
-        ("peak memory", format::bytes(r.peak_memory)),
+        (
+            "peak memory",
+            format!(
+                "{}, and {} more where weights stay encoded for several inputs",
+                format::bytes(r.peak_memory),
+                format::bytes(r.plaintext_budget)
+            ),
+        ),
         ("time", format!("{} on one thread", format::seconds(r.seconds))),
         (
             "precision",

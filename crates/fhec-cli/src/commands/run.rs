@@ -9,6 +9,7 @@ use crate::{format, memory};
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
+use fhec_ckks::UniformHalves;
 use fhec_ckks::container::{HEAD_LEN, read_ciphertexts, stream_evaluation_keys, write_ciphertexts};
 use fhec_plan::verify::Verified;
 use fhec_runtime::{Server, Trace, server_context};
@@ -117,7 +118,10 @@ impl Job {
         file.by_ref().take(HEAD_LEN).read_to_end(&mut head).with_context(named)?;
         refuse_secret(&head).with_context(named)?;
         let file = Cursor::new(head).chain(file);
-        let keys = Arc::new(stream_evaluation_keys(file, len, &context, plan.hash()).with_context(named)?);
+        // One run uses most keys once or twice, unless it bootstraps.
+        let once = runs == 1 && plan.plan().parameters.bootstrap.is_none();
+        let halves = if once { UniformHalves::MadeOnUse } else { UniformHalves::Kept };
+        let keys = Arc::new(stream_evaluation_keys(file, len, &context, plan.hash(), halves).with_context(named)?);
         // A single run uses every encoded weight once: keeping them would only cost memory.
         let budget = if runs > 1 { plan.plan().report.plaintext_budget.min(left) } else { 0 };
         let server = Server::new(Arc::clone(&plan), &context, keys, budget).with_context(named)?;

@@ -35,7 +35,7 @@ pub(super) fn allocate(words: usize) -> NonNull<u64> {
     let head = base.addr().next_multiple_of(HUGE) - base.addr();
     // SAFETY: `head < HUGE` and `bytes` more lie within the mapping; what is given back was never used, and the sizes
     // are multiples of the page size since the kernel places mappings on pages.
-    unsafe {
+    let start = unsafe {
         let start = base.byte_add(head);
         if head != 0 {
             libc::munmap(base, head);
@@ -45,7 +45,11 @@ pub(super) fn allocate(words: usize) -> NonNull<u64> {
         }
         // Before the first write, which is what decides on the size of the pages. A refusal costs speed only.
         libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
-        NonNull::new(start.cast()).unwrap_or_else(|| failed())
+        start
+    };
+    match NonNull::new(start.cast()) {
+        Some(block) => block,
+        None => failed(),
     }
 }
 

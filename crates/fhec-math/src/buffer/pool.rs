@@ -43,12 +43,13 @@ struct Pool {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { classes: BTreeMap::new(), bytes: 0, clock: 0 });
 
-/// A block of at least `words` words, and not many more, with old contents.
+/// A block of at least `words` words, and at most half as many more, with old contents. Values lose limbs as an evaluation
+/// goes on: those of lower levels then use the blocks of higher ones instead of fresh memory.
 pub(super) fn take(words: usize) -> Option<Block> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     pool.clock += 1;
     let clock = pool.clock;
-    let (_, class) = pool.classes.range_mut(words..=words + words / 8).find(|(_, c)| !c.blocks.is_empty())?;
+    let (_, class) = pool.classes.range_mut(words..=words + words / 2).find(|(_, c)| !c.blocks.is_empty())?;
     class.used = clock;
     let block = class.blocks.pop()?;
     pool.bytes -= block.bytes();

@@ -14,6 +14,7 @@ pub(crate) mod diagonals;
 pub(crate) mod galois;
 pub(crate) mod packed;
 pub(crate) mod pointwise;
+pub(crate) mod sample;
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_loadu_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,

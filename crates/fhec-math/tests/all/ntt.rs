@@ -126,7 +126,7 @@ fn symmetric_polynomials_take_half_of_everything() {
         let step = if log_n > 11 { 5 } else { 1 };
         for p in primes(log_n).into_iter().step_by(step) {
             let (m, half) = (Modulus::new(p).unwrap(), 1usize << (log_n - 1));
-            let sign = |k: usize| if k % 3 == 0 { -1 } else { 1 };
+            let sign = |k: usize| if k.is_multiple_of(3) { -1 } else { 1 };
             let small = words(p, half, p).into_iter().enumerate().map(|(k, c)| sign(k) * c as i64).collect();
             let large: Vec<i64> = words(p + 1, half, 1 << 62).into_iter().map(|c| c as i64 - (1 << 61)).collect();
             let bounds = |b: i64| vec![b; half];

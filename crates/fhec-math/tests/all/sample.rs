@@ -135,4 +135,29 @@ fn expansion_of_seeds_is_frozen() {
     assert_eq!(out, FROZEN);
 }
 
-const FROZEN: [u64; 3] = [552_337_181_671_548, 1_117_949_185_866_550, 994_595_170_196_816];
+const FROZEN: [u64; 3] = [552_337_181_671_548, 216_415_243_810_535, 65_767_178_510_747];
+
+#[test]
+fn expansion_keeps_the_numbers_that_fit_in_order() {
+    // Written out: keyed BLAKE3, numbers of as few bytes as the modulus needs, cut to its bits.
+    for p in [3u64, 251, 257, 65537, (1 << 30) + 3, (1 << 40) - 87, (1 << 40) + 15, (1 << 49) + 69, (1 << 50) - 27] {
+        let Ok(m) = fhec_math::Modulus::new(p) else { panic!("{p} is odd and below 2^50") };
+        for n in [1, 7, 8, 100, 1003] {
+            let mut hasher = blake3::Hasher::new_keyed(&[8; 32]);
+            hasher.update(&5u64.to_le_bytes());
+            hasher.update(&p.to_le_bytes());
+            let mut stream = hasher.finalize_xof();
+            let width = m.bits().div_ceil(8) as usize;
+            let mut wanted = Vec::new();
+            while wanted.len() < n {
+                let mut raw = [0; 8];
+                stream.fill(&mut raw[..width]);
+                let value = u64::from_le_bytes(raw) & ((1 << m.bits()) - 1);
+                wanted.extend((value < p).then_some(value));
+            }
+            let mut out = vec![u64::MAX; n];
+            uniform_from_seed(&[8; 32], 5, &m, &mut out);
+            assert_eq!(out, wanted, "p = {p}, n = {n}");
+        }
+    }
+}

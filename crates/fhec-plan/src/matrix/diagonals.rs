@@ -180,6 +180,11 @@ impl Diagonals {
         self.runs.len()
     }
 
+    /// Bytes held, next to nothing left out.
+    pub fn bytes(&self) -> usize {
+        self.runs.len() * size_of::<Run>() + self.keys.len() * (size_of::<DiagonalKey>() + size_of::<usize>())
+    }
+
     /// True for the zero matrix.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

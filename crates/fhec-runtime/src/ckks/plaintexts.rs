@@ -392,8 +392,8 @@ impl DiagonalSource for GroupSource<'_> {
         true
     }
 
-    fn coefficient_bytes(&self) -> Option<usize> {
-        Some(self.own.coefficient_bytes())
+    fn period(&self) -> Option<usize> {
+        Some(self.own.period)
     }
 
     fn coefficients(&self, index: usize) -> Result<Arc<CoeffPlaintext>, CkksError> {

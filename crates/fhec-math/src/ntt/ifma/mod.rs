@@ -36,7 +36,7 @@ pub(super) struct IfmaNtt {
     log_n: u32,
     psi: u64,
     /// The forward transform of the first half of the values; made when it is first used.
-    half: OnceLock<Half>,
+    half: OnceLock<Box<Half>>,
 }
 
 /// The butterfly tree below the left child of the root.
@@ -107,7 +107,7 @@ impl IfmaNtt {
             let roots = powers(m, log_n, self.psi);
             let split = split_stages(log_n - 1 - LAST_STAGES);
             let direction = Direction::new(m, log_n - 1, 2, split, &roots, forward_bounds(m, split));
-            Half { root: (roots[1], m.shoup_52(roots[1])), direction }
+            Box::new(Half { root: (roots[1], m.shoup_52(roots[1])), direction })
         })
     }
 
