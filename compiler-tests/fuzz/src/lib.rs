@@ -3,7 +3,8 @@
 
 use fhec_ckks::container::{self, BundleEntry, BundleForm};
 use fhec_ckks::{
-    Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, ParameterSpec, PublicKey, SecretKey, Security,
+    Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, ParameterSpec, PublicKey, SecretKey,
+    Security,
 };
 use fhec_ir::nn::{Graph, Op, Output, Range};
 use fhec_ir::{Origin, Tensor};
@@ -39,7 +40,9 @@ pub fn models() -> Vec<Vec<u8>> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "onnx" || e == "pb") && entry.metadata().is_ok_and(|m| m.len() < 4096) {
+            } else if path.extension().is_some_and(|e| e == "onnx" || e == "pb")
+                && entry.metadata().is_ok_and(|m| m.len() < 4096)
+            {
                 found.push(path);
             }
         }
@@ -71,7 +74,7 @@ pub fn plans() -> Vec<Vec<u8>> {
 /// four entries (`docs/plan-format.md`). Lengths in the table are kept as far as there are bytes.
 pub fn repair_plan(file: &[u8]) -> Vec<u8> {
     let Some(mut out) = file.get(..320).map(<[u8]>::to_vec) else { return file.to_vec() };
-    let mut from = 320;
+    let mut from = 320usize;
     for entry in (16..240).step_by(56) {
         let said = u64::from_le_bytes(file[entry + 16..entry + 24].try_into().expect("eight bytes"));
         from = file.len().min(from.next_multiple_of(64));
@@ -107,7 +110,11 @@ pub fn containers() -> Vec<Vec<u8>> {
     let mut rng = SecretRng::from_seed(&[7; 32]);
     let secret = SecretKey::generate(context, &mut rng);
     let public = PublicKey::generate(&secret, &mut rng);
-    let request = KeyRequest { relin_level: Some(3), galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]) };
+    let request = KeyRequest {
+        relin_level: Some(3),
+        galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]),
+        sparse_weight: None,
+    };
     let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
     let plaintext = Encoder::new(context).encode(&[0.5; 32], 2, &Scale::pow2(30)).expect("encodes");
     let seeded = Encryptor::new(context).encrypt_sk(&secret, &plaintext, &mut rng).expect("encrypts");
