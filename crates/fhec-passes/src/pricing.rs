@@ -121,7 +121,7 @@ enum Work<'a> {
     Relinearise,
     RelineariseRescale,
     Rescale,
-    /// Bootstraps of so many slots.
+    /// Bootstraps of 2^this slots.
     Bootstrap(u32),
 }
 
@@ -273,8 +273,8 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
         Work::Relinearise => simple(prices.relinearise(level)),
         Work::RelineariseRescale => simple(prices.relinearise_rescale(level)),
         Work::Rescale => simple(prices.rescale(level, 2)),
-        Work::Bootstrap(slots) => {
-            Share { seconds: prices.bootstrap(item.count, *slots, item.result), ..Share::default() }
+        Work::Bootstrap(log_slots) => {
+            Share { seconds: prices.bootstrap(item.count, *log_slots, item.result), ..Share::default() }
         }
     }
 }
