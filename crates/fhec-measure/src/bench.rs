@@ -6,6 +6,7 @@
 use crate::clock::{median, repeat};
 use crate::subject::{Diagonals, Sizes, Subject};
 use crate::{MeasureError, Result, pool};
+use fhec_ckks::CkksError;
 use fhec_ckks::linear::LinearOptions;
 use fhec_math::security::{max_log_qp, security_estimate};
 use fhec_math::{NttTable, SecurityLevel, log2_product};
@@ -139,6 +140,9 @@ fn parameters(sizes: &Sizes, subject: &Subject) -> Parameters {
     }
 }
 
+/// What the engine's operations return.
+type CkksResult<T> = std::result::Result<T, CkksError>;
+
 /// Benchmarks on one pool.
 struct Run<'a> {
     options: &'a Options,
@@ -158,7 +162,7 @@ impl Run<'_> {
         levels.into_iter().rev().try_for_each(|level| self.level(level))
     }
 
-    fn row(&mut self, operation: &str, limbs: usize, mut f: impl FnMut() -> Result<()>) -> Result<()> {
+    fn row<T>(&mut self, operation: &str, limbs: usize, mut f: impl FnMut() -> CkksResult<T>) -> Result<()> {
         let log_n = self.subject.shape.log_n;
         (self.watch)(&format!("2^{log_n}, {limbs} limbs, {} threads: {operation}", self.threads));
         // Once for the caches and the memory.
@@ -166,13 +170,13 @@ impl Run<'_> {
         let mut failed = None;
         let times = repeat(self.options.seconds, || {
             let start = Instant::now();
-            let result = f();
+            let error = f().map(|result| drop(black_box(result))).err();
             let time = start.elapsed().as_secs_f64();
-            failed = failed.take().or(result.err());
+            failed = failed.take().or(error);
             time
         });
         if let Some(error) = failed {
-            return Err(error);
+            return Err(error.into());
         }
         let (threads, operation) = (self.threads, operation.to_owned());
         self.rows.push(Row { operation, log_n, limbs, threads, seconds: median(&times), runs: times.len() });
@@ -201,25 +205,23 @@ impl Run<'_> {
         let (a, b) = (engine.drop_to_level(&fresh[0], level)?, engine.drop_to_level(&fresh[1], level)?);
         let limbs = level + 1;
         let values: Vec<f64> = (0..context.slots()).map(|i| (i as f64).sin()).collect();
-        self.row("encode", limbs, || Ok(drop(black_box(encoder.encode(&values, level, scale)?))))?;
-        self.row("add", limbs, || Ok(drop(black_box(engine.add(&a, &b)?))))?;
+        self.row("encode", limbs, || encoder.encode(&values, level, scale))?;
+        self.row("add", limbs, || engine.add(&a, &b))?;
         if level > 0 {
-            self.row("rescale", limbs, || Ok(drop(black_box(engine.rescale(&a)?))))?;
-            self.row("multiply, relinearise, rescale", limbs, || {
-                Ok(drop(black_box(engine.relinearise_rescale(&engine.mul(&a, &b)?)?)))
-            })?;
+            self.row("rescale", limbs, || engine.rescale(&a))?;
+            let product = || engine.relinearise_rescale(&engine.mul(&a, &b)?);
+            self.row("multiply, relinearise, rescale", limbs, product)?;
         }
-        self.row("rotate", limbs, || Ok(drop(black_box(engine.rotate(&a, 1)?))))?;
+        self.row("rotate", limbs, || engine.rotate(&a, 1))?;
         self.row(&format!("{HOISTED} hoisted rotations"), limbs, || {
             let hoisted = engine.hoist(&a)?;
-            (1..=HOISTED).try_for_each(|r| Ok(drop(black_box(engine.rotate_hoisted(&hoisted, r)?))))
+            (1..=HOISTED).map(|r| engine.rotate_hoisted(&hoisted, r)).collect::<CkksResult<Vec<_>>>()
         })?;
         if level > 0 {
             let source = diagonals.encode(self.subject, level, context.slots())?;
             let options = LinearOptions::default();
-            self.row(&format!("linear map of {DIAGONALS} diagonals"), limbs, || {
-                Ok(drop(black_box(diagonals.map.apply(engine, &[&a], &source, &[], scale, &options)?)))
-            })?;
+            let apply = || diagonals.map.apply(engine, &[&a], &source, &[], scale, &options);
+            self.row(&format!("linear map of {DIAGONALS} diagonals"), limbs, apply)?;
         }
         Ok(())
     }
