@@ -231,8 +231,7 @@ impl Timer<'_> {
         let subject = Subject::new(sizes, &BTreeSet::from([1, 2, 3]))?;
         let mut file = Vec::new();
         let plan = [0; 32];
-        fhec_ckks::container::write_evaluation_keys(subject.evaluator.keys(), &plan, &mut file)
-            .map_err(CkksError::from)?;
+        fhec_ckks::container::write_evaluation_keys(subject.evaluator.keys(), &plan, &mut file)?;
         let seconds = self.cold(|_| fhec_ckks::container::read_evaluation_keys(&file, &subject.context, &plan))?;
         Ok(seconds * 1e9 / file.len() as f64)
     }

@@ -274,9 +274,9 @@ mod tests {
         let mut best: Vec<f64> = steps[0].cost.clone();
         for step in &steps[1..] {
             let mut next = vec![f64::INFINITY; top + 1];
-            for have in 0..=top {
+            for (have, so_far) in best.iter().enumerate() {
                 for level in step.consumed..=have {
-                    let (raw, cost) = (level - step.consumed, best[have] + step.cost[level]);
+                    let (raw, cost) = (level - step.consumed, so_far + step.cost[level]);
                     next[raw] = next[raw].min(cost);
                     if let Some(refresh) = step.bootstrap.as_ref().filter(|r| raw >= r.from) {
                         refresh.cost.iter().enumerate().for_each(|(t, c)| next[t] = next[t].min(cost + c));
