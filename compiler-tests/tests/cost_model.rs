@@ -13,7 +13,7 @@ use fhec_plan::{Insecure, Plan, verify::Verified};
 use std::sync::Arc;
 
 fn compiled(name: &str) -> Compiled {
-    let graph = fhec_onnx::load(&model(name)).expect("imports");
+    let graph = fhec_onnx::load(model(name)).expect("imports");
     let samples = calibration_digits().into_iter().take(64).map(|t| vec![t]).collect();
     compile(&graph, &Options { samples, ..Options::default() }).expect("compiles")
 }

@@ -124,7 +124,7 @@ mod tests {
             assert!(found.measurements.iter().any(|m| m.operation == operation), "{operation}");
         }
         let p = &found.prices;
-        assert!(p.touch > 0.0 && p.fill > 0.0 && p.read_byte > 0.0 && p.butterfly > 0.0, "{p:?}");
+        assert!(p.touch > 0.0 && p.fill > 0.0 && p.read_byte > 0.0, "{p:?}");
         let file = CostFile::new(built_in().machine.clone(), 1, p.clone(), found.measurements.clone());
         assert_eq!(CostFile::parse(&file.to_json()), Ok(file));
     }

@@ -91,7 +91,7 @@ pub enum CostFileError {
         /// What the file says.
         found: String,
     },
-    /// A price that is negative, or prices that are all zero.
+    /// A price that is negative, or arithmetic that costs nothing.
     #[error("its prices make no sense: {0}")]
     Price(String),
 }
@@ -157,8 +157,9 @@ impl CostTable {
                 return Err(format!("{name} is {price}"));
             }
         }
-        // Transforms are in every operation that counts.
-        if self.butterfly == 0.0 { Err("a butterfly costs nothing".into()) } else { Ok(()) }
+        // A price may be zero: a fit to few rings cannot tell all of them apart. A key switch may not.
+        let arithmetic = [self.butterfly, self.multiply_accumulate, self.pointwise, self.convert];
+        if arithmetic.iter().sum::<f64>() == 0.0 { Err("arithmetic costs nothing".into()) } else { Ok(()) }
     }
 }
 
@@ -204,7 +205,12 @@ mod tests {
         };
         refused(&price("convert", "-0.5"), "convert is -0.5");
         refused(&price("convert", "1e300"), "convert");
-        refused(&price("butterfly", "0"), "butterfly");
+        let free = ["butterfly", "multiply_accumulate", "pointwise", "convert"].map(|name| price(name, "0"));
+        assert!(free.iter().all(|text| CostFile::parse(text).is_ok()));
+        let mut none = built_in().clone();
+        (none.prices.butterfly, none.prices.multiply_accumulate) = (0.0, 0.0);
+        (none.prices.pointwise, none.prices.convert) = (0.0, 0.0);
+        refused(&none.to_json(), "arithmetic");
         refused(&price("stream", "null"), "line");
         assert!(CostFile::parse(&price("stream", "0.25")).is_ok_and(|f| f.prices.stream == 0.25));
     }

@@ -85,7 +85,7 @@ fn files_that_are_no_tables_are_named() {
 fn tables_of_measurements_go_to_scripts_too() {
     let out = fhec!["calibrate", "--json", "--log-n", "12", "--seconds", "0"].ok();
     let file = json(&out.stdout);
-    assert!(number(&file["prices"]["butterfly"]) > 0.0 && number(&file["prices"]["touch"]) > 0.0);
+    assert!(number(&file["prices"]["fill"]) > 0.0 && number(&file["prices"]["touch"]) > 0.0);
 }
 
 #[test]
