@@ -2,7 +2,7 @@
 //!
 //! * [`calibrate`] times every operation that the compiler prices, at several ring degrees and levels, and fits the
 //!   [cost table](fhec_passes::cost::CostTable) to the times.
-//! * [`bench`] times what people compare engines by, at secure parameters and on several numbers of threads.
+//! * [`mod@bench`] times what people compare engines by, at secure parameters and on several numbers of threads.
 //!
 //! This is the one crate besides the command that knows both the compiler's prices and the engine. It touches no files.
 //!

@@ -1,6 +1,6 @@
 //! Seconds and bytes of a whole graph under given parameters, or of a plan that exists already.
 //!
-//! Graph and plan are brought to one form, a list of [`Item`]s, so that a plan costs what its graph was said to cost.
+//! Graph and plan are brought to one form, a list of items, so that a plan costs what its graph was said to cost.
 
 use crate::cost::{CostTable, Prices};
 use crate::noise::Model;
