@@ -74,7 +74,7 @@ mod tests {
     fn bends_of_normal_values_have_the_predicted_size() {
         for spec in [
             BootstrapSpec::default(),
-            BootstrapSpec { arcsine: true, log_message_ratio: 5, ..BootstrapSpec::default() },
+            BootstrapSpec { arcsine: true, log_message_ratio: 8, ..BootstrapSpec::default() },
         ] {
             for sigma in [0.3, 1.0] {
                 // The integral over the density, by sums.
