@@ -14,6 +14,8 @@ use fhec_plan::verify::Verified;
 use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
 use std::collections::BTreeSet;
 
+/// Bytes of code, of the allocator and of small tables that a run comes to touch.
+const PROCESS: u64 = 12 << 20;
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
 
@@ -62,7 +64,9 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let prices = table.prices(shape);
     let mut price = price_items(&graph_items(model), &prices);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
-    price.fixed += table.base_memory + held_bytes(model, keys, &prices);
+    // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
+    let kept = price.fixed.min(POOL_BYTES as u64) / 4;
+    price.fixed += kept + PROCESS + table.base_memory + held_bytes(model, keys, &prices);
     price
 }
 
