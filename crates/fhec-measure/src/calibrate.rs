@@ -82,12 +82,13 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         // First of all: later the process has memory that it only has to use again.
         let touch_huge = timer.touch(options.touch, 2 * HUGE_BYTES);
         let touch = timer.touch(options.touch / 8, HUGE_BYTES / 4);
-        let (fill, read) = (timer.fill()?, timer.read(first)?);
+        let (fill, expand, read) = (timer.fill()?, timer.expand(first)?, timer.read(first)?);
         cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
         let mut prices = fit(&timer.samples);
         let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
         (prices.touch, prices.touch_huge) = (four_figures(touch), four_figures(touch_huge));
-        (prices.fill, prices.read_byte) = (four_figures(fill), four_figures(read));
+        (prices.fill, prices.expand) = (four_figures(fill), four_figures(expand));
+        prices.read_byte = four_figures(read);
         prices.base_memory = CostTable::default().base_memory;
         Ok(Calibration { prices, measurements })
     })
@@ -124,7 +125,7 @@ mod tests {
             assert!(found.measurements.iter().any(|m| m.operation == operation), "{operation}");
         }
         let p = &found.prices;
-        assert!(p.touch > 0.0 && p.fill > 0.0 && p.read_byte > 0.0, "{p:?}");
+        assert!(p.touch > 0.0 && p.fill > 0.0 && p.expand > 0.0 && p.read_byte > 0.0, "{p:?}");
         let file = CostFile::new(built_in().machine.clone(), 1, p.clone(), found.measurements.clone());
         assert_eq!(CostFile::parse(&file.to_json()), Ok(file));
     }

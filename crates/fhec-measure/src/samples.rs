@@ -5,7 +5,7 @@ use crate::clock::{Sweep, median, repeat, thread_seconds};
 use crate::subject::{Diagonals, Sizes, Subject};
 use fhec_ckks::CkksError;
 use fhec_ckks::linear::{LinearMap, LinearOptions};
-use fhec_math::AlignedVec;
+use fhec_math::{AlignedVec, packed, uniform_from_seed};
 use fhec_passes::cost::{CostTable, Prices};
 use fhec_passes::shape::Shape;
 use fhec_plan::linear::LinearGroup;
@@ -223,6 +223,21 @@ impl Timer<'_> {
         let time = thread_seconds() - begin;
         drop(black_box(held));
         time * 1e9 / (count * len * size_of::<u64>()) as f64
+    }
+
+    /// Nanoseconds for a packed byte of the uniform half of a key that is made from its seed.
+    pub(crate) fn expand(&mut self, sizes: &Sizes) -> Result<f64> {
+        (self.watch)("expanding seeds");
+        let subject = Subject::new(sizes, &BTreeSet::new())?;
+        let (m, n) = (subject.context.q(0), subject.context.n());
+        let (mut limb, mut packed) = (vec![0; n], vec![0; packed::words(m, n)]);
+        let seconds = self.cold(|run| {
+            uniform_from_seed(&[run as u8; 32], 0, m, &mut limb);
+            packed::pack_into(m, &limb, &mut packed);
+            black_box(&mut packed);
+            Ok(())
+        })?;
+        Ok(seconds * 1e9 / (packed.len() * size_of::<u64>()) as f64)
     }
 
     /// Nanoseconds for a byte of a key file that is read, checked and unpacked.

@@ -41,6 +41,8 @@ pub struct CostTable {
     pub touch: f64,
     /// The same in blocks that get huge pages.
     pub touch_huge: f64,
+    /// Making one byte, packed, of the uniform half of a key from its seed.
+    pub expand: f64,
     /// Reading one byte of a key file, check included.
     pub read_byte: f64,
     /// Bytes of a process that has loaded nothing yet.
@@ -164,6 +166,11 @@ impl Prices<'_> {
 
     /// A rotation by itself.
     pub fn rotate(&self, level: usize) -> f64 {
+        Self::seconds(self.expand_ns(level)) + self.relinearise(level)
+    }
+
+    /// Relinearisation.
+    pub fn relinearise(&self, level: usize) -> f64 {
         Self::seconds(
             self.decompose_ns(level)
                 + self.inner_product_ns(level)
@@ -172,9 +179,19 @@ impl Prices<'_> {
         )
     }
 
-    /// Relinearisation.
-    pub fn relinearise(&self, level: usize) -> f64 {
-        self.rotate(level)
+    /// Making the uniform half of a Galois key, as the first run with it does: only plans that bootstrap keep them.
+    fn expand_ns(&self, level: usize) -> f64 {
+        match self.shape.bootstrap {
+            Some(_) => 0.0,
+            None => self.key_bytes(level) as f64 / 2.0 * self.table.expand,
+        }
+    }
+
+    /// Making the uniform halves of the keys of a group's rotations.
+    pub fn expand(&self, level: usize, group: &LinearGroup, outputs: usize) -> f64 {
+        let switches = (group.bsgs.baby_switches() + group.bsgs.giant_switches()) as f64;
+        let folds = (outputs * group.fold.len()) as f64;
+        Self::seconds(switches * self.expand_ns(level) + folds * self.expand_ns(level.saturating_sub(1)))
     }
 
     /// Relinearisation and rescale in one division.
@@ -285,7 +302,7 @@ impl Prices<'_> {
             sum -= bsgs.products() as f64 * Self::seconds(self.mac(2.0 * special));
         }
         sum += outputs as f64 * Self::seconds(self.mod_down_ns(level, 2.0, true));
-        sum + (outputs * group.fold.len()) as f64 * self.rotate(level.saturating_sub(1))
+        sum + (outputs * group.fold.len()) as f64 * self.relinearise(level.saturating_sub(1))
     }
 
     /// Evaluating a polynomial whose argument is at `level`, for one ciphertext.

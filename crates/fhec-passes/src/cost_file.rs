@@ -133,7 +133,7 @@ impl CostFile {
 
 impl CostTable {
     /// All prices by name.
-    pub fn named(&self) -> [(&'static str, f64); 12] {
+    pub fn named(&self) -> [(&'static str, f64); 13] {
         [
             ("butterfly", self.butterfly),
             ("multiply_accumulate", self.multiply_accumulate),
@@ -146,6 +146,7 @@ impl CostTable {
             ("overhead", self.overhead),
             ("touch", self.touch),
             ("touch_huge", self.touch_huge),
+            ("expand", self.expand),
             ("read_byte", self.read_byte),
         ]
     }

@@ -261,6 +261,8 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
                 sum.seconds += prices.linear(level, group, outputs);
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
+                // Like encoded weights, these are there already when many inputs are evaluated.
+                sum.encode += prices.expand(level, group, outputs);
                 sum.plaintexts += prices.diagonal_bytes(level, group, period);
                 sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
             }
