@@ -4,9 +4,30 @@ pub mod networks;
 pub mod onnx_node;
 
 use fhec_ir::Tensor;
+use fhec_passes::cost::CostTable;
 use fhec_plan::Plan;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Prices that stay the same when the compiler's own are measured anew, for snapshots of choices.
+pub fn fixed_prices() -> CostTable {
+    CostTable {
+        butterfly: 0.22,
+        multiply_accumulate: 0.3,
+        stream: 0.06,
+        pointwise: 0.45,
+        convert: 0.45,
+        fft_butterfly: 1.6,
+        round: 1.2,
+        fill: 1.5,
+        overhead: 3000.0,
+        touch: 0.25,
+        touch_huge: 0.25,
+        expand: 0.35,
+        read_byte: 0.5,
+        base_memory: 24 << 20,
+    }
+}
 
 /// The workspace's root folder.
 pub fn root() -> PathBuf {

@@ -2,7 +2,7 @@
 //! parameters, keys. Each with a small network and real ones, and what they cost.
 
 use compiler_tests::networks::{dense, finish, input, plain, product, samples};
-use compiler_tests::{calibration_digits, cost_line, model, sample_digits};
+use compiler_tests::{calibration_digits, cost_line, fixed_prices, model, sample_digits};
 use fhec_ir::nn::{Graph, Interpreter, Op};
 use fhec_ir::{Tensor, he};
 use fhec_passes::{Compiled, Options, compile_watched};
@@ -90,7 +90,7 @@ const ALL: [&str; 4] = ["common-subexpressions", "rescale", "relinearise", "leve
 fn small_networks() {
     for graph in [plain(), residual(), sums()] {
         let samples = samples(16);
-        let options = Options { samples: samples.clone(), ..Options::default() };
+        let options = Options { samples: samples.clone(), cost: fixed_prices(), ..Options::default() };
         insta::assert_snapshot!(graph.name.clone(), back(&graph, &options, &ALL, &samples[..2]));
     }
 }
@@ -98,7 +98,7 @@ fn small_networks() {
 #[test]
 fn bundled_networks() {
     let one = |digits: Vec<Tensor>| digits.into_iter().map(|d| vec![d]).collect::<Vec<_>>();
-    let options = Options { samples: one(calibration_digits()), ..Options::default() };
+    let options = Options { samples: one(calibration_digits()), cost: fixed_prices(), ..Options::default() };
     for name in ["mlp_square", "cryptonets", "lola", "lenet_silu"] {
         let graph = fhec_onnx::load(model(&format!("{name}.onnx"))).expect("bundled models import");
         insta::assert_snapshot!(name, back(&graph, &options, &["levels"], &one(sample_digits())[..2]));

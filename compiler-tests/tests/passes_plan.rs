@@ -2,7 +2,7 @@
 //! ones, and what they cost.
 
 use compiler_tests::networks::{plain, samples};
-use compiler_tests::{calibration_digits, cost_line, model};
+use compiler_tests::{calibration_digits, cost_line, fixed_prices, model};
 use fhec_ir::nn::Graph;
 use fhec_math::galois_element;
 use fhec_math::security::max_log_qp;
@@ -13,11 +13,12 @@ use std::fmt::Write;
 
 /// The small network and three real ones, each with what it is calibrated with.
 fn networks() -> Vec<(&'static str, Graph, Options)> {
-    let mut all = vec![("plain", plain(), Options { samples: samples(16), ..Options::default() })];
+    let mut all =
+        vec![("plain", plain(), Options { samples: samples(16), cost: fixed_prices(), ..Options::default() })];
     for name in ["mlp_square", "lola", "lenet_silu"] {
         let graph = fhec_onnx::load(model(&format!("{name}.onnx"))).expect("bundled models import");
         let samples = calibration_digits().into_iter().map(|d| vec![d]).collect();
-        all.push((name, graph, Options { samples, ..Options::default() }));
+        all.push((name, graph, Options { samples, cost: fixed_prices(), ..Options::default() }));
     }
     all
 }
