@@ -1,4 +1,4 @@
-//! The command `fhec`. One file per subcommand in [`commands`]; this crate alone touches the file system
+//! The command `fhec`. One file per subcommand in `commands`; this crate alone touches the file system
 //! (besides the ONNX loader, which reads the model and its external data).
 //!
 //! It is a library so that tests and fuzz targets reach its readers of untrusted data; its interface is the
