@@ -2,10 +2,11 @@
 //!
 //! Outputs end at level 0 and a value lies at the highest level any of its consumers wants, so every
 //! operation runs with as few limbs as possible and inputs are encrypted at no more levels than the network
-//! uses. An operand that lies higher than its consumer wants gets a level drop. Placing bootstraps will
-//! be the same walk with another choice where a level would exceed the chain.
+//! uses. An operand that lies higher than its consumer wants gets a level drop. Where the chain is too short
+//! [`placement`](crate::placement) decides, and [`apply`] carries out what it decided.
 
 use crate::he_rewrite::Rebuild;
+use crate::placement::{Decision, Refresh, Step};
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, Op, ValueId};
 use std::cell::RefCell;
@@ -59,40 +60,52 @@ pub fn heights(graph: &Graph) -> Vec<usize> {
 pub fn run(graph: &Graph) -> Placed {
     let graph = &without_drops(graph);
     let wanted = wanted(graph);
+    let decision = |id: ValueId| Decision {
+        level: wanted[id.index()] + levels_consumed(graph, &graph.node(id).op),
+        bootstrap: None,
+    };
+    apply(graph, &graph.ids().map(decision).collect::<Vec<_>>())
+}
+
+/// Carries out decisions, one for every node of a graph without level drops: operands are dropped to the level that their
+/// user runs at, results are bootstrapped where it was decided, and outputs end at level 0.
+pub fn apply(graph: &Graph, decisions: &[Decision]) -> Placed {
+    let available = |id: ValueId| {
+        let Decision { level, bootstrap } = decisions[id.index()];
+        bootstrap.unwrap_or_else(|| level - levels_consumed(graph, &graph.node(id).op))
+    };
     let drops = RefCell::new(BTreeMap::new());
+    // Everybody who wants a value at one level shares the drop.
+    let at = |b: &mut Rebuild<'_>, old: ValueId, level: usize| {
+        let value = b.value(old);
+        if available(old) == level {
+            return value;
+        }
+        *drops.borrow_mut().entry((value, level)).or_insert_with(|| b.derive(Op::LevelDrop(level), value))
+    };
     let placed = Rebuild::run(
         graph,
         |b, id| {
-            let node = b.old().node(id);
-            let level = wanted[id.index()] + levels_consumed(graph, &node.op);
-            let operands = node.inputs.iter().map(|&v| {
-                let value = b.value(v);
-                if wanted[v.index()] == level {
-                    return value;
-                }
-                *drops.borrow_mut().entry((value, level)).or_insert_with(|| b.derive(Op::LevelDrop(level), value))
-            });
-            let operands = operands.collect();
-            b.copy(id, operands)
-        },
-        |b, value| {
-            let new = b.value(value);
-            if wanted[value.index()] == 0 {
-                return new;
+            let Decision { level, bootstrap } = decisions[id.index()];
+            let operands = b.old().node(id).inputs.iter().map(|&v| at(b, v, level)).collect();
+            let value = b.copy(id, operands);
+            match bootstrap {
+                Some(level) => b.derive(Op::Bootstrap { level, out_scale: None }, value),
+                None => value,
             }
-            *drops.borrow_mut().entry((new, 0)).or_insert_with(|| b.derive(Op::LevelDrop(0), new))
         },
+        |b, value| at(b, value, 0),
     );
-    let levels = levels_of(&placed, &wanted, graph);
+    let levels = levels_of(&placed, graph, decisions);
     Placed { graph: placed, levels }
 }
 
-/// Levels of the new graph: drops state theirs, results follow from operands, inputs come from `wanted`.
-fn levels_of(placed: &Graph, wanted: &[usize], old: &Graph) -> Vec<usize> {
+/// Levels of the new graph: drops and bootstraps state theirs, results follow from operands, inputs come from the decisions.
+fn levels_of(placed: &Graph, old: &Graph, decisions: &[Decision]) -> Vec<usize> {
     let mut inputs: BTreeMap<usize, usize> = BTreeMap::new();
     for id in old.ids() {
         if let Op::Input(index) = old.node(id).op {
-            inputs.insert(index, wanted[id.index()]);
+            inputs.insert(index, decisions[id.index()].level);
         }
     }
     let mut levels: Vec<usize> = Vec::with_capacity(placed.nodes.len());
@@ -100,12 +113,42 @@ fn levels_of(placed: &Graph, wanted: &[usize], old: &Graph) -> Vec<usize> {
         let node = placed.node(id);
         levels.push(match (&node.op, node.inputs.first()) {
             (Op::Input(index), _) => inputs[index],
-            (Op::LevelDrop(level), _) => *level,
+            (Op::LevelDrop(level) | Op::Bootstrap { level, .. }, _) => *level,
             (op, Some(first)) => levels[first.index()] - levels_consumed(placed, op),
             (_, None) => 0,
         });
     }
     levels
+}
+
+/// What [`placement`](crate::placement) must know of every node of a graph without level drops. `cost` is that of a node with
+/// operands at a level, up to `top`; `refresh` tells how a value may be bootstrapped.
+pub fn steps(
+    graph: &Graph,
+    top: usize,
+    cost: impl Fn(ValueId, usize) -> f64,
+    refresh: impl Fn(ValueId) -> Option<Refresh>,
+) -> Vec<Step> {
+    let mut products: Vec<bool> = Vec::with_capacity(graph.nodes.len());
+    graph
+        .ids()
+        .map(|id| {
+            let node = graph.node(id);
+            // A product must be relinearised before it is bootstrapped.
+            products.push(match node.op {
+                Op::Mul => true,
+                Op::Relinearise => false,
+                _ => node.inputs.iter().any(|v| products[v.index()]),
+            });
+            let consumed = levels_consumed(graph, &node.op);
+            Step {
+                inputs: node.inputs.iter().map(|v| v.index()).collect(),
+                consumed,
+                cost: (0..=top).map(|level| if level < consumed { f64::INFINITY } else { cost(id, level) }).collect(),
+                bootstrap: if products[id.index()] { None } else { refresh(id) },
+            }
+        })
+        .collect()
 }
 
 fn without_drops(graph: &Graph) -> Graph {

@@ -8,9 +8,11 @@ use fhec_math::security::SecurityLevel;
 use fhec_passes::common_subexpressions::common_subexpressions;
 use fhec_passes::cost::CostTable;
 use fhec_passes::parameters::{Demands, Goal, Selected, Unfit};
+use fhec_passes::placement::{self, Refresh};
 use fhec_passes::report::Context;
 use fhec_passes::shape::Shape;
 use fhec_passes::stage::{Emitted, Stage, place};
+use fhec_passes::{levels, relinearise, rescale, scales};
 use fhec_plan::verify::Insecure;
 use fhec_plan::{KeyManifest, Polynomial};
 use graphs::{Builder, mlp};
@@ -234,4 +236,34 @@ fn compiling_twice_gives_the_same_plan() {
     let one = format!("{:?}", compile(&random_graph(5, 12, 6), 14, 6.0).plan);
     let two = format!("{:?}", compile(&random_graph(5, 12, 6), 14, 6.0).plan);
     assert_eq!(one, two);
+}
+
+/// Twelve squares in a chain of five levels: bootstraps are inserted, and nothing changes but levels.
+#[test]
+fn bootstraps_go_where_placement_decides() {
+    let mut b = Builder::new(1 << 6);
+    let mut x = b.input(10);
+    for i in 0..12 {
+        x = b.square(x, 1.0, &format!("square{i}"));
+    }
+    b.output(x);
+    let ready = relinearise::run(&rescale::run(&b.graph, &scales::adapters(&b.graph)));
+    let (top, from) = (5, 1);
+    let refresh = |_| Some(Refresh { from, cost: (0..=top).map(|target| 50.0 + target as f64).collect() });
+    let steps = levels::steps(&ready, top, |_, level| (1 + level) as f64, refresh);
+    let placement = placement::place(&steps).expect("every square fits");
+    let placed = levels::apply(&ready, &placement.decisions);
+    verify(&placed.graph).expect("sound");
+    assert!(placed.levels.iter().all(|&level| level <= top));
+    // Twelve levels: five at first, four for every bootstrap but the last, which goes no higher than it must.
+    let targets: Vec<usize> = placed
+        .graph
+        .nodes
+        .iter()
+        .filter_map(|n| if let Op::Bootstrap { level, .. } = n.op { Some(level) } else { None })
+        .collect();
+    assert_eq!(targets.len(), 2, "{targets:?}");
+    assert!(targets.iter().sum::<usize>() <= 10, "{targets:?}");
+    let inputs = b.samples(1).remove(0);
+    assert_eq!(interpret(&placed.graph, &inputs).expect("runs"), interpret(&b.graph, &inputs).expect("runs"));
 }
