@@ -33,6 +33,7 @@ pub mod scales;
 
 // Analyses and choices, and the plan.
 mod bootstrap_price;
+pub mod bootstrapped;
 pub mod cost;
 pub mod cost_file;
 pub mod driver;

@@ -6,28 +6,32 @@
 //! exceed `b`, because high levels have room), and the amplitude of the outputs, which decides `q_0`. Of all candidates
 //! the one with the least predicted time ([`Goal`]) wins, then the one with the smallest modulus.
 
+use crate::bootstrapped::Chosen;
 use crate::cost::CostTable;
 use crate::levels::Placed;
 use crate::noise::{Model, Prediction};
 use crate::pricing::{Price, price};
+use crate::rotation_keys;
 use crate::scales::{Design, Exponents, Symbolic};
 use crate::shape::{MAX_LOG2_PRIME, Shape};
-use fhec_ir::he::Op;
 use fhec_ir::he::facts::bound;
+use fhec_ir::he::{Op, ValueId};
+use fhec_math::Scale;
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::primes::ntt_primes_near;
 use fhec_math::security::{SecurityLevel, max_log_qp};
 use fhec_plan::verify::MIN_LOG2_SCALE;
-use fhec_plan::{KeyManifest, Parameters};
+use fhec_plan::{KeyManifest, Parameters, bootstrap_slots};
 use std::collections::BTreeSet;
 
 /// Bits kept free above every value: the model bounds values, noise comes on top.
-const HEADROOM: f64 = 0.2;
+pub(crate) const HEADROOM: f64 = 0.2;
 /// Most special primes tried.
-const MAX_SPECIAL: usize = 12;
+pub(crate) const MAX_SPECIAL: usize = 12;
 /// P exceeds the largest digit by at least and at most so many bits: more makes key switching noise vanish entirely.
-const P_MARGIN: (f64, f64) = (0.5, 14.0);
+pub(crate) const P_MARGIN: (f64, f64) = (0.5, 14.0);
 /// Bits left below the security table's limit, for primes that are not powers of two.
-const LIMIT_SLACK: f64 = 0.1;
+pub(crate) const LIMIT_SLACK: f64 = 0.1;
 /// Primes have at least so many bits more than N: below there are too few that are 1 modulo 2N.
 pub const PRIME_MARGIN: u32 = 9;
 /// Bits of precision that the search asks for on top, because real primes differ a little from powers of two.
@@ -144,6 +148,46 @@ pub fn select(
         }
     }
     Err(unfit)
+}
+
+/// Parameters of the shape that bootstraps were placed for.
+///
+/// # Errors
+/// Why there are none; precision is not looked at.
+pub fn select_bootstrapped(
+    placed: &Placed,
+    symbolic: &Symbolic,
+    model: &Model<'_>,
+    chosen: &Chosen,
+    demands: &Demands,
+    table: &CostTable,
+) -> Result<(Selected, KeyManifest), Unfit> {
+    let shape = &chosen.shape;
+    let design = Design { log2_q: shape.log2_q.clone(), inner: chosen.amplitude, outer: shape.log2_q[0] - 3.0 };
+    let exponents = symbolic.exponents(placed, &design);
+    let mut parameters = realise(shape, demands.security, |q| Some(q[0])).ok_or(Unfit::Security)?;
+    let log2_q = Shape::of(&parameters).log2_q;
+    let scales = symbolic.log2_scales(&exponents, &log2_q);
+    // Bootstraps take what the largest value that any of them gets needs.
+    let graph = &placed.graph;
+    let refreshed: Vec<ValueId> =
+        graph.nodes.iter().filter(|n| matches!(n.op, Op::Bootstrap { .. })).map(|n| n.inputs[0]).collect();
+    let amplitude = |v: &ValueId| scales[v.index()] + bound(graph.node(*v)).max(f64::MIN_POSITIVE).log2();
+    let largest = refreshed.iter().map(amplitude).fold(f64::NEG_INFINITY, f64::max);
+    let slots = refreshed.iter().map(|&v| bootstrap_slots(graph.node(v).layout.period)).collect();
+    parameters.bootstrap = shape
+        .bootstrap
+        .clone()
+        .map(|spec| BootstrapSpec { input_scale: Scale::pow2(largest.max(chosen.amplitude).ceil() as i64), ..spec });
+    let mut keys = rotation_keys::manifest(model, parameters.log_n);
+    keys.add_bootstraps(&parameters, &slots);
+    let shape = Shape::of(&parameters);
+    let prediction = model.predict(&shape, &scales);
+    let price = price(model, &keys, &shape, table);
+    if price.cache(demands.memory_budget).is_none() {
+        return Err(Unfit::Memory(price.fixed));
+    }
+    Ok((Selected { parameters, exponents, prediction, price }, keys))
 }
 
 /// The reason that is nearer to success.
@@ -337,7 +381,7 @@ fn largest(log2_q: &[f64], digits: &[usize]) -> f64 {
 
 /// Splits a chain into the fewest digits of at most `most` bits each, and these as evenly as possible; `None` where a
 /// limb alone is larger.
-fn fewest(log2_q: &[f64], most: f64) -> Option<Vec<usize>> {
+pub(crate) fn fewest(log2_q: &[f64], most: f64) -> Option<Vec<usize>> {
     let total: f64 = log2_q.iter().sum();
     let least = (total / most).ceil().max(1.0) as usize;
     (most > 0.0 && least <= log2_q.len())
@@ -375,7 +419,11 @@ pub fn balanced(log2_q: &[f64], count: usize) -> Vec<usize> {
 }
 
 /// Primes for a shape: around their sizes, and then `q_0` at least as large as `least_q0` says for them.
-fn realise(shape: &Shape, security: SecurityLevel, least_q0: impl Fn(&[f64]) -> Option<f64>) -> Option<Parameters> {
+pub(crate) fn realise(
+    shape: &Shape,
+    security: SecurityLevel,
+    least_q0: impl Fn(&[f64]) -> Option<f64>,
+) -> Option<Parameters> {
     let mut used = BTreeSet::new();
     let mut take = |log2: f64, least: f64| -> Option<u64> {
         let fits = |p: &u64| (*p as f64).log2() >= least && !used.contains(p);

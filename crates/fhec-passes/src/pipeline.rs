@@ -1,6 +1,7 @@
 //! The pipeline: which passes run, in which order, and the choice of the ring degree.
 
 use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, approximate};
+use crate::bootstrapped;
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate;
 use crate::canonicalise::canonicalise;
@@ -39,6 +40,9 @@ pub struct Options {
     pub security: SecurityLevel,
     /// Precision of the worst output in bits of its range (standard deviation of the error).
     pub precision_bits: f64,
+    /// The same for networks that are bootstrapped: less than this is refused, less than
+    /// [`precision_bits`](Self::precision_bits) is noted.
+    pub least_bits: f64,
     /// Bytes that one evaluation may use.
     pub memory_budget: Option<u64>,
     /// Sample inputs, one tensor per model input each: ranges, distributions and predictions come from them.
@@ -61,6 +65,7 @@ impl Default for Options {
             security: SecurityLevel::Bits128,
             // Leaves 12 bits in the worst logit of many images: errors of 8 standard deviations.
             precision_bits: 15.0,
+            least_bits: 8.0,
             memory_budget: None,
             samples: Vec::new(),
             input_range: None,
@@ -235,6 +240,18 @@ pub fn compile_watched(
             break;
         }
     }
+    let mut front = front;
+    if best.is_none() {
+        best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
+        let bits = best.as_ref().map(|b| b.selected.prediction.bits).filter(|&bits| bits < demands.precision_bits);
+        if let Some(bits) = bits {
+            front.notes.push(format!(
+                "the network is deeper than any chain and is bootstrapped; its outputs have {bits:.1} bits of precision, \
+                 {} were asked for",
+                demands.precision_bits
+            ));
+        }
+    }
     let Some(Choice { stage, selected, keys, .. }) = best else {
         return Err(CompileError::Parameters { demands, reasons, notes: front.notes });
     };
@@ -246,6 +263,42 @@ pub fn compile_watched(
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
     Ok(Compiled { plan, he, facts, polynomial: front.graph })
+}
+
+/// The choice for a network that no levelled chain holds: the smallest ring in which bootstraps can be placed.
+fn bootstrapped(
+    graph: &nn::Graph,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+    reasons: &mut Vec<(u32, Unfit)>,
+) -> Result<Option<Choice>, CompileError> {
+    for log_n in bootstrapped::RINGS {
+        driver.for_ring(log_n);
+        let ready = ready(graph, log_n, options, driver)?;
+        let Some(chosen) = bootstrapped::choose(&ready, log_n, options.security, &options.cost) else {
+            reasons.push((log_n, Unfit::Security));
+            continue;
+        };
+        let placed = driver.he("bootstraps", &ready, |_| chosen.placed.graph.clone())?;
+        let prices = options.cost.prices(&chosen.shape);
+        let levels = &chosen.placed.levels;
+        let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
+        let planned = driver.he("plan-bsgs", &placed, |g| plan_bsgs(g, weights))?;
+        let stage = Stage::new(Placed { graph: planned, levels: levels.clone() }, samples)?;
+        match stage.select_bootstrapped(&chosen, demands, &options.cost) {
+            Ok((selected, _)) if selected.prediction.bits < options.least_bits => {
+                reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
+            }
+            Ok((selected, keys)) => {
+                let objective = selected.price.objective(options.goal, &options.cost);
+                return Ok(Some(Choice { stage, selected, keys, objective }));
+            }
+            Err(why) => reasons.push((log_n, why)),
+        }
+    }
+    Ok(None)
 }
 
 /// The best ring so far.
@@ -318,8 +371,21 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
     Ok(Approximated { notes, ..approximated })
 }
 
-/// Passes on the ciphertext graph, for one ring.
+/// Passes on the ciphertext graph, for one ring without bootstraps.
 fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
+    let graph = ready(graph, log_n, options, driver)?;
+    // Every value goes to the lowest level its users allow.
+    let mut levels = Vec::new();
+    let graph = driver.he("levels", &graph, |g| {
+        let placed = levels::run(g);
+        levels = placed.levels;
+        placed.graph
+    })?;
+    Ok(Placed { graph, levels })
+}
+
+/// Passes on the ciphertext graph up to the placement of levels.
+fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<he::Graph, CompileError> {
     let slots = 1 << (log_n - 1);
     let cost = options.cost.linear_cost(log_n);
     // Adjacent linear layers become one where the whole network gets cheaper for it.
@@ -333,15 +399,7 @@ fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_
     // Products are rescaled once per reduction, relinearised once per sum.
     let adapters = scales::adapters(&graph);
     let graph = driver.he("rescale", &graph, |g| rescale::run(g, &adapters))?;
-    let graph = driver.he("relinearise", &graph, relinearise::run)?;
-    // Every value goes to the lowest level its users allow.
-    let mut levels = Vec::new();
-    let graph = driver.he("levels", &graph, |g| {
-        let placed = levels::run(g);
-        levels = placed.levels;
-        placed.graph
-    })?;
-    Ok(Placed { graph, levels })
+    Ok(driver.he("relinearise", &graph, relinearise::run)?)
 }
 
 /// Babies and giants of every map, and parameters. Each depends on the other: babies are priced for plausible

@@ -144,14 +144,10 @@ struct Item<'a> {
     given: bool,
 }
 
-fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
+/// What a node of a graph asks of the engine.
+fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
     let graph = model.graph();
-    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
-    for id in graph.ids() {
-        graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
-    }
-    graph.outputs.iter().for_each(|o| last_use[o.value.index()] = graph.nodes.len());
-    let work = |id: ValueId| match &graph.node(id).op {
+    match &graph.node(id).op {
         Op::Input(_) => Work::Nothing,
         Op::LinearMap { terms, bias, .. } => {
             let matrix = |g: &LinearGroup| &graph.matrices[terms[g.terms[0]].matrix.index()];
@@ -170,12 +166,29 @@ fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
         Op::Rescale if graph.node(id).inputs.first().is_some_and(|&v| model.rescaled_at_once(v)) => Work::Nothing,
         Op::Rescale => Work::Rescale,
         Op::Bootstrap { .. } => Work::Bootstrap(bootstrap_slots(graph.node(id).layout.period)),
-    };
+    }
+}
+
+/// Seconds of a node at other levels than the model's: of its operands and of its result.
+pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, level: usize, result: usize) -> f64 {
+    let count = model.graph().node(id).layout.ciphertexts;
+    let item = Item { work: work(model, id), level, result, count, last_use: id.index(), given: false };
+    let share = share(&item, prices);
+    share.seconds + share.encode
+}
+
+fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
+    let graph = model.graph();
+    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
+    for id in graph.ids() {
+        graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
+    }
+    graph.outputs.iter().for_each(|o| last_use[o.value.index()] = graph.nodes.len());
     let item = |id: ValueId| {
         let node = graph.node(id);
         let result = model.levels()[id.index()];
         Item {
-            work: work(id),
+            work: work(model, id),
             level: node.inputs.first().map_or(result, |v| model.levels()[v.index()]),
             result,
             count: node.layout.ciphertexts,

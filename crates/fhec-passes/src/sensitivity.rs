@@ -44,6 +44,19 @@ pub struct Sensitivity {
     pub output_range: Vec<(f64, f64)>,
 }
 
+impl Sensitivity {
+    /// That of a graph of so many nodes of which nothing is known yet: for prices, which do not depend on it.
+    pub(crate) fn unknown(nodes: usize) -> Self {
+        Sensitivity {
+            gains: vec![Gains::default(); nodes],
+            mean_square: vec![0.0; nodes],
+            arguments: vec![Vec::new(); nodes],
+            column_output: Vec::new(),
+            output_range: Vec::new(),
+        }
+    }
+}
+
 struct Run<'a> {
     graph: &'a Graph,
     values: Magnitudes<'a>,

@@ -1,11 +1,12 @@
 //! From a lowered ciphertext graph to a plan, for one ring degree: the back half of the pipeline.
 
+use crate::bootstrapped::Chosen;
 use crate::cost::CostTable;
 use crate::emit::{Extras, emit};
 use crate::levels::{self, Placed};
 use crate::matrices::{self, MatrixInfo};
 use crate::noise::Model;
-use crate::parameters::{Demands, Selected, Unfit, select};
+use crate::parameters::{Demands, Selected, Unfit, select, select_bootstrapped};
 use crate::report::{self, report};
 use crate::rescale::Adapters;
 use crate::scales::{self, Symbolic};
@@ -77,6 +78,20 @@ impl Stage {
         let keys = rotation_keys::manifest(&model, log_n);
         let selected = select(&self.placed, &self.symbolic, &model, &keys, log_n, demands, table)?;
         Ok((selected, keys))
+    }
+
+    /// Parameters for the chain that bootstraps were placed for, and the keys needed.
+    ///
+    /// # Errors
+    /// Why there are none; precision is not looked at.
+    pub fn select_bootstrapped(
+        &self,
+        chosen: &Chosen,
+        demands: &Demands,
+        table: &CostTable,
+    ) -> Result<(Selected, KeyManifest), Unfit> {
+        let model = self.model();
+        select_bootstrapped(&self.placed, &self.symbolic, &model, chosen, demands, table)
     }
 
     /// The plan.

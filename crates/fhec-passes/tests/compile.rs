@@ -113,6 +113,38 @@ fn chained_powers_stay_bounded_and_are_refused_when_too_deep() {
 }
 
 #[test]
+fn a_network_deeper_than_any_chain_is_bootstrapped() {
+    let mut g = square_mlp(&[6, 5]);
+    let mut x = g.outputs.remove(0).value;
+    for i in 0..50 {
+        let seed = 200 + i as u64;
+        let w = random(seed, 25).iter().map(|v| v * 0.6).collect();
+        let weight = g.constant(Tensor::new(vec![5, 5], w));
+        let bias = Some(g.constant(Tensor::new(vec![5], random(seed + 100, 5))));
+        x = g.push(Op::Dense { weight, bias }, vec![x], vec![1, 5], Origin::named(format!("deep{i}")));
+        let tanh = Op::Activation(Activation::Tanh);
+        x = g.push(tanh, vec![x], vec![1, 5], Origin::named(format!("tanh{i}")));
+    }
+    output(&mut g, x);
+    let options = Options { samples: samples(200, 6), ..Options::default() };
+    let start = std::time::Instant::now();
+    let c = compile(&g, &options).expect("compiles");
+    println!("{:?} {:#?}", start.elapsed(), c.plan.report.notes);
+    fhec_plan::verify::verify(&c.plan, Insecure::Refuse).expect("the independent verifier agrees");
+    let bootstraps = c.he.nodes.iter().filter(|n| matches!(n.op, he::Op::Bootstrap { .. })).count();
+    println!("{bootstraps} bootstraps, {} s, {} bits", c.plan.report.seconds, c.plan.report.output_bits);
+    assert!((5..=50).contains(&bootstraps), "{bootstraps}");
+    let clear = Interpreter::new(&c.polynomial).expect("valid");
+    for sample in samples(3, 6) {
+        let want = clear.run(&sample).expect("runs");
+        let got = he::interpret(&c.he, &sample).expect("runs");
+        for (w, g) in want[0].values().iter().zip(got[0].values()) {
+            assert!((w - g).abs() < 1e-9 * w.abs().max(1.0));
+        }
+    }
+}
+
+#[test]
 fn a_network_may_end_in_an_activation() {
     for activation in [Activation::Relu, Activation::Tanh, Activation::Exp] {
         let mut g = square_mlp(&[6, 5]);

@@ -187,6 +187,7 @@ impl Settings {
         let options = Options {
             security: self.level()?,
             precision_bits: self.precision_bits.unwrap_or(defaults.precision_bits),
+            least_bits: self.precision_bits.unwrap_or(defaults.least_bits),
             memory_budget: self.memory_budget,
             samples: self.samples(&specs)?,
             input_range: Some(self.range(&preprocess)),
