@@ -217,6 +217,13 @@ pub fn compile_watched(
     let mut reasons = Vec::new();
     let mut best: Option<Choice> = None;
     for log_n in RINGS {
+        // The largest ring is slower than bootstraps in a smaller one.
+        if log_n > LARGEST_BY_CHOICE && best.is_none() {
+            best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
+            if best.is_some() {
+                break;
+            }
+        }
         driver.for_ring(log_n);
         let placed = match back(&front.graph, log_n, options, &mut driver) {
             Ok(placed) => placed,
@@ -241,16 +248,12 @@ pub fn compile_watched(
         }
     }
     let mut front = front;
-    if best.is_none() {
-        best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
-        let bits = best.as_ref().map(|b| b.selected.prediction.bits).filter(|&bits| bits < demands.precision_bits);
-        if let Some(bits) = bits {
-            front.notes.push(format!(
-                "the network is deeper than any chain and is bootstrapped; its outputs have {bits:.1} bits of precision, \
-                 {} were asked for",
-                demands.precision_bits
-            ));
-        }
+    let bits = best.as_ref().map(|b| b.selected.prediction.bits).filter(|&bits| bits < demands.precision_bits);
+    if let Some(bits) = bits {
+        front.notes.push(format!(
+            "the network is bootstrapped; its outputs have {bits:.1} bits of precision, {} were asked for",
+            demands.precision_bits
+        ));
     }
     let Some(Choice { stage, selected, keys, .. }) = best else {
         return Err(CompileError::Parameters { demands, reasons, notes: front.notes });
