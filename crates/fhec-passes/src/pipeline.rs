@@ -217,8 +217,9 @@ pub fn compile_watched(
     let mut reasons = Vec::new();
     let mut best: Option<Choice> = None;
     for log_n in RINGS {
-        // The largest ring is slower than bootstraps in a smaller one.
-        if log_n > LARGEST_BY_CHOICE && best.is_none() {
+        // The largest ring is slower than bootstraps in a smaller one, which give levels but no precision.
+        let too_deep = reasons.iter().all(|(_, why)| *why == Unfit::Security);
+        if log_n > LARGEST_BY_CHOICE && best.is_none() && too_deep {
             best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
             if best.is_some() {
                 break;
