@@ -2,7 +2,7 @@
 //!
 //! The chain has the sections that a bootstrap prescribes ([`BootstrapSpec`]); free are the number of special primes, which
 //! decides into how few digits the chain is split, and the number of levels for the network, which takes what the security
-//! table leaves. For every candidate the cheapest [placement](crate::placement) is found, and the cheapest of all wins.
+//! table leaves. For every candidate the cheapest [placement] is found, and the cheapest of all wins.
 
 use crate::cost::CostTable;
 use crate::levels::{self, Placed};
