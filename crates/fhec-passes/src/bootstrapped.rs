@@ -77,8 +77,12 @@ fn candidate(log_n: u32, security: SecurityLevel, special: usize) -> Option<Shap
 }
 
 /// The cheapest placement over all candidates, for a graph whose products are rescaled and relinearised and whose levels are not
-/// placed; `None` where an operation alone needs more levels than there are.
+/// placed; `None` where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine
+/// evaluates.
 pub fn choose(graph: &Graph, log_n: u32, security: SecurityLevel, table: &CostTable) -> Option<Chosen> {
+    if graph.polynomials.iter().any(|p| p.chebyshev.iter().skip(1).all(|&c| c == 0.0)) {
+        return None;
+    }
     let matrices = matrices::analyse(graph);
     let mut best: Option<(Placement, Shape)> = None;
     for special in 1..=MAX_SPECIAL {

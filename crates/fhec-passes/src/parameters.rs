@@ -168,6 +168,22 @@ pub fn select_bootstrapped(
     let mut parameters = realise(shape, demands.security, |q| Some(q[0])).ok_or(Unfit::Security)?;
     let log2_q = Shape::of(&parameters).log2_q;
     let scales = symbolic.log2_scales(&exponents, &log2_q);
+    let search = Search {
+        placed,
+        symbolic,
+        model,
+        log_n: shape.log_n,
+        limit: 0.0,
+        demands,
+        keys: &KeyManifest::default(),
+        table,
+        bounds: placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect(),
+    };
+    // Sizes are those of the template, so all that is left is to see whether they do.
+    let holds = search.least_q0(&scales, &log2_q).is_some_and(|least| least <= log2_q[0]);
+    if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
+        return Err(Unfit::Security);
+    }
     // Bootstraps take what the largest value that any of them gets needs.
     let graph = &placed.graph;
     let refreshed: Vec<ValueId> =

@@ -292,7 +292,7 @@ fn bootstrapped(
         let planned = driver.he("plan-bsgs", &placed, |g| plan_bsgs(g, weights))?;
         let stage = Stage::new(Placed { graph: planned, levels: levels.clone() }, samples)?;
         match stage.select_bootstrapped(&chosen, demands, &options.cost) {
-            Ok((selected, _)) if selected.prediction.bits < options.least_bits => {
+            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < options.least_bits => {
                 reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
             }
             Ok((selected, keys)) => {
