@@ -125,9 +125,8 @@ pub fn select(
     table: &CostTable,
 ) -> Result<Selected, Unfit> {
     let limit = max_log_qp(demands.security, log_n).ok_or(Unfit::Security)?;
-    // Scales themselves must stay below the modulus too, whatever the values.
-    let bounds = placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect();
     let limit = f64::from(limit) - LIMIT_SLACK;
+    let bounds = log2_bounds(placed);
     let search = Search { placed, symbolic, model, log_n, limit, demands, keys, table, bounds };
     let mut candidates = Vec::new();
     let mut unfit = Unfit::Security;
@@ -168,22 +167,6 @@ pub fn select_bootstrapped(
     let mut parameters = realise(shape, demands.security, |q| Some(q[0])).ok_or(Unfit::Security)?;
     let log2_q = Shape::of(&parameters).log2_q;
     let scales = symbolic.log2_scales(&exponents, &log2_q);
-    let search = Search {
-        placed,
-        symbolic,
-        model,
-        log_n: shape.log_n,
-        limit: 0.0,
-        demands,
-        keys: &KeyManifest::default(),
-        table,
-        bounds: placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect(),
-    };
-    // Sizes are those of the template, so all that is left is to see whether they do.
-    let holds = search.least_q0(&scales, &log2_q).is_some_and(|least| least <= log2_q[0]);
-    if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
-        return Err(Unfit::Security);
-    }
     // Bootstraps take what the largest value that any of them gets needs.
     let graph = &placed.graph;
     let refreshed: Vec<ValueId> =
@@ -198,12 +181,21 @@ pub fn select_bootstrapped(
     let mut keys = rotation_keys::manifest(model, parameters.log_n);
     keys.add_bootstraps(&parameters, &slots);
     let shape = Shape::of(&parameters);
-    let prediction = model.predict(&shape, &scales);
-    let price = price(model, &keys, &shape, table);
-    if price.cache(demands.memory_budget).is_none() {
-        return Err(Unfit::Memory(price.fixed));
+    let (log_n, limit, bounds) = (shape.log_n, shape.log2_qp(), log2_bounds(placed));
+    let search = Search { placed, symbolic, model, log_n, limit, demands, keys: &keys, table, bounds };
+    // Sizes are those of the template, so all that is left is to see whether they do.
+    let holds = search.least_q0(&scales, &log2_q).is_some_and(|least| least <= log2_q[0]);
+    if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
+        return Err(Unfit::Security);
     }
+    let price = search.affordable(&shape)?;
+    let prediction = model.predict(&shape, &scales);
     Ok((Selected { parameters, exponents, prediction, price }, keys))
+}
+
+/// log2 of the bound of every value, at least 0: scales themselves must stay below the modulus too, whatever the values.
+fn log2_bounds(placed: &Placed) -> Vec<f64> {
+    placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect()
 }
 
 /// The reason that is nearer to success.
