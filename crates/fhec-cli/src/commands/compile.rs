@@ -29,12 +29,12 @@ const SAMPLES: usize = 256;
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --print-after approximate
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
 
-Calibration data are npy, npz or idx files, a picture or a folder of pictures. They set the ranges
-that activations are approximated on; a few hundred typical inputs are enough. Without them ranges
-come from interval arithmetic, which is much worse.
+Calibration data are npy, npz, idx or CIFAR-10 files, a picture or a folder of pictures. They set
+the ranges that activations are approximated on; a few hundred typical inputs are enough. Without
+them ranges come from interval arithmetic, which is much worse.
 
-Pictures, idx files and uint8 arrays hold raw pixels: (pixel · scale − mean) / std makes them
-inputs, and is stored in the plan for the client. Float arrays are taken as they stand.")]
+Pictures, idx and CIFAR-10 files and uint8 arrays hold raw pixels: (pixel · scale − mean) / std
+makes them inputs, and is stored in the plan for the client. Float arrays are taken as they stand.")]
 pub(crate) struct Compile {
     /// The model
     model: PathBuf,

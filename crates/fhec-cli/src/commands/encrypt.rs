@@ -14,11 +14,12 @@ use std::path::PathBuf;
   fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
   fhec encrypt mnist.plan --public-key keys/public.key --input x.npy -o x.ct
   fhec encrypt mnist.plan --secret-key keys/secret.key --input images.idx.gz --index 7 -o x.ct
+  fhec encrypt resnet20.plan --public-key keys/public.key --input test_batch.bin.gz --index 7 -o x.ct
   fhec encrypt two.plan --public-key keys/public.key --input left=a.npy --input right=b.npy -o x.ct
 
-Reads npy, npz and idx files (also gzipped), PNG and JPEG. Pictures, idx files and uint8 arrays
-are raw pixels and get the preprocessing that is stored in the plan; float arrays are the
-network's values as they stand. With the secret key the ciphertext is half as large.")]
+Reads npy, npz, idx and CIFAR-10 files (also gzipped), PNG and JPEG. Pictures, idx and CIFAR-10
+files and uint8 arrays are raw pixels and get the preprocessing that is stored in the plan; float
+arrays are the network's values as they stand. With the secret key the ciphertext is half as large.")]
 pub(crate) struct Encrypt {
     /// The plan
     plan: PathBuf,

@@ -1,6 +1,6 @@
 //! Class numbers of a data set, and names of classes.
 
-use super::{Values, idx, npy};
+use super::{Loaded, Values, npy, plain};
 use crate::files::{self, MAX_DATA, read_bounded};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
@@ -10,7 +10,7 @@ use std::path::Path;
 pub(crate) struct Labels(Vec<usize>);
 
 impl Labels {
-    /// Reads an idx or npy file (also gzipped) or a text file with one number a line.
+    /// Reads an idx, npy or CIFAR-10 file (also gzipped) or a text file with one number a line.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = files::read(path)?;
         read_labels(file).map(Labels).with_context(|| path.display().to_string())
@@ -22,7 +22,7 @@ impl Labels {
     }
 }
 
-/// The class numbers in a file held in memory: idx or npy (also gzipped), or text with one number a line.
+/// The class numbers in a file held in memory: idx, npy or CIFAR-10 (also gzipped), or text with one number a line.
 ///
 /// # Errors
 /// A damaged file, or one that holds anything but whole numbers from 0 on.
@@ -32,14 +32,12 @@ pub fn read_labels(mut file: Vec<u8>) -> Result<Vec<usize>> {
     }
     let array = if file.starts_with(npy::MAGIC) {
         npy::read(&file)?
-    } else if idx::is_idx(&file) {
-        idx::read(&file)?
     } else {
-        let text = std::str::from_utf8(&file).context("neither idx nor npy nor text")?;
-        let number = |(i, line): (usize, &str)| {
-            line.trim().parse().with_context(|| format!("line {}: '{}' is no class number", i + 1, line.trim()))
-        };
-        return text.lines().enumerate().map(number).collect();
+        match plain(&file).transpose()? {
+            Some(Loaded::Array(array)) => array,
+            Some(Loaded::Labelled(_, labels)) => return Ok(labels),
+            Some(Loaded::Named(_) | Loaded::Picture) | None => return from_text(&file),
+        }
     };
     let column = array.shape.iter().filter(|&&d| d != 1).count() <= 1;
     ensure!(column, "labels of shape {:?}; one number a sample is wanted", array.shape);
@@ -50,6 +48,14 @@ pub fn read_labels(mut file: Vec<u8>) -> Result<Vec<usize>> {
         }
         Values::Floats(_) => bail!("labels are whole numbers, not floating-point numbers"),
     }
+}
+
+fn from_text(file: &[u8]) -> Result<Vec<usize>> {
+    let text = std::str::from_utf8(file).context("neither idx nor npy nor CIFAR-10 nor text")?;
+    let number = |(i, line): (usize, &str)| {
+        line.trim().parse().with_context(|| format!("line {}: '{}' is no class number", i + 1, line.trim()))
+    };
+    text.lines().enumerate().map(number).collect()
 }
 
 /// Names of classes, one a line.

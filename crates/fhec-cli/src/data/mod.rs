@@ -1,9 +1,10 @@
-//! Sample inputs from files: NumPy arrays and archives, idx files, pictures and folders of pictures.
+//! Sample inputs from files: NumPy arrays and archives, idx files, CIFAR-10 binaries, pictures and folders of pictures.
 //!
-//! What a file is, its first bytes say. Bytes (uint8 arrays, idx files, pictures) are raw pixels and get
-//! the preprocessing of the input; floating-point numbers are the network's values as they stand. Files
-//! are taken for hostile: nothing is allocated because a header says so.
+//! What a file is, its first bytes say (for CIFAR-10 its length and labels). Bytes (uint8 arrays, idx files,
+//! CIFAR-10, pictures) are raw pixels and get the preprocessing of the input; floating-point numbers are the
+//! network's values as they stand. Files are taken for hostile: nothing is allocated because a header says so.
 
+mod cifar;
 mod idx;
 mod labels;
 pub(crate) mod npy;
@@ -172,6 +173,8 @@ impl InputSpec {
 /// A file of samples.
 enum Loaded {
     Array(Array),
+    /// Pictures in planes, with their classes.
+    Labelled(Array, Vec<usize>),
     Named(Vec<(String, Array)>),
     /// An encoded picture; it is decoded for the input it is meant for.
     Picture,
@@ -196,13 +199,25 @@ fn decode(mut file: Vec<u8>) -> Result<Loaded> {
     if picture::is_picture(&file) {
         return Ok(Loaded::Picture);
     }
-    if idx::is_idx(&file) {
-        return Ok(Loaded::Array(idx::read(&file)?));
-    }
-    bail!("none of the known kinds: npy, npz, idx (also gzipped), PNG, JPEG")
+    let unknown = "none of the known kinds: npy, npz, idx and CIFAR-10 binaries (also gzipped), PNG, JPEG";
+    plain(&file).context(unknown)?
 }
 
-/// The samples in a data file held in memory (npy, npz, idx, also gzipped; PNG, JPEG) for a network with one input
+/// Reads a file of bare bytes, idx or CIFAR-10, if it is one.
+fn plain(file: &[u8]) -> Option<Result<Loaded>> {
+    let idx = idx::is_idx(file).then(|| idx::read(file));
+    match idx {
+        Some(Ok(array)) => Some(Ok(Loaded::Array(array))),
+        // A picture of CIFAR-10 may begin like an idx file, but will not agree with what that header says.
+        _ if cifar::is_cifar(file) => {
+            Some(cifar::read(file).map(|(pictures, labels)| Loaded::Labelled(pictures, labels)))
+        }
+        Some(Err(damaged)) => Some(Err(damaged)),
+        None => None,
+    }
+}
+
+/// The samples in a data file held in memory (npy, npz, idx, CIFAR-10, also gzipped; PNG, JPEG) for a network with one input
 /// of `shape` and without preprocessing: one row-major tensor each.
 ///
 /// # Errors
@@ -211,7 +226,7 @@ pub fn read_samples(file: Vec<u8>, shape: &[usize]) -> Result<Vec<Vec<f64>>> {
     let spec = InputSpec { name: "x".into(), shape: shape.to_vec(), preprocess: None };
     let array = match decode(file.clone())? {
         Loaded::Picture => return Ok(vec![spec.picture(&file)?]),
-        Loaded::Array(array) => array,
+        Loaded::Array(array) | Loaded::Labelled(array, _) => array,
         Loaded::Named(arrays) => set::by_name(arrays, std::slice::from_ref(&spec))?.remove(0),
     };
     (0..spec.check_shape(&array.shape)?).map(|i| spec.sample(&array, i)).collect()

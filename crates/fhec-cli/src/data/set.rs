@@ -10,6 +10,7 @@ pub(crate) struct DataSet {
     specs: Vec<InputSpec>,
     path: PathBuf,
     source: Source,
+    labels: Option<Vec<usize>>,
     len: usize,
 }
 
@@ -21,10 +22,10 @@ enum Source {
 }
 
 impl DataSet {
-    /// Opens an npy, npz or idx file (also gzipped), a picture or a folder of pictures, for a network with
-    /// the given inputs. A network of several inputs takes an npz file with an array for each, by name.
+    /// Opens an npy, npz, idx or CIFAR-10 file (also gzipped), a picture or a folder of pictures, for a network
+    /// with the given inputs. A network of several inputs takes an npz file with an array for each, by name.
     pub(crate) fn open(path: &Path, specs: &[InputSpec]) -> Result<Self> {
-        let source = source(path, specs)?;
+        let (source, labels) = source(path, specs)?;
         let context = || path.display().to_string();
         let len = match &source {
             Source::Pictures(files) => files.len(),
@@ -41,12 +42,17 @@ impl DataSet {
             }
         };
         ensure!(len > 0, "{}: holds no sample", context());
-        Ok(DataSet { specs: specs.to_vec(), path: path.to_owned(), source, len })
+        Ok(DataSet { specs: specs.to_vec(), path: path.to_owned(), source, labels, len })
     }
 
     /// Number of samples.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The right class of every sample, where the file itself tells.
+    pub(crate) fn labels(&self) -> Option<&[usize]> {
+        self.labels.as_deref()
     }
 
     /// The values of one sample: a row-major tensor per input.
@@ -66,17 +72,18 @@ impl DataSet {
     }
 }
 
-/// The arrays for the inputs, or the pictures for the only input.
-fn source(path: &Path, specs: &[InputSpec]) -> Result<Source> {
+/// The arrays for the inputs, or the pictures for the only input; and the classes where the file has them.
+fn source(path: &Path, specs: &[InputSpec]) -> Result<(Source, Option<Vec<usize>>)> {
     let context = || path.display().to_string();
     if path.is_dir() {
         ensure!(specs.len() == 1, "{}: {}", context(), several(specs));
-        return Ok(Source::Pictures(picture::folder(path).with_context(context)?));
+        return Ok((Source::Pictures(picture::folder(path).with_context(context)?), None));
     }
     match load(path)? {
-        Loaded::Picture if specs.len() == 1 => Ok(Source::Pictures(vec![path.to_owned()])),
-        Loaded::Array(array) if specs.len() == 1 => Ok(Source::Arrays(vec![array])),
-        Loaded::Named(arrays) => Ok(Source::Arrays(by_name(arrays, specs).with_context(context)?)),
+        Loaded::Picture if specs.len() == 1 => Ok((Source::Pictures(vec![path.to_owned()]), None)),
+        Loaded::Array(array) if specs.len() == 1 => Ok((Source::Arrays(vec![array]), None)),
+        Loaded::Labelled(array, labels) if specs.len() == 1 => Ok((Source::Arrays(vec![array]), Some(labels))),
+        Loaded::Named(arrays) => Ok((Source::Arrays(by_name(arrays, specs).with_context(context)?), None)),
         _ => bail!("{}: {}", context(), several(specs)),
     }
 }

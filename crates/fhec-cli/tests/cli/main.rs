@@ -1,6 +1,7 @@
 //! The built command, from outside: what it prints, writes and returns.
 
 mod accuracy;
+mod cifar;
 mod common;
 mod failures;
 mod hostile;

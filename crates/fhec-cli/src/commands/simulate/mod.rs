@@ -30,10 +30,11 @@ const LAYER_SAMPLES: usize = 32;
   fhec simulate mnist.plan --model mnist.onnx --data images.idx.gz --labels labels.idx.gz
   fhec simulate mnist.plan --model mnist.onnx --data images.npy --limit 200 --backend noise
   fhec simulate mnist.plan --model mnist.onnx --data images.npy --json | jq .plan.accuracy
+  fhec simulate resnet20.plan --model resnet20.onnx --data test_batch.bin.gz
 
 The clear backend shows what approximated activations change; the noise backend adds the errors
 that encryption would. Data are read as by compile; labels are an idx or npy file, or text with a
-number a line. A layer's values are compared with those of the original node after one factor and
+number a line; CIFAR-10 files have their own. A layer's values are compared with those of the original node after one factor and
 one offset for all of them: plans scale and shift as they like.")]
 pub(crate) struct Simulate {
     /// The plan
@@ -90,10 +91,10 @@ impl Simulate {
             .with_context(|| format!("{} was not compiled from {}", self.plan.display(), self.model.display()))?;
         let set = DataSet::open(&self.data, &specs)?;
         let count = set.len().min(self.limit.unwrap_or(u64::MAX).try_into().unwrap_or(usize::MAX));
-        let labels = self.labels.as_deref().map(Labels::open).transpose()?;
-        if let Some(labels) = &labels {
-            let n = labels.as_slice().len();
-            ensure!(n == set.len(), "{} labels for {} samples", n, set.len());
+        let given = self.labels.as_deref().map(Labels::open).transpose()?;
+        let labels = given.as_ref().map(Labels::as_slice).or(set.labels());
+        if let Some(labels) = labels {
+            ensure!(labels.len() == set.len(), "{} labels for {} samples", labels.len(), set.len());
         }
         let original = Interpreter::new(&graph).with_context(|| self.model.display().to_string())?;
         let clear = ClearBackend::new(&verified);
@@ -125,7 +126,7 @@ impl Simulate {
             Some(n) => layers::values(&verified, &n.with_seed(i as u64), values),
         })?;
         let first = verified.plan().outputs.first().map_or(0, |o| o.shape.iter().product());
-        let report = Report::of(&samples, first, labels.as_ref().map(|l| &l.as_slice()[..count]));
+        let report = Report::of(&samples, first, labels.map(|l| &l[..count]));
         if self.json {
             return print(&format!("{:#}\n", report.as_json(count, seconds, layers::as_json(&layers))));
         }
