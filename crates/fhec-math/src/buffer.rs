@@ -58,10 +58,11 @@ impl AlignedVec {
             const DANGLING: NonZero<usize> = NonZero::new(ALIGN).unwrap();
             return (Self { ptr: NonNull::without_provenance(DANGLING), len: 0, capacity: 0 }, true);
         }
-        if len >= pool::MIN_WORDS
-            && let Some(block) = pool::take(len)
-        {
-            return (Self { ptr: block.ptr, len, capacity: block.capacity }, false);
+        if len >= pool::MIN_WORDS {
+            match pool::take(len) {
+                Ok(block) => return (Self { ptr: block.ptr, len, capacity: block.capacity }, false),
+                Err(superfluous) => superfluous.into_iter().for_each(Self::free),
+            }
         }
         #[cfg(target_os = "linux")]
         if pages::serves(len) {

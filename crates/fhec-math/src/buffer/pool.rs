@@ -9,8 +9,13 @@ use std::sync::{Mutex, PoisonError};
 
 /// Smaller blocks are served well by the allocator.
 pub(super) const MIN_WORDS: usize = 4096;
-/// Bytes of freed blocks that are kept for reuse at most; the sizes that were not asked for the longest time go first.
+/// By how many bytes blocks in use and kept ones together may exceed what was ever in use at once.
 pub const POOL_BYTES: usize = 256 << 20;
+/// Bytes of freed blocks that are kept for reuse at most; the sizes that were not asked for the longest time go first.
+///
+/// The scratch memory of a linear map at the top of a long chain is half of it. A bound that it does not fit costs a quarter of a
+/// bootstrap's time: clearing pages is slower than what is done with them.
+const KEPT_BYTES: usize = 1 << 30;
 
 /// A block and the number of words allocated for it.
 pub(super) struct Block {
@@ -37,52 +42,81 @@ struct Class {
 struct Pool {
     /// By capacity in words.
     classes: BTreeMap<usize, Class>,
-    bytes: usize,
+    /// Bytes kept.
+    kept: usize,
+    /// Bytes of blocks that somebody uses, and the most that there ever were.
+    used: usize,
+    most: usize,
     clock: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { classes: BTreeMap::new(), bytes: 0, clock: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { classes: BTreeMap::new(), kept: 0, used: 0, most: 0, clock: 0 });
+
+impl Pool {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn count_used(&mut self, bytes: usize) {
+        self.used += bytes;
+        self.most = self.most.max(self.used);
+    }
+
+    /// Takes out blocks until those that remain are few enough.
+    fn trim(&mut self) -> Vec<Block> {
+        let mut freed = Vec::new();
+        while self.kept > KEPT_BYTES.min(POOL_BYTES + self.most - self.used) {
+            let Some((&capacity, class)) = self.classes.iter_mut().min_by_key(|(_, c)| c.used) else { break };
+            match class.blocks.pop() {
+                Some(oldest) => {
+                    self.kept -= oldest.bytes();
+                    freed.push(oldest);
+                }
+                None => {
+                    self.classes.remove(&capacity);
+                }
+            }
+        }
+        freed
+    }
+}
 
 /// A block of at least `words` words, and at most half as many more, with old contents. Values lose limbs as an evaluation
 /// goes on: those of lower levels then use the blocks of higher ones instead of fresh memory.
-pub(super) fn take(words: usize) -> Option<Block> {
+///
+/// Where there is none the caller allocates a block of exactly `words` words, after it has freed those that come instead.
+pub(super) fn take(words: usize) -> Result<Block, Vec<Block>> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    pool.clock += 1;
-    let clock = pool.clock;
-    let (_, class) = pool.classes.range_mut(words..=words + words / 2).find(|(_, c)| !c.blocks.is_empty())?;
-    class.used = clock;
-    let block = class.blocks.pop()?;
-    pool.bytes -= block.bytes();
-    Some(block)
+    let clock = pool.tick();
+    let class = pool.classes.range_mut(words..=words + words / 2).find(|(_, c)| !c.blocks.is_empty());
+    let block = class.and_then(|(_, class)| {
+        class.used = clock;
+        class.blocks.pop()
+    });
+    match block {
+        Some(block) => {
+            pool.kept -= block.bytes();
+            pool.count_used(block.bytes());
+            Ok(block)
+        }
+        None => {
+            pool.count_used(words.saturating_mul(size_of::<u64>()));
+            Err(pool.trim())
+        }
+    }
 }
 
 /// Keeps a block; returns the blocks that must be freed instead.
 pub(super) fn put(block: Block) -> Vec<Block> {
-    let mut freed = Vec::new();
-    if block.bytes() > POOL_BYTES {
-        freed.push(block);
-        return freed;
-    }
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    pool.clock += 1;
-    let clock = pool.clock;
-    pool.bytes += block.bytes();
+    let clock = pool.tick();
+    pool.used -= block.bytes();
+    pool.kept += block.bytes();
     let class = pool.classes.entry(block.capacity).or_insert_with(|| Class { blocks: Vec::new(), used: clock });
     class.used = clock;
     class.blocks.push(block);
-    while pool.bytes > POOL_BYTES {
-        let Some((&capacity, class)) = pool.classes.iter_mut().min_by_key(|(_, c)| c.used) else { break };
-        match class.blocks.pop() {
-            Some(oldest) => {
-                pool.bytes -= oldest.bytes();
-                freed.push(oldest);
-            }
-            None => {
-                pool.classes.remove(&capacity);
-            }
-        }
-    }
-    freed
+    pool.trim()
 }
 
 #[cfg(test)]
@@ -118,11 +152,14 @@ mod tests {
             }
         }
         assert!(held.iter().all(|b| b.as_ptr().addr().is_multiple_of(64)));
-        // Forty blocks freed at once are more than may stay.
-        let more: Vec<AlignedVec> = (0..40).map(|_| AlignedVec::scratch(1 << 20)).collect();
-        drop(more);
+        // Blocks that nothing else fits: they stay as far as there were so many bytes in use at once.
+        for words in [1 << 20, 1 << 21, 1 << 22] {
+            let more: Vec<AlignedVec> = (0..20).map(|_| AlignedVec::scratch(words)).collect();
+            drop(more);
+        }
         let pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = pool.classes.values().flat_map(|c| &c.blocks).map(Block::bytes).sum();
-        assert!(pool.bytes == kept && kept <= POOL_BYTES, "{kept} bytes kept, {} counted", pool.bytes);
+        assert!(pool.kept == kept && kept <= KEPT_BYTES, "{kept} bytes kept, {} counted", pool.kept);
+        assert!(pool.used + kept <= pool.most + POOL_BYTES, "{kept} bytes kept, {} used", pool.used);
     }
 }
