@@ -28,6 +28,7 @@ mod cosine;
 mod encapsulate;
 mod eval_mod;
 mod fft;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -176,26 +177,22 @@ impl Bootstrapper {
         KeyRequest { relin_level: Some(keys.relin), galois: keys.galois, sparse_weight: Some(self.spec.sparse_weight) }
     }
 
-    /// Scales of slots-to-coefficients.
-    ///
-    /// A matrix encoded at scale `σ` adds a relative error of `√(2·period/12)/σ`: rounding touches only the coefficients of
-    /// the subring that its diagonals lie in. All levels together have a given number of bits to spend, and the errors
-    /// are equal if the matrix of each group gets half a bit more for each layer.
+    /// Scales of slots-to-coefficients: from that of the input to the message ratio, with [`spread`] between them.
     fn slots_to_coeffs_shapes(&self, log_slots: u32) -> Vec<StageShape> {
         let matrices = self.spec.down(log_slots);
         let prime = |level: usize| Scale::prime(self.context.q(level).value());
         let end = prime(0).div(&Scale::pow2(i64::from(self.spec.log_message_ratio)));
-        let mut log2 = self.spec.input_scale.log2();
-        let primes: f64 = matrices.iter().filter(|m| m.rescale).map(|m| prime(m.level).log2()).sum();
-        let half_layers: f64 = matrices.iter().map(|m| f64::from(m.group.last) / 2.0).sum();
-        let base = (primes + end.log2() - log2 - half_layers) / matrices.len() as f64;
+        let level = |matrices: &[Matrix]| spread::Level {
+            last_layers: matrices.iter().map(|m| m.group.last).collect(),
+            prime: prime(matrices[0].level).log2(),
+            modulus: (0..matrices[0].level).map(|level| prime(level).log2()).sum(),
+        };
+        let levels: Vec<spread::Level> = matrices.chunk_by(|a, b| a.level == b.level).map(level).collect();
+        let ends = [self.spec.input_scale.log2(), end.log2()];
+        let scales = spread::scales(&levels, self.context.log_n(), ends);
         let mut scale = self.spec.input_scale.clone();
         let mut shapes = Vec::with_capacity(matrices.len());
-        for (i, matrix) in matrices.iter().enumerate() {
-            log2 += base + f64::from(matrix.group.last) / 2.0;
-            if matrix.rescale {
-                log2 -= prime(matrix.level).log2();
-            }
+        for (i, (matrix, log2)) in matrices.iter().zip(scales).enumerate() {
             let out_scale = if i + 1 == matrices.len() { end.clone() } else { Scale::pow2(log2.round() as i64) };
             shapes.push(StageShape {
                 direction: Direction::SlotsToCoeffs,

@@ -360,7 +360,9 @@ fn pairs_come_out_apart() {
 #[test]
 fn every_split_bootstraps() {
     let values = random(512, 16);
-    let splits: [(Vec<Vec<u32>>, Vec<u32>); 4] = [
+    let splits: [(Vec<Vec<u32>>, Vec<u32>); 6] = [
+        (vec![vec![3], vec![3, 3]], vec![3, 3, 3]),
+        (vec![vec![3, 3], vec![3]], vec![3, 3, 3]),
         (vec![vec![5], vec![4]], vec![5, 4]),
         (vec![vec![1, 3], vec![4, 1]], vec![1, 8]),
         (vec![vec![2], vec![2], vec![5]], vec![4, 3, 2]),
@@ -376,8 +378,9 @@ fn every_split_bootstraps() {
             let target = setup.target(log_slots);
             let result = setup.bootstrapper.bootstrap(&setup.evaluator, &setup.keys, &input, &target).unwrap();
             let error = worst(&setup.slots(&result)[..values.len()].iter().map(|z| z.re).collect::<Vec<_>>(), values);
-            // Three matrices on one level have a third of its bits each.
-            assert!(error < 2f64.powi(-11), "{name}, 2^{log_slots} slots: 2^{}", error.log2());
+            println!("{name}, 2^{log_slots} slots: 2^{:.2}", error.log2());
+            // Unequal numbers of matrices on the levels are no worse than equal ones.
+            assert!(error < 2f64.powi(-17), "{name}, 2^{log_slots} slots: 2^{}", error.log2());
         }
     }
 }
