@@ -74,57 +74,187 @@ struct State {
 ///
 /// Levels are those for which costs are given. Steps are in topological order.
 pub fn place(steps: &[Step]) -> Option<Placement> {
-    let mut last_use: Vec<usize> = (0..steps.len()).collect();
-    for (i, step) in steps.iter().enumerate() {
-        step.inputs.iter().for_each(|&v| last_use[v] = i);
-    }
-    let mut live: Vec<usize> = Vec::new();
-    let root = State { available: vec![], cost: 0.0, parent: 0, decision: Decision { level: 0, bootstrap: None } };
-    let mut history = vec![vec![root]];
-    let mut exact = true;
-    for (i, step) in steps.iter().enumerate() {
-        let operands: Vec<usize> =
-            step.inputs.iter().map(|v| live.binary_search(v).expect("operands come before and are alive")).collect();
-        let kept: Vec<usize> = (0..live.len()).filter(|&k| last_use[live[k]] > i).collect();
-        let used_later = last_use[i] > i;
-        let mut found: BTreeMap<Vec<u8>, State> = BTreeMap::new();
-        for (parent, state) in history.last()?.iter().enumerate() {
-            let highest = operands.iter().map(|&k| usize::from(state.available[k])).min();
-            for (decision, result, cost) in choices(step, highest.unwrap_or(step.cost.len() - 1), used_later) {
-                let mut available: Vec<u8> = kept.iter().map(|&k| state.available[k]).collect();
-                if used_later {
-                    available.push(result as u8);
-                }
-                let next = State { available, cost: state.cost + cost, parent: parent as u32, decision };
-                if found.get(&next.available).is_none_or(|known| next.cost < known.cost) {
-                    found.insert(next.available.clone(), next);
-                }
-            }
-        }
-        let (states, all) = undominated(found.into_values().collect());
-        exact &= all;
-        history.push(states);
-        live = kept.iter().map(|&k| live[k]).chain(used_later.then_some(i)).collect();
-    }
-    trace_back(history, exact)
+    place_below(steps, f64::INFINITY)
 }
 
-/// What can be done with a step whose operands are available up to `highest`: the decision, the level at which the
-/// result is available, and the cost.
-fn choices(step: &Step, highest: usize, used_later: bool) -> Vec<(Decision, usize, f64)> {
-    let levels = step.consumed..=highest.min(step.cost.len() - 1);
-    let plain = |level: usize| (Decision { level, bootstrap: None }, level - step.consumed, step.cost[level]);
-    let mut list: Vec<_> = levels.clone().map(plain).collect();
-    // What nobody uses, an output of the network, needs no levels.
-    if let Some(refresh) = step.bootstrap.as_ref().filter(|_| used_later) {
-        let enough = levels.filter(|level| level - step.consumed >= refresh.from);
-        if let Some(level) = enough.min_by(|&a, &b| step.cost[a].total_cmp(&step.cost[b])) {
-            for (target, cost) in refresh.cost.iter().enumerate() {
-                list.push((Decision { level, bootstrap: Some(target) }, target, step.cost[level] + cost));
+/// [`place`], where only placements that cost less than `limit` are of interest: `None` where there is none.
+pub fn place_below(steps: &[Step], limit: f64) -> Option<Placement> {
+    let search = Search::new(steps, limit);
+    let (history, exact) = search.run(vec![vec![State::root()]], None)?;
+    trace_back(&history, exact)
+}
+
+/// What every bootstrap of a placement is worth: the cost of the best placement without it, or `None` where there is none.
+/// By step; `None` too where nothing is bootstrapped.
+pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
+    let search = Search::new(steps, f64::INFINITY);
+    let Some((history, _)) = search.run(vec![vec![State::root()]], None) else { return vec![None; steps.len()] };
+    let without = |(i, decision): (usize, &Decision)| {
+        decision.bootstrap?;
+        search.without(&history, i, placement.cost)
+    };
+    placement.decisions.iter().enumerate().map(without).collect()
+}
+
+impl State {
+    /// Before the first step.
+    fn root() -> Self {
+        State { available: vec![], cost: 0.0, parent: 0, decision: Decision { level: 0, bootstrap: None } }
+    }
+}
+
+/// The search over one list of steps.
+struct Search<'a> {
+    steps: &'a [Step],
+    /// The last step that takes each value; itself where there is none.
+    last_use: Vec<usize>,
+    /// Values that are alive before each step, in rising order.
+    live: Vec<Vec<usize>>,
+    /// What the steps from each one on cost at least.
+    rest: Vec<f64>,
+    /// Placements must cost less.
+    limit: f64,
+}
+
+/// States that agree in all values but those of a step: by the level up to which the step can run, the cheapest of them.
+#[derive(Clone, Copy)]
+struct Parent {
+    highest: usize,
+    cost: f64,
+    number: u32,
+}
+
+impl<'a> Search<'a> {
+    fn new(steps: &'a [Step], limit: f64) -> Self {
+        let mut last_use: Vec<usize> = (0..steps.len()).collect();
+        for (i, step) in steps.iter().enumerate() {
+            step.inputs.iter().for_each(|&v| last_use[v] = i);
+        }
+        let mut live = vec![Vec::new()];
+        for i in 0..steps.len() {
+            let before: &Vec<usize> = &live[i];
+            live.push(before.iter().copied().chain([i]).filter(|&v| last_use[v] > i).collect());
+        }
+        let mut rest = vec![0.0; steps.len() + 1];
+        for (i, step) in steps.iter().enumerate().rev() {
+            rest[i] = rest[i + 1] + step.cost.iter().copied().fold(f64::INFINITY, f64::min);
+        }
+        Search { steps, last_use, live, rest, limit }
+    }
+
+    /// Goes on from the last list of states to the end, `forbidden` being the step whose result is not bootstrapped. `None`
+    /// where no state is left.
+    fn run(&self, mut history: Vec<Vec<State>>, forbidden: Option<usize>) -> Option<(Vec<Vec<State>>, bool)> {
+        let mut exact = true;
+        for i in history.len() - 1..self.steps.len() {
+            let (states, all) = self.advance(i, &history[i], forbidden != Some(i));
+            if states.is_empty() {
+                return None;
+            }
+            exact &= all;
+            history.push(states);
+        }
+        Some((history, exact))
+    }
+
+    /// The least cost without the bootstrap of step `at`, where `history` is that of all placements and `best` the least cost
+    /// with it.
+    fn without(&self, history: &[Vec<State>], at: usize, best: f64) -> Option<f64> {
+        let (mut states, _) = self.advance(at, &history[at], false);
+        for i in at + 1..self.steps.len() {
+            if states.is_empty() {
+                return None;
+            }
+            // Where the difference is the same for every state, it stays so.
+            if let Some(more) = difference(&states, &history[i]) {
+                return Some(best + more);
+            }
+            states = self.advance(i, &states, true).0;
+        }
+        states.iter().map(|s| s.cost).min_by(f64::total_cmp)
+    }
+
+    /// The states after step `i`. The flag tells whether all that matter were kept.
+    fn advance(&self, i: usize, states: &[State], refreshed: bool) -> (Vec<State>, bool) {
+        let (step, live) = (&self.steps[i], &self.live[i]);
+        let operands: Vec<usize> =
+            step.inputs.iter().map(|v| live.binary_search(v).expect("operands come before and are alive")).collect();
+        let kept: Vec<usize> = (0..live.len()).filter(|&k| self.last_use[live[k]] > i).collect();
+        let used_later = self.last_use[i] > i;
+        let top = step.cost.len() - 1;
+        let mut groups: BTreeMap<Vec<u8>, Vec<Parent>> = BTreeMap::new();
+        for (number, state) in states.iter().enumerate() {
+            let highest = operands.iter().map(|&k| usize::from(state.available[k])).min().unwrap_or(top).min(top);
+            let parent = Parent { highest, cost: state.cost, number: number as u32 };
+            groups.entry(kept.iter().map(|&k| state.available[k]).collect()).or_default().push(parent);
+        }
+        let mut next = Vec::new();
+        for (available, parents) in groups {
+            let refresh = step.bootstrap.as_ref().filter(|_| refreshed && used_later);
+            for (result, parent, decision, cost) in choices(step, refresh, parents) {
+                // What nobody uses, an output of the network, needs no levels.
+                let result = used_later.then_some(result as u8);
+                if cost + self.rest[i + 1] < self.limit {
+                    let available = available.iter().copied().chain(result).collect();
+                    next.push(State { available, cost, parent, decision });
+                }
             }
         }
+        undominated(next)
     }
+}
+
+/// What can be done with a step in states that agree in everything else: the level at which the result is available, the
+/// parent, the decision and the cost. Of what is dearer and leads no higher nothing is listed.
+fn choices(step: &Step, refresh: Option<&Refresh>, mut parents: Vec<Parent>) -> Vec<(usize, u32, Decision, f64)> {
+    // The cheapest parent for every level that the step may run at.
+    parents.sort_by(|a, b| b.highest.cmp(&a.highest).then(a.cost.total_cmp(&b.cost)));
+    let mut plain = Vec::new();
+    let mut cheapest: Option<Parent> = None;
+    let mut rest = parents.into_iter().peekable();
+    for level in (step.consumed..step.cost.len()).rev() {
+        while let Some(parent) = rest.next_if(|p| p.highest >= level) {
+            if cheapest.is_none_or(|c| parent.cost < c.cost) {
+                cheapest = Some(parent);
+            }
+        }
+        if let Some(parent) = cheapest {
+            plain.push((level, parent.number, parent.cost + step.cost[level]));
+        }
+    }
+    let mut list: Vec<(usize, u32, Decision, f64)> = plain
+        .iter()
+        .map(|&(level, parent, cost)| (level - step.consumed, parent, Decision { level, bootstrap: None }, cost))
+        .collect();
+    if let Some(refresh) = refresh {
+        let enough = plain.iter().filter(|(level, ..)| level - step.consumed >= refresh.from);
+        if let Some(&(level, parent, before)) = enough.min_by(|a, b| a.2.total_cmp(&b.2)) {
+            let bootstrapped = |(target, cost): (usize, &f64)| {
+                (target, parent, Decision { level, bootstrap: Some(target) }, before + cost)
+            };
+            list.extend(refresh.cost.iter().enumerate().map(bootstrapped));
+        }
+    }
+    // From the highest results on only what is cheaper than all before.
+    list.sort_by(|a, b| b.0.cmp(&a.0).then(a.3.total_cmp(&b.3)));
+    let mut least = f64::INFINITY;
+    list.retain(|&(.., cost)| {
+        let cheaper = cost < least;
+        least = least.min(cost);
+        cheaper
+    });
     list
+}
+
+/// By how much one list of states costs more than another, if that is the same for all.
+fn difference(dearer: &[State], states: &[State]) -> Option<f64> {
+    /// Costs are sums in different orders.
+    const ROUNDING: f64 = 1e-9;
+    let more = dearer.first()?.cost - states.first()?.cost;
+    let same = |(a, b): (&State, &State)| {
+        a.available == b.available && (a.cost - b.cost - more).abs() <= ROUNDING * a.cost.abs()
+    };
+    (dearer.len() == states.len() && dearer.iter().zip(states).all(same)).then_some(more)
 }
 
 /// Forgets states that another one is at least as good as. The flag tells whether that was enough to keep all others.
@@ -153,7 +283,7 @@ fn undominated(mut states: Vec<State>) -> (Vec<State>, bool) {
 }
 
 /// The decisions that lead to the cheapest of the last states.
-fn trace_back(history: Vec<Vec<State>>, exact: bool) -> Option<Placement> {
+fn trace_back(history: &[Vec<State>], exact: bool) -> Option<Placement> {
     let last = history.last()?;
     let (mut at, best) = last.iter().enumerate().min_by(|(_, a), (_, b)| a.cost.total_cmp(&b.cost))?;
     let cost = best.cost;
@@ -166,185 +296,5 @@ fn trace_back(history: Vec<Vec<State>>, exact: bool) -> Option<Placement> {
     Some(Placement { decisions, cost, exact })
 }
 
-/// What every bootstrap of a placement is worth: the cost of the best placement without it, or `None` where there is none.
-/// By step; empty where nothing is bootstrapped.
-pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
-    let mut steps = steps.to_vec();
-    placement
-        .decisions
-        .iter()
-        .enumerate()
-        .map(|(i, decision)| {
-            decision.bootstrap?;
-            let refresh = steps[i].bootstrap.take();
-            let without = place(&steps).map(|p| p.cost);
-            steps[i].bootstrap = refresh;
-            without
-        })
-        .collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Cost of given decisions, if they are possible at all.
-    fn judge(steps: &[Step], decisions: &[Decision]) -> Option<f64> {
-        let mut available: Vec<usize> = Vec::new();
-        let mut total = 0.0;
-        for (step, decision) in steps.iter().zip(decisions) {
-            if step.inputs.iter().any(|&v| available[v] < decision.level) {
-                return None;
-            }
-            total += step.cost.get(decision.level)?;
-            let raw = decision.level.checked_sub(step.consumed)?;
-            available.push(match (decision.bootstrap, &step.bootstrap) {
-                (None, _) => raw,
-                (Some(target), Some(refresh)) if raw >= refresh.from => {
-                    total += refresh.cost.get(target)?;
-                    target
-                }
-                _ => return None,
-            });
-        }
-        Some(total)
-    }
-
-    /// Every combination of decisions.
-    fn exhaustive(steps: &[Step], chosen: &mut Vec<Decision>) -> Option<f64> {
-        let Some(step) = steps.get(chosen.len()) else { return judge(steps, chosen) };
-        let mut best: Option<f64> = None;
-        for level in 0..step.cost.len() {
-            let targets = step.bootstrap.iter().flat_map(|r| 0..r.cost.len()).map(Some);
-            for bootstrap in std::iter::once(None).chain(targets) {
-                chosen.push(Decision { level, bootstrap });
-                if judge(&steps[..chosen.len()], chosen).is_some()
-                    && let Some(cost) = exhaustive(steps, chosen)
-                {
-                    best = Some(best.map_or(cost, |b: f64| b.min(cost)));
-                }
-                chosen.pop();
-            }
-        }
-        best
-    }
-
-    const TOP: usize = 3;
-
-    /// Random graphs: every step takes one or two earlier values.
-    fn graphs() -> impl Strategy<Value = Vec<Step>> {
-        let costs = || prop::collection::vec((0u8..40).prop_map(f64::from), TOP + 1);
-        let refresh = (0usize..2, costs()).prop_map(|(from, cost)| Refresh { from, cost });
-        let step = (any::<[u16; 2]>(), 1usize..3, 0usize..3, costs(), prop::option::weighted(0.7, refresh));
-        prop::collection::vec(step, 2..6).prop_map(|list| {
-            let step = |(i, (picks, count, consumed, cost, bootstrap)): (usize, ([u16; 2], usize, usize, _, _))| Step {
-                inputs: picks[..count.min(i)].iter().map(|&x| usize::from(x) % i).collect(),
-                consumed: if i == 0 { 0 } else { consumed },
-                cost,
-                bootstrap,
-            };
-            list.into_iter().enumerate().map(step).collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_cheaper(steps in graphs()) {
-            let placement = place(&steps);
-            let best = exhaustive(&steps, &mut Vec::new());
-            prop_assert_eq!(placement.as_ref().map(|p| p.cost), best);
-            if let Some(p) = placement {
-                prop_assert!(p.exact);
-                prop_assert_eq!(judge(&steps, &p.decisions), Some(p.cost));
-            }
-        }
-    }
-
-    /// A step whose cost grows with the level, as real ones do.
-    fn layer(inputs: &[usize], consumed: usize, top: usize) -> Step {
-        let cost = (0..=top).map(|level| (1 + level) as f64).collect();
-        let refresh = Refresh { from: 2, cost: (0..=top).map(|t| 100.0 + 5.0 * t as f64).collect() };
-        Step { inputs: inputs.to_vec(), consumed, cost, bootstrap: Some(refresh) }
-    }
-
-    /// Bellman's recursion over (layer, level), by itself.
-    fn shortest_path(steps: &[Step]) -> f64 {
-        let top = steps[0].cost.len() - 1;
-        let mut best: Vec<f64> = steps[0].cost.clone();
-        for step in &steps[1..] {
-            let mut next = vec![f64::INFINITY; top + 1];
-            for (have, so_far) in best.iter().enumerate() {
-                for level in step.consumed..=have {
-                    let (raw, cost) = (level - step.consumed, so_far + step.cost[level]);
-                    next[raw] = next[raw].min(cost);
-                    if let Some(refresh) = step.bootstrap.as_ref().filter(|r| raw >= r.from) {
-                        refresh.cost.iter().enumerate().for_each(|(t, c)| next[t] = next[t].min(cost + c));
-                    }
-                }
-            }
-            best = next;
-        }
-        best.into_iter().fold(f64::INFINITY, f64::min)
-    }
-
-    #[test]
-    fn a_chain_is_a_shortest_path() {
-        let top = 14;
-        let mut steps = vec![layer(&[], 0, top)];
-        for i in 0..40 {
-            steps.push(layer(&[i], [1, 5][i % 2], top));
-        }
-        let placement = place(&steps).expect("every step fits");
-        assert_eq!(placement.cost, shortest_path(&steps));
-        // 20 · 6 levels, of which a bootstrap gives at most 12.
-        let bootstraps = placement.decisions.iter().filter(|d| d.bootstrap.is_some()).count();
-        assert!((9..=11).contains(&bootstraps), "{bootstraps}");
-        let alternatives = alternatives(&steps, &placement);
-        for (decision, other) in placement.decisions.iter().zip(alternatives) {
-            assert_eq!(decision.bootstrap.is_some(), other.is_some());
-            assert!(other.is_none_or(|cost| cost >= placement.cost));
-        }
-    }
-
-    #[test]
-    fn a_hundred_residual_blocks_take_no_time_and_are_exact() {
-        let top = 16;
-        let mut steps = vec![layer(&[], 0, top)];
-        for block in 0..100 {
-            let x = steps.len() - 1;
-            steps.push(layer(&[x], 1, top));
-            steps.push(layer(&[x + 1], 6, top));
-            steps.push(layer(&[x + 2], 1, top));
-            // Every tenth shortcut is a convolution.
-            let shortcut = if block % 10 == 0 {
-                steps.push(layer(&[x], 1, top));
-                x + 4
-            } else {
-                x
-            };
-            steps.push(layer(&[x + 3, shortcut], 0, top));
-            let sum = steps.len() - 1;
-            steps.push(layer(&[sum], 6, top));
-        }
-        let start = std::time::Instant::now();
-        let placement = place(&steps).expect("every step fits");
-        println!("{:?}", start.elapsed());
-        assert!(placement.exact);
-        assert_eq!(judge(&steps, &placement.decisions), Some(placement.cost));
-    }
-
-    #[test]
-    fn too_deep_a_step_has_no_placement() {
-        assert_eq!(place(&[layer(&[], 0, 4), layer(&[0], 5, 4)]), None);
-        let without = Step { bootstrap: None, ..layer(&[], 0, 4) };
-        assert_eq!(
-            place(&[
-                without.clone(),
-                Step { inputs: vec![0], consumed: 3, ..without.clone() },
-                Step { inputs: vec![1], consumed: 3, ..without }
-            ]),
-            None
-        );
-    }
-}
+mod tests;
