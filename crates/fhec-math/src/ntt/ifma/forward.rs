@@ -28,8 +28,7 @@ pub(super) fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb
     let size = limb.len() / parts;
     if depth + 1 == d.passes.len() {
         let (blocks, _) = limb.as_chunks_mut::<64>();
-        let (records, _) = d.last.records.as_chunks::<LAST_RECORD>();
-        let records = &records[block * parts..(block + 1) * parts];
+        let records = &d.last.records.all()[block * parts..(block + 1) * parts];
         match (d.lazy, d.last.shrink) {
             (true, [false, false]) => last::<true, false, false>(k, blocks, records),
             (true, [false, true]) => last::<true, false, true>(k, blocks, records),

@@ -35,8 +35,7 @@ fn ascend(k: &Field, d: &Direction, n_inverse: (V, V), depth: usize, block: usiz
     let size = limb.len() / parts;
     if depth + 1 == d.passes.len() {
         let (blocks, _) = limb.as_chunks_mut::<64>();
-        let (records, _) = d.last.records.as_chunks::<LAST_RECORD>();
-        let records = &records[block * parts..(block + 1) * parts];
+        let records = &d.last.records.all()[block * parts..(block + 1) * parts];
         let bounds = d.last.bounds;
         match (d.lazy, d.last.shrink) {
             (true, [false, false]) => last::<true, false, false>(k, bounds, blocks, records),

@@ -11,7 +11,8 @@ mod forward;
 mod inverse;
 mod symmetric;
 
-use std::sync::OnceLock;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use crate::{AlignedVec, Modulus};
 use butterfly::{LAST_RECORD, record_words};
@@ -71,8 +72,25 @@ struct LastPass {
     shrink: [bool; 2],
     /// Inverse: bounds of the values that come into each half.
     bounds: [u64; 2],
-    /// One record of [`LAST_RECORD`] words for each 64 coefficients.
-    records: AlignedVec,
+    records: LastRecords,
+}
+
+/// One record of [`LAST_RECORD`] words for each 64 coefficients, in a part of a block.
+struct LastRecords {
+    block: Arc<AlignedVec>,
+    part: Range<usize>,
+}
+
+impl LastRecords {
+    /// Words for a transform of `2^log_n` words.
+    fn words(log_n: u32) -> usize {
+        LAST_RECORD << (log_n - LAST_STAGES)
+    }
+
+    fn all(&self) -> &[[u64; LAST_RECORD]] {
+        let (records, _) = self.block[self.part.clone()].as_chunks();
+        records
+    }
 }
 
 impl IfmaNtt {
@@ -84,7 +102,18 @@ impl IfmaNtt {
         let split = split_stages(log_n - LAST_STAGES);
         let roots = powers(m, log_n, psi);
         let inverse_roots = powers(m, log_n, psi_inverse);
-        let mut inverse = Direction::new(m, log_n, 1, split, &inverse_roots, inverse_bounds(m, split));
+        // The largest tables of both directions share a block: one of 2 MiB, which those of degree 2^16 fill, gets huge pages. A
+        // chain has more tables than the caches hold, and to stream one from small pages costs half a transform.
+        let words = LastRecords::words(log_n);
+        let mut block = AlignedVec::zeroed(2 * words);
+        let (forward_last, inverse_last) = block.split_at_mut(words);
+        write_last(m, log_n, 1, &roots, forward_last);
+        write_last(m, log_n, 1, &inverse_roots, inverse_last);
+        let block = Arc::new(block);
+        let forward_last = LastRecords { block: Arc::clone(&block), part: 0..words };
+        let inverse_last = LastRecords { block, part: words..2 * words };
+        let forward = Direction::new(m, 1, split, &roots, forward_bounds(m, split), forward_last);
+        let mut inverse = Direction::new(m, 1, split, &inverse_roots, inverse_bounds(m, split), inverse_last);
         // The division by N is part of the last stage to run, which is the root of the first record.
         let root = m.mul(inverse_roots[1], n_inverse);
         let first = &mut inverse.passes[0].records;
@@ -92,7 +121,7 @@ impl IfmaNtt {
         first[1] = m.shoup_52(root);
         Self {
             modulus: *m,
-            forward: Direction::new(m, log_n, 1, split, &roots, forward_bounds(m, split)),
+            forward,
             inverse,
             n_inverse: (n_inverse, m.shoup_52(n_inverse)),
             log_n,
@@ -106,7 +135,10 @@ impl IfmaNtt {
             let (m, log_n) = (&self.modulus, self.log_n);
             let roots = powers(m, log_n, self.psi);
             let split = split_stages(log_n - 1 - LAST_STAGES);
-            let direction = Direction::new(m, log_n - 1, 2, split, &roots, forward_bounds(m, split));
+            let mut block = AlignedVec::zeroed(LastRecords::words(log_n - 1));
+            write_last(m, log_n - 1, 2, &roots, &mut block);
+            let last = LastRecords { part: 0..block.len(), block: Arc::new(block) };
+            let direction = Direction::new(m, 2, split, &roots, forward_bounds(m, split), last);
             Box::new(Half { root: (roots[1], m.shoup_52(roots[1])), direction })
         })
     }
@@ -208,8 +240,8 @@ fn inverse_bounds(m: &Modulus, split: &[u32]) -> Bounds {
 }
 
 impl Direction {
-    /// The transform of `2^log_n` words whose butterfly tree has its root at node `top`, with factors `roots`.
-    fn new(m: &Modulus, log_n: u32, top: usize, split: &[u32], roots: &[u64], bounds: Bounds) -> Self {
+    /// The transform whose butterfly tree has its root at node `top`, with factors `roots`.
+    fn new(m: &Modulus, top: usize, split: &[u32], roots: &[u64], bounds: Bounds, records: LastRecords) -> Self {
         let pair = |node: usize| [roots[node], m.shoup_52(roots[node])];
         let mut level = 0;
         let mut passes = Vec::new();
@@ -229,30 +261,35 @@ impl Direction {
             passes.push(Pass { stages, shrink, bound, records });
             level += stages;
         }
-        let mut records = AlignedVec::zeroed(LAST_RECORD << (log_n - LAST_STAGES));
-        for (block, record) in records.chunks_exact_mut(LAST_RECORD).enumerate() {
-            let (broadcast, vectors) = record.split_at_mut(16);
-            let mut pairs = broadcast.chunks_exact_mut(2);
-            let mut rows = vectors.chunks_exact_mut(8);
-            for stage in 0..3 {
-                for b in 0..1usize << stage {
-                    let node = (top << (level + stage)) + (block << stage) + b;
-                    if let Some(slot) = pairs.next() {
-                        slot.copy_from_slice(&pair(node));
-                    }
-                    // After the transposition lane g works on the g-th eight coefficients.
-                    let group = |g: usize| (top << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
-                    for half in 0..2 {
-                        if let Some(row) = rows.next() {
-                            row.iter_mut().enumerate().for_each(|(g, w)| *w = pair(group(g))[half]);
-                        }
+        let halves = &bounds.passes[split.len()..];
+        let last = LastPass { shrink: [halves[0].0, halves[1].0], bounds: [halves[0].1, halves[1].1], records };
+        Self { passes, last, lazy: bounds.lazy }
+    }
+}
+
+/// Writes the records of the last pass of the transform of `2^log_n` words whose butterfly tree has its root at node `top`.
+fn write_last(m: &Modulus, log_n: u32, top: usize, roots: &[u64], records: &mut [u64]) {
+    let pair = |node: usize| [roots[node], m.shoup_52(roots[node])];
+    let level = log_n - LAST_STAGES;
+    for (block, record) in records.chunks_exact_mut(LAST_RECORD).enumerate() {
+        let (broadcast, vectors) = record.split_at_mut(16);
+        let mut pairs = broadcast.chunks_exact_mut(2);
+        let mut rows = vectors.chunks_exact_mut(8);
+        for stage in 0..3 {
+            for b in 0..1usize << stage {
+                let node = (top << (level + stage)) + (block << stage) + b;
+                if let Some(slot) = pairs.next() {
+                    slot.copy_from_slice(&pair(node));
+                }
+                // After the transposition lane g works on the g-th eight coefficients.
+                let group = |g: usize| (top << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
+                for half in 0..2 {
+                    if let Some(row) = rows.next() {
+                        row.iter_mut().enumerate().for_each(|(g, w)| *w = pair(group(g))[half]);
                     }
                 }
             }
         }
-        let halves = &bounds.passes[split.len()..];
-        let last = LastPass { shrink: [halves[0].0, halves[1].0], bounds: [halves[0].1, halves[1].1], records };
-        Self { passes, last, lazy: bounds.lazy }
     }
 }
 
