@@ -25,6 +25,7 @@ pub fn fixed_prices() -> CostTable {
         touch_huge: 0.25,
         expand: 0.35,
         read_byte: 0.5,
+        bootstrap: 1.0,
         base_memory: 24 << 20,
     }
 }

@@ -28,6 +28,7 @@ mod cosine;
 mod encapsulate;
 mod eval_mod;
 mod fft;
+mod presets;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use fhec_math::bootstrap::{Matrix, trace};
 pub use chain::BootstrapChain;
 pub use encapsulate::EncapsulationKeys;
 pub use fhec_math::bootstrap::BootstrapSpec;
+pub use presets::BootstrapPreset;
 
 use crate::cipher::Ciphertext;
 use crate::encode::Encoder;

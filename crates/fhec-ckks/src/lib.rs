@@ -78,7 +78,7 @@ pub mod params;
 pub mod plaintext;
 pub mod qp;
 
-pub use bootstrap::{BootstrapChain, BootstrapSpec, BootstrapTarget, Bootstrapper, EncapsulationKeys};
+pub use bootstrap::{BootstrapChain, BootstrapPreset, BootstrapSpec, BootstrapTarget, Bootstrapper, EncapsulationKeys};
 pub use cipher::{Ciphertext, Product, SeededCiphertext};
 pub use encode::{EncodeScratch, Encoder};
 pub use encrypt::Encryptor;

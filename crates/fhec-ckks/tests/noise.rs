@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Setup, insecure, random, rms, small};
+use fhec_ckks::chebyshev::{self, ChebyshevPlan};
 use fhec_ckks::{CkksError, Context, Encoder, Encryptor, KeyRequest, PublicKey};
 use fhec_math::sample::NOISE_SIGMA;
 use fhec_math::{Scale, conjugation_element, galois_element};
@@ -104,6 +105,78 @@ fn key_switching_noise_at_every_level() {
             let relinearised = s.evaluator.relinearise(&product).expect("relinearise");
             let found = s.decrypt_complex(&relinearised);
             assert_close(&format!("relinearisation, {digits:?}, level {level}"), rms(&found, &direct), predicted);
+        }
+    }
+}
+
+/// Measured error of an operation against a predicted standard deviation, both in units of the values: within a bit, and the
+/// worst slot no more than a bit beyond what as many normal numbers reach.
+fn assert_predicted(what: &str, s: &Setup, result: &fhec_ckks::Ciphertext, expected: &[f64], predicted: f64) {
+    let found = s.decrypt(result);
+    let errors: Vec<f64> = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).collect();
+    let std = (errors.iter().map(|e| e * e).sum::<f64>() / errors.len() as f64).sqrt();
+    let worst = errors.iter().fold(0.0f64, |m, &e| m.max(e));
+    let predicted_worst = predicted * (2.0 * (2.0 * errors.len() as f64).ln()).sqrt();
+    println!(
+        "{what}: 2^{:.2}, predicted 2^{:.2}; worst 2^{:.2}, 2^{:.2}",
+        std.log2(),
+        predicted.log2(),
+        worst.log2(),
+        predicted_worst.log2()
+    );
+    assert!((std / predicted).log2().abs() < 1.0, "{what}: 2^{:.2}, predicted 2^{:.2}", std.log2(), predicted.log2());
+    assert!(worst < 2.0 * predicted_worst, "{what}: worst slot 2^{:.2}", worst.log2());
+}
+
+/// Every operation on values, at every level: sums, products with numbers, vectors and ciphertexts, rotations, linear maps and
+/// polynomials, each with errors of operands carried along.
+#[test]
+fn errors_of_values_at_every_level() {
+    let context = small();
+    let mut s = Setup::new(&context, &[1, 2, 3, 4, 8]);
+    let (slots, n) = (context.slots(), context.n() as f64);
+    let scale = Scale::pow2(40);
+    let delta = 40f64.exp2();
+    // Real parts of slots have half of the variance.
+    let half = std::f64::consts::FRAC_1_SQRT_2;
+    let fresh = NOISE_SIGMA * n.sqrt() * half / delta;
+    let round = rounding(&context) * half / delta;
+    // Rounding of an encoded vector.
+    let encoded = (n / 12.0).sqrt() * half / delta;
+    let (x, y) = (random(slots, 1), random(slots, 2));
+    let rms = |v: &[f64]| (v.iter().map(|x| x * x).sum::<f64>() / v.len() as f64).sqrt();
+    let zip = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> { x.iter().zip(&y).map(|(&a, &b)| f(a, b)).collect() };
+    for level in 1..=context.max_level() {
+        let (a, b) = (s.encrypt(&x, level, &scale), s.encrypt(&y, level, &scale));
+        let switch = switching(&context, level) * half / delta;
+        let e = &s.evaluator;
+        let check = |what: &str, result: &fhec_ckks::Ciphertext, expected: &[f64], predicted: f64| {
+            assert_predicted(&format!("level {level}, {what}"), &s, result, expected, predicted);
+        };
+        check("sum", &e.add(&a, &b).expect("add"), &zip(&|a, b| a + b), fresh.hypot(fresh));
+        check("difference", &e.sub(&a, &b).expect("sub"), &zip(&|a, b| a - b), fresh.hypot(fresh));
+        let q = context.q(level).value() as f64 / delta;
+        // A number is encoded exactly but for its rounding to 40 bits; the rescale rounds at the scale Δ²/q.
+        let halved = e.rescale(&e.mul_scalar(&a, 0.3, &scale).expect("mul")).expect("rescale");
+        check("product with a number", &halved, &zip(&|a, _| 0.3 * a), (0.3 * fresh).hypot(round * q));
+        let plaintext = s.encoder.encode(&y, level, &scale).expect("encode");
+        let product = e.rescale(&e.mul_plain(&a, &plaintext).expect("mul")).expect("rescale");
+        let own = (rms(&y) * fresh).hypot(rms(&x) * encoded).hypot(round * q);
+        check("product with a vector", &product, &zip(&|a, b| a * b), own);
+        let product = e.relinearise_rescale(&e.mul(&a, &b).expect("mul")).expect("relinearise");
+        let own = (rms(&y) * fresh).hypot(rms(&x) * fresh).hypot(round * q).hypot(switch / delta * q);
+        check("product", &product, &zip(&|a, b| a * b), own);
+        let rotated: Vec<f64> = (0..slots).map(|i| x[(i + 3) % slots]).collect();
+        check("rotation", &e.rotate(&a, 3).expect("rotate"), &rotated, fresh.hypot(switch).hypot(round));
+        let hoisted = e.rotate_hoisted(&e.hoist(&a).expect("hoist"), 3).expect("rotate");
+        check("hoisted rotation", &hoisted, &rotated, fresh.hypot(switch).hypot(round));
+        check("conjugation", &e.conjugate(&a).expect("conjugate"), &x, fresh.hypot(switch).hypot(round));
+        if level >= 2 {
+            let plan = ChebyshevPlan::new(&[0.25, 0.0, 0.75]).expect("plan");
+            let t2 = chebyshev::eval(e, &a, &plan, &scale).expect("polynomial");
+            let expected: Vec<f64> = x.iter().map(|x| 0.25 + 0.75 * (2.0 * x * x - 1.0)).collect();
+            let slope: Vec<f64> = x.iter().map(|x| 3.0 * x).collect();
+            check("polynomial", &t2, &expected, (rms(&slope) * fresh).hypot(0.75 * round).hypot(round));
         }
     }
 }

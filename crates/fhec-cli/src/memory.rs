@@ -36,6 +36,19 @@ pub(crate) fn resident() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// Bytes of memory that programs could still have, where the system says.
+pub(crate) fn available() -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// The most memory that this process has had since the last call, where the system says.
+pub(crate) fn peak() -> Option<u64> {
+    let peak = parse(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:");
+    // Sets the mark back. Where that is not allowed, it stays: an upper bound.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    peak
+}
+
 /// The value of a line such as `MemTotal: 1024 kB`.
 fn parse(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -56,5 +69,8 @@ mod tests {
         }
         assert_eq!(allowance(Some(5)), 5);
         assert!(allowance(None) > 0);
+        if let Some(first) = peak() {
+            assert!(first >= 1 << 20 && peak().is_some_and(|second| second <= first));
+        }
     }
 }

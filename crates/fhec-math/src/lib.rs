@@ -35,7 +35,6 @@ pub mod scale;
 pub mod security;
 #[cfg(target_arch = "x86_64")]
 mod simd;
-pub mod sine;
 pub mod streamed;
 
 pub use accumulate::LazyAccumulator;

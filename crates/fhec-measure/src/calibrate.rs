@@ -1,16 +1,23 @@
 //! The compiler's cost table, measured on this machine.
 
+use crate::bootstrap::Subject;
 use crate::clock::Sweep;
-use crate::fit::{fit, four_figures, free};
+use crate::fit::{fit, four_figures};
 use crate::samples::{Sample, Timer};
 use crate::subject::Sizes;
 use crate::{MeasureError, Result, pool};
+use fhec_ckks::BootstrapPreset;
 use fhec_math::buffer::HUGE_BYTES;
 use fhec_passes::cost::CostTable;
 use fhec_passes::cost_file::Measurement;
 
 /// log2 of the ring degrees that the compiler chooses from.
 pub const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+
+/// log2 of the ring degree at which bootstraps are measured.
+pub const BOOTSTRAP_RING: u32 = 16;
+/// Bytes of memory that measuring bootstraps takes.
+pub const BOOTSTRAP_MEMORY: u64 = 8 << 30;
 
 /// How to calibrate.
 #[derive(Clone, Debug)]
@@ -22,11 +29,14 @@ pub struct Options {
     /// Bytes of new memory to use for its price. Much: what other processes just gave back is cheaper than the rest, but a
     /// process that has read its keys has used that up.
     pub touch: usize,
+    /// Whether whole bootstraps are measured too, where [`BOOTSTRAP_RING`] is among the rings. They need
+    /// [`BOOTSTRAP_MEMORY`].
+    pub bootstraps: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { log_n: RINGS.collect(), seconds: 0.5, touch: 2 << 30 }
+        Options { log_n: RINGS.collect(), seconds: 0.5, touch: 2 << 30, bootstraps: true }
     }
 }
 
@@ -77,26 +87,42 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
     let Some(first) = cases.first() else {
         return Err(MeasureError::Ring { log_n: 0, least: *RINGS.start(), most: *RINGS.end() });
     };
-    pool(1)?.install(|| {
-        let mut timer = Timer { seconds: options.seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
+    let alone = pool(1)?;
+    let mut timer = Timer { seconds: options.seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
+    let mut prices = alone.install(|| -> Result<CostTable> {
         // First of all: later the process has memory that it only has to use again.
         let touch_huge = timer.touch(options.touch, 2 * HUGE_BYTES);
         let touch = timer.touch(options.touch / 8, HUGE_BYTES / 4);
         let (fill, expand, read) = (timer.fill()?, timer.expand(first)?, timer.read(first)?);
         cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
         let mut prices = fit(&timer.samples);
-        let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
         (prices.touch, prices.touch_huge) = (four_figures(touch), four_figures(touch_huge));
         (prices.fill, prices.expand) = (four_figures(fill), four_figures(expand));
         prices.read_byte = four_figures(read);
         prices.base_memory = CostTable::default().base_memory;
-        Ok(Calibration { prices, measurements })
-    })
+        Ok(prices)
+    })?;
+    if options.bootstraps && options.log_n.contains(&BOOTSTRAP_RING) {
+        // Keys are made by all threads, outside of what is measured.
+        let subject = Subject::new(BootstrapPreset::deep(), &mut *timer.watch)?;
+        let from = timer.samples.len();
+        alone.install(|| timer.bootstraps(&subject))?;
+        prices.bootstrap = four_figures(factor(&timer.samples[from..], &prices));
+    }
+    let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
+    Ok(Calibration { prices, measurements })
 }
 
-/// The form of a sample that is written. `prices` do not hold what is not part of the sample.
+/// The mean ratio of some measurements and the prices of their parts.
+fn factor(samples: &[Sample], prices: &CostTable) -> f64 {
+    let parts = CostTable { bootstrap: 1.0, ..prices.clone() };
+    let ratio = |s: &Sample| (s.seconds / (s.predict)(&parts.prices(&s.shape))).ln();
+    (samples.iter().map(ratio).sum::<f64>() / samples.len() as f64).exp()
+}
+
+/// The form of a sample that is written. What prices hold for the runs of a fresh process is not part of a sample.
 fn measurement(sample: &Sample, prices: &CostTable) -> Measurement {
-    debug_assert_eq!((prices.fill, prices.touch), (free().fill, free().touch));
+    let prices = &CostTable { fill: 0.0, touch: 0.0, touch_huge: 0.0, expand: 0.0, read_byte: 0.0, ..prices.clone() };
     Measurement {
         operation: sample.operation.clone(),
         log_n: sample.shape.log_n,
@@ -113,10 +139,11 @@ fn measurement(sample: &Sample, prices: &CostTable) -> Measurement {
 mod tests {
     use super::*;
     use fhec_passes::cost_file::{CostFile, built_in};
+    use fhec_passes::shape::Shape;
 
     #[test]
     fn a_small_ring_gives_a_whole_table() {
-        let options = Options { log_n: vec![12], seconds: 0.0, touch: 16 << 20 };
+        let options = Options { log_n: vec![12], seconds: 0.0, touch: 16 << 20, bootstraps: true };
         let mut seen = Vec::new();
         let found = calibrate(&options, &mut |what| seen.push(what.to_owned())).expect("measures");
         assert!(seen.len() > found.measurements.len(), "{seen:?}");
@@ -125,9 +152,25 @@ mod tests {
             assert!(found.measurements.iter().any(|m| m.operation == operation), "{operation}");
         }
         let p = &found.prices;
+        assert_eq!(p.bootstrap, CostTable::default().bootstrap, "measured at 2^16 only");
         assert!(p.touch > 0.0 && p.fill > 0.0 && p.expand > 0.0 && p.read_byte > 0.0, "{p:?}");
         let file = CostFile::new(built_in().machine.clone(), 1, p.clone(), found.measurements.clone());
         assert_eq!(CostFile::parse(&file.to_json()), Ok(file));
+    }
+
+    #[test]
+    fn the_factor_of_bootstraps_is_a_mean() {
+        let shape = Shape { bootstrap: None, ..Shape::nominal(12, 2) };
+        let sample = |seconds: f64, parts: f64| Sample {
+            operation: String::new(),
+            shape: shape.clone(),
+            level: 0,
+            seconds,
+            bytes: 0,
+            predict: Box::new(move |_| parts),
+        };
+        let found = factor(&[sample(2.0, 1.0), sample(1.0, 2.0), sample(27.0, 1.0)], &CostTable::default());
+        assert!((found - 3.0).abs() < 1e-12, "{found}");
     }
 
     #[test]

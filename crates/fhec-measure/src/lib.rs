@@ -3,6 +3,7 @@
 //! * [`calibrate`] times every operation that the compiler prices, at several ring degrees and levels, and fits the
 //!   [cost table](fhec_passes::cost::CostTable) to the times.
 //! * [`mod@bench`] times what people compare engines by, at secure parameters and on several numbers of threads.
+//! * [`bootstrap`] times whole bootstraps for both.
 //!
 //! This is the one crate besides the command that knows both the compiler's prices and the engine. It touches no files.
 //!
@@ -14,6 +15,7 @@
 //! Benchmarks are the opposite, a tight loop, as all libraries report them.
 
 pub mod bench;
+pub mod bootstrap;
 pub mod calibrate;
 pub mod clock;
 mod fit;

@@ -1,6 +1,7 @@
 //! Timed operations, each with the formula that predicts it.
 
 use crate::Result;
+use crate::bootstrap::{self, Kind};
 use crate::clock::{Sweep, median, repeat, thread_seconds};
 use crate::subject::{Diagonals, Sizes, Subject};
 use fhec_ckks::CkksError;
@@ -162,6 +163,27 @@ impl Timer<'_> {
         let options = LinearOptions::default();
         let apply = |_| diagonals.map.apply(engine, &[&input], &source, &[], scale, &options);
         self.push((subject, level), &format!("linear map of {products} diagonals"), bytes, predict, apply)
+    }
+
+    /// Whole bootstraps, in all ways in which plans ask for them.
+    pub(crate) fn bootstraps(&mut self, subject: &bootstrap::Subject) -> Result<()> {
+        for kind in [Kind::Full, Kind::Sparse, Kind::Pair, Kind::Half] {
+            let (ciphertexts, log_slots, level) = subject.of(kind);
+            (self.watch)(&format!("2^{} level {level}: {}", subject.shape.log_n, kind.name()));
+            // Once for what is made on first use: plans bootstrap often.
+            subject.run(kind)?;
+            let seconds = self.cold(|_| subject.run(kind))?;
+            let predict = move |p: &Prices<'_>| p.bootstrap(ciphertexts, log_slots, level);
+            self.samples.push(Sample {
+                operation: kind.name().into(),
+                shape: subject.shape.clone(),
+                level,
+                seconds,
+                bytes: subject.bytes(),
+                predict: Box::new(predict),
+            });
+        }
+        Ok(())
     }
 
     /// Nanoseconds for an entry of a diagonal that is filled from the weights of a dense layer.

@@ -81,7 +81,8 @@ impl Subject {
     }
 }
 
-fn shape(spec: &ParameterSpec) -> Shape {
+/// The sizes that the cost model looks at.
+pub(crate) fn shape(spec: &ParameterSpec) -> Shape {
     let log2 = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).collect();
     Shape {
         log_n: spec.log_n,

@@ -1,4 +1,5 @@
-//! What a bootstrap costs: the sum of its parts, each priced like the same operation anywhere else.
+//! What a bootstrap costs: the sum of its parts, each priced like the same operation anywhere else, times the measured
+//! [factor](crate::cost::CostTable::bootstrap) between the whole and its parts.
 
 use crate::cost::Prices;
 use fhec_math::bootstrap::{BootstrapSpec, Matrix, terms, trace};
@@ -15,7 +16,7 @@ impl Prices<'_> {
         let Some(spec) = &self.shape().bootstrap else { return 0.0 };
         let shared = self.linear_part(spec, log_slots, target);
         let each = self.eval_mod(spec, target + spec.eval_mod_levels());
-        ciphertexts.div_ceil(2) as f64 * shared + ciphertexts as f64 * each
+        self.bootstrap_factor() * (ciphertexts.div_ceil(2) as f64 * shared + ciphertexts as f64 * each)
     }
 
     /// Everything up to EvalMod, which one ciphertext or two need once. A lower target leaves out limbs of the message,

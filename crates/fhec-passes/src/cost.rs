@@ -45,8 +45,16 @@ pub struct CostTable {
     pub expand: f64,
     /// Reading one byte of a key file, check included.
     pub read_byte: f64,
+    /// A bootstrap takes this many times what its parts cost: they find data in caches that single operations do not, and use
+    /// paths of their own. Where it was not measured, 1.
+    #[serde(default = "one")]
+    pub bootstrap: f64,
     /// Bytes of a process that has loaded nothing yet.
     pub base_memory: u64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl Default for CostTable {
@@ -91,6 +99,11 @@ impl CostTable {
 impl Prices<'_> {
     fn n(&self) -> f64 {
         self.shape.n()
+    }
+
+    /// How bootstraps compare with the sum of their parts.
+    pub(crate) fn bootstrap_factor(&self) -> f64 {
+        self.table.bootstrap
     }
 
     /// The shape that is priced.

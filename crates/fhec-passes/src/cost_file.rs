@@ -158,6 +158,9 @@ impl CostTable {
                 return Err(format!("{name} is {price}"));
             }
         }
+        if !(0.01..=100.0).contains(&self.bootstrap) {
+            return Err(format!("bootstrap is {}, a factor from 0.01 to 100", self.bootstrap));
+        }
         // A price may be zero: a fit to few rings cannot tell all of them apart. A key switch may not.
         let arithmetic = [self.butterfly, self.multiply_accumulate, self.pointwise, self.convert];
         if arithmetic.iter().sum::<f64>() == 0.0 { Err("arithmetic costs nothing".into()) } else { Ok(()) }
@@ -206,6 +209,7 @@ mod tests {
         };
         refused(&price("convert", "-0.5"), "convert is -0.5");
         refused(&price("convert", "1e300"), "convert");
+        refused(&price("base_memory", "1,\n\"bootstrap\": 0"), "bootstrap is 0");
         let free = ["butterfly", "multiply_accumulate", "pointwise", "convert"].map(|name| price(name, "0"));
         assert!(free.iter().all(|text| CostFile::parse(text).is_ok()));
         let mut none = built_in().clone();

@@ -134,6 +134,18 @@ fn a_network_deeper_than_any_chain_is_bootstrapped() {
     let bootstraps = c.he.nodes.iter().filter(|n| matches!(n.op, he::Op::Bootstrap { .. })).count();
     println!("{bootstraps} bootstraps, {} s, {} bits", c.plan.report.seconds, c.plan.report.output_bits);
     assert!((5..=50).contains(&bootstraps), "{bootstraps}");
+    // No bootstrap gets values beyond its range: the scale that it expects follows from the ranges of all of them.
+    let verified = fhec_plan::Verified::new(c.plan.clone(), Insecure::Refuse).expect("verifies");
+    let spec = c.plan.parameters.bootstrap.as_ref().expect("bootstraps");
+    let sources = c.he.nodes.iter().filter(|n| matches!(n.op, he::Op::Bootstrap { .. })).map(|n| n.inputs[0]);
+    let instructions = c.plan.instructions.iter().filter(|i| matches!(i.op, fhec_plan::Op::Bootstrap { .. }));
+    let mut fullest = 0.0f64;
+    for (source, instruction) in sources.zip(instructions) {
+        let range = c.he.node(source).range;
+        let scale = &verified.register(instruction.op.sources()[0]).scale;
+        fullest = fullest.max(range.lo.abs().max(range.hi.abs()) * scale.div(&spec.input_scale).to_f64());
+    }
+    assert!((0.4..=1.0).contains(&fullest), "{fullest}");
     let clear = Interpreter::new(&c.polynomial).expect("valid");
     for sample in samples(3, 6) {
         let want = clear.run(&sample).expect("runs");

@@ -128,26 +128,3 @@ fn balanced_digits(q: &[u64], limit: f64) -> Vec<usize> {
     }
     greedy(high)
 }
-
-#[cfg(test)]
-mod tests {
-    use fhec_math::SecurityLevel;
-
-    use super::*;
-    use crate::params::{Context, Security};
-
-    #[test]
-    fn presets_are_secure_and_balanced() {
-        for (chain, spec, digits, bits, output) in [
-            (BootstrapChain::deep(), BootstrapSpec::default(), vec![10, 10, 9], 1740.0, 16),
-            (BootstrapChain::shallow(), BootstrapChain::shallow_spec(), vec![2; 9], 853.0, 6),
-        ] {
-            let parameters = chain.parameters(&spec).unwrap();
-            assert_eq!(parameters.digits, digits);
-            let context = Context::new(parameters, Security::Level(SecurityLevel::Bits128)).unwrap();
-            spec.check(context.log_n(), context.q(0).value(), context.max_level()).unwrap();
-            assert_eq!(spec.output_level(context.max_level()), Some(output));
-            assert!((context.log_qp() - bits).abs() < 0.1);
-        }
-    }
-}

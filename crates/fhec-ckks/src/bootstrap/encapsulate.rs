@@ -119,6 +119,12 @@ impl EncapsulationKeys {
         (&self.seed, [&self.down[0], &self.up[0]])
     }
 
+    /// The uniform half of the key under the sparse secret.
+    #[cfg(test)]
+    pub(super) fn down_uniform(&self) -> &Poly<Eval> {
+        &self.down[1]
+    }
+
     /// The context.
     pub fn context(&self) -> &Arc<Context> {
         &self.context

@@ -423,13 +423,51 @@ fn lower_targets_and_other_scales() {
 #[test]
 fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
     let setup = Setup::small(&[9]);
-    let (q0, p0) = (setup.context.q(0).value(), setup.context.moduli_p()[0].value());
-    assert_eq!(setup.keys.sparse_moduli(), [q0, p0]);
+    let (q0, p0) = (setup.context.q(0), &setup.context.moduli_p()[0]);
+    assert_eq!(setup.keys.sparse_moduli(), [q0.value(), p0.value()]);
     assert_eq!(setup.sparse.iter().filter(|&&s| s != 0).count(), 32);
-    // The key is what it is said to be: under the sparse secret it decrypts to p_0·s, modulo both primes.
-    let deep = BootstrapChain::deep().parameters(&BootstrapSpec::default()).unwrap();
-    let bits = (deep.q[0] as f64).log2() + (deep.p[0] as f64).log2();
-    assert!(bits < 100.01, "{bits}");
+    // Two limbs, and under the sparse secret they decrypt to p_0·s with a small error: modulo q_0 and modulo p_0.
+    let (_, [down, up]) = setup.keys.parts();
+    assert_eq!((down.limbs(), up.limbs()), (2, setup.context.max_level() + 2));
+    let uniform = setup.keys.down_uniform();
+    assert_eq!(uniform.limbs(), 2);
+    let all = setup.context.max_level() + 1;
+    let mut errors: Vec<Vec<i64>> = Vec::new();
+    for (i, (m, table)) in [(q0, setup.context.q_table(0)), (p0, setup.context.p_table(0))].into_iter().enumerate() {
+        let mut sparse = vec![0; setup.context.n()];
+        fhec_math::lift_small(m, &setup.sparse, &mut sparse);
+        table.forward(&mut sparse);
+        let dense = setup.secret.eval();
+        let dense = dense.limb(if i == 0 { 0 } else { all });
+        let mut error: Vec<u64> = (0..setup.context.n())
+            .map(|k| {
+                let phase = m.add(down.limb(i)[k], m.mul(uniform.limb(i)[k], sparse[k]));
+                m.sub(phase, m.mul(m.reduce(p0.value()), dense[k]))
+            })
+            .collect();
+        table.inverse(&mut error);
+        errors.push(error.iter().map(|&e| m.center(e)).collect());
+    }
+    assert_eq!(errors[0], errors[1], "one error, modulo the product of both primes");
+    assert!(errors[0].iter().all(|e| e.abs() <= 21) && errors[0].iter().any(|&e| e != 0));
+}
+
+#[test]
+fn keys_of_encapsulation_have_the_right_modulus_in_every_preset() {
+    for preset in BootstrapPreset::all() {
+        // The large ring has the same code and takes half of all time.
+        if preset.chain.log_n > 16 {
+            continue;
+        }
+        let parameters = preset.chain.parameters(&preset.spec).unwrap();
+        let (q0, p0) = (parameters.q[0], parameters.p[0]);
+        let context = Context::new(parameters, Security::Level(fhec_math::SecurityLevel::Bits128)).unwrap();
+        let mut rng = SecretRng::from_seed(&[6; 32]);
+        let secret = SecretKey::generate(&context, &mut rng);
+        let keys = EncapsulationKeys::generate(&secret, preset.spec.sparse_weight, &mut rng);
+        assert_eq!(keys.sparse_moduli(), [q0, p0], "{}", preset.name);
+        assert!((q0 as f64).log2() + (p0 as f64).log2() < 100.01, "{}", preset.name);
+    }
 }
 
 fn deviation(found: &[Complex64], expected: &[f64]) -> f64 {

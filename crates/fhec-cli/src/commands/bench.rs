@@ -3,11 +3,13 @@
 use super::calibrate::{distinct, parse_seconds};
 use crate::files::print;
 use crate::format::{self, Align, Table};
-use crate::machine;
 use crate::progress::Steps;
+use crate::{machine, memory};
 use anyhow::{Result, ensure};
 use clap::Args;
+use fhec_ckks::BootstrapPreset;
 use fhec_measure::bench::{Options, Parameters, Report, Row, bench};
+use fhec_measure::bootstrap;
 use fhec_passes::cost_file::Machine;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -18,10 +20,15 @@ use std::collections::BTreeMap;
   fhec bench
   fhec bench --log-n 13,14,16 --threads 1,2
   fhec bench --log-n 16 --json > bench.json
+  fhec bench --bootstrap
+  fhec bench --bootstrap deep,twice --threads 1,2 --json
 
 Parameters are as large as 128 bits of security let them be, with primes of up to 46 bits. Times
 are medians of a tight loop, each limb count by itself; rotations share nothing unless they are
-called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.")]
+called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
+
+Bootstraps run at parameters of their own, all with 128 bits of security: shallow (2^15), deep,
+arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
@@ -38,6 +45,13 @@ pub(crate) struct Bench {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     threads: Vec<u16>,
+    /// Run whole bootstraps instead, of these presets; the deep one by default
+    #[arg(
+        long, value_name = "PRESET,…", value_delimiter = ',', num_args = 0..=1, require_equals = false,
+        default_missing_value = "deep", value_parser = ["shallow", "deep", "arcsine", "twice", "large"],
+        conflicts_with = "log_n"
+    )]
+    bootstrap: Option<Vec<String>>,
     /// Seconds that each operation is repeated for
     #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds)]
     seconds: f64,
@@ -48,8 +62,11 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         let threads: Vec<usize> = distinct(&self.threads).into_iter().map(usize::from).collect();
         ensure!(threads.iter().all(|&t| t <= 1024), "--threads: at most 1024");
-        let options = Options { log_n: distinct(&self.log_n), threads, seconds: self.seconds };
         let machine = machine::this();
+        if let Some(names) = &self.bootstrap {
+            return self.bootstraps(names, threads, &machine);
+        }
+        let options = Options { log_n: distinct(&self.log_n), threads, seconds: self.seconds };
         let steps = Steps::new();
         let report = bench(&options, &mut |step| steps.begin(step))?;
         drop(steps);
@@ -58,6 +75,20 @@ impl Bench {
             format!("{:#}\n", json!({ "machine": machine, "parameters": parameters, "results": rows }))
         } else {
             as_text(&machine, &report, &options.threads)
+        })
+    }
+
+    fn bootstraps(&self, names: &[String], threads: Vec<usize>, machine: &Machine) -> Result<()> {
+        let mut presets = BootstrapPreset::all();
+        presets.retain(|p| names.iter().any(|name| name == p.name));
+        let options = bootstrap::Options { presets, threads, seconds: self.seconds };
+        let steps = Steps::new();
+        let reports = bootstrap::bench(&options, &memory::peak, &mut |step| steps.begin(step))?;
+        drop(steps);
+        print(&if self.json {
+            format!("{:#}\n", json!({ "machine": machine, "bootstraps": reports }))
+        } else {
+            bootstraps_as_text(machine, &reports)
         })
     }
 }
@@ -103,4 +134,47 @@ fn describe(p: &Parameters) -> String {
         p.security_bits,
         format::bytes(p.key_bytes as u64)
     )
+}
+
+fn bootstraps_as_text(machine: &Machine, reports: &[bootstrap::Report]) -> String {
+    let mut out = format!("{}\n", machine::describe(machine));
+    for r in reports {
+        let peak = r.peak_bytes.map_or(String::new(), |bytes| format!(", peak {}", format::bytes(bytes)));
+        out.push_str(&format!(
+            "\n{}: N = 2^{}, {} chain and {} special primes, log2(QP) = {:.0}, {}, {:.0}-bit security, {} levels left, \
+             keys {}, matrices {}{peak}\n",
+            r.preset,
+            r.log_n,
+            r.limbs,
+            r.special,
+            r.log2_qp,
+            format::count(r.digits, "digit"),
+            r.security_bits,
+            r.levels,
+            format::bytes(r.key_bytes as u64),
+            format::bytes(r.matrix_bytes as u64),
+        ));
+        let mut table = Table::new(&[
+            ("operation", Align::Left),
+            ("slots", Align::Right),
+            ("to level", Align::Right),
+            ("threads", Align::Right),
+            ("time", Align::Right),
+            ("bits", Align::Right),
+            ("worst slot", Align::Right),
+        ]);
+        for row in &r.rows {
+            table.row(vec![
+                row.operation.clone(),
+                format!("2^{}", row.log_slots),
+                row.level.to_string(),
+                row.threads.to_string(),
+                format::seconds(row.seconds),
+                format!("{:.1}", row.precision_bits),
+                format!("{:.1}", row.worst_slot_bits),
+            ]);
+        }
+        out.push_str(&table.render());
+    }
+    out
 }

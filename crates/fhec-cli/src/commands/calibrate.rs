@@ -6,7 +6,7 @@ use crate::progress::Steps;
 use crate::{machine, memory};
 use anyhow::{Context, Result};
 use clap::Args;
-use fhec_measure::calibrate::{self, Calibration, Options};
+use fhec_measure::calibrate::{self, BOOTSTRAP_MEMORY, BOOTSTRAP_RING, Calibration, Options};
 use fhec_passes::CostFile;
 use fhec_passes::cost_file::Measurement;
 use std::collections::BTreeMap;
@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
   fhec explain mnist.plan --cost-table costs.json
 
 Times every operation that the compiler prices, on one thread, at several levels of every ring
-degree, and fits the compiler's prices to the times. That takes some minutes and up to 3 GiB.
+degree, and fits the compiler's prices to the times. That takes some minutes and up to 3 GiB, or
+7 GiB with whole bootstraps, which are measured at 2^16 where so much memory is free.
 Nothing else should run meanwhile. Times are for a fresh process: caches are emptied before
 every run, and what new memory costs is a price of its own.
 
@@ -40,6 +41,9 @@ pub(crate) struct Calibrate {
     /// Seconds that each operation is repeated for
     #[arg(long, value_name = "S", default_value = "0.5", value_parser = parse_seconds)]
     seconds: f64,
+    /// Do not measure whole bootstraps
+    #[arg(long)]
+    no_bootstraps: bool,
 }
 
 impl Calibrate {
@@ -47,7 +51,13 @@ impl Calibrate {
     pub(crate) fn run(&self) -> Result<()> {
         let defaults = Options::default();
         let log_n = if self.log_n.is_empty() { defaults.log_n } else { distinct(&self.log_n) };
-        let options = Options { log_n, seconds: self.seconds, ..defaults };
+        let mut options = Options { log_n, seconds: self.seconds, ..defaults };
+        options.bootstraps = !self.no_bootstraps && options.log_n.contains(&BOOTSTRAP_RING);
+        if let Some(free) = memory::available().filter(|&free| options.bootstraps && free < BOOTSTRAP_MEMORY) {
+            options.bootstraps = false;
+            let (needed, free) = (format::bytes(BOOTSTRAP_MEMORY), format::bytes(free));
+            status(&format!("bootstraps are not measured: they need {needed} of memory, and {free} are free"));
+        }
         // Before anything is loaded: it is what a process has anyway.
         let base_memory = memory::resident();
         let steps = Steps::new();
@@ -98,6 +108,7 @@ fn summary(found: &Calibration) -> String {
     for (name, price) in found.prices.named() {
         prices.row(vec![name.into(), format::figures(price)]);
     }
+    let factor = found.prices.bootstrap;
     let mut by_operation: BTreeMap<(u32, &str), Vec<&Measurement>> = BTreeMap::new();
     for m in &found.measurements {
         by_operation.entry((m.log_n, &m.operation)).or_default().push(m);
@@ -122,7 +133,8 @@ fn summary(found: &Calibration) -> String {
             format!("{} … {}", format::figures(least), format::figures(most)),
         ]);
     }
-    format!("{}\n{}", prices.render(), operations.render())
+    let factor = format!("a bootstrap takes {} times what its parts cost", format::figures(factor));
+    format!("{}\n{factor}\n\n{}", prices.render(), operations.render())
 }
 
 #[cfg(test)]

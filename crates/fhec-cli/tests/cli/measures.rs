@@ -104,7 +104,29 @@ fn benchmarks_name_machine_threads_parameters_and_security() {
         assert_eq!(fhec!["bench", bad[0], bad[1]].code, 2, "{bad:?}");
     }
     assert_eq!(fhec!["bench", "--threads", "60000"].code, 1);
+    assert_eq!(fhec!["bench", "--bootstrap", "huge"].code, 2);
+    assert_eq!(fhec!["bench", "--bootstrap", "--log-n", "16"].code, 2);
     assert_eq!(fhec!["calibrate", "--log-n", "17"].code, 2);
+}
+
+#[test]
+fn bootstraps_come_with_precision_and_memory() {
+    if std::env::var_os("FHEC_SLOW").is_none() {
+        println!("skipped: set FHEC_SLOW=1 to run bootstraps");
+        return;
+    }
+    let out = fhec!["bench", "--bootstrap", "shallow", "--seconds", "0"].ok().stdout;
+    for part in ["shallow: N = 2^15", "128-bit security", "4 levels left", "peak", "bootstrap of two at once"] {
+        assert!(out.contains(part), "{part} in\n{out}");
+    }
+    let report =
+        json(&fhec!["bench", "--bootstrap", "shallow", "--json", "--seconds", "0", "--threads", "2"].ok().stdout);
+    assert!(report["machine"]["processor"].is_string());
+    let found = &report["bootstraps"][0];
+    assert!(number(&found["security_bits"]) >= 128.0 && number(&found["key_bytes"]) > 1e8);
+    assert!(number(&found["peak_bytes"]) > number(&found["key_bytes"]));
+    let rows = found["rows"].as_array().expect("rows");
+    assert!(rows.iter().all(|r| r["threads"] == 2 && number(&r["precision_bits"]) > 14.0));
 }
 
 /// The promise of the table: a model's first run in a fresh process takes what was predicted, within a factor of 1.5. Measured with

@@ -11,15 +11,19 @@ use super::BootstrapSpec;
 /// times: measured, and the same within a quarter of a bit for all rings.
 const GROWTH: f64 = 3.2;
 
+/// Rounding of both parts of a ciphertext in the slots: `√(N(h+1)/12)`, `h = 2N/3` for a dense ternary secret.
+fn rounding(log_n: u32) -> f64 {
+    let n = f64::from(log_n).exp2();
+    (n * (2.0 * n / 3.0 + 1.0) / 12.0).sqrt()
+}
+
 impl BootstrapSpec {
     /// Standard deviation of the error that a bootstrap adds, in a ring of degree `2^log_n` with dense ternary secret and a
     /// chain that begins with `q_0`: rounding errors of `√(N(h+1)/12)` in the slots at the scale of the message, grown by
     /// the range `K` of the cosine and by its evaluation.
     pub fn error_std(&self, log_n: u32, q_0: f64) -> f64 {
-        let n = f64::from(log_n).exp2();
-        let rounding = (n * (2.0 * n / 3.0 + 1.0) / 12.0).sqrt().log2();
         let message = q_0.log2() - f64::from(self.log_message_ratio);
-        (rounding + f64::from(self.range).log2() + GROWTH - message).exp2()
+        (rounding(log_n).log2() + f64::from(self.range).log2() + GROWTH - message).exp2()
     }
 
     /// The factor at the sine, a little above 1 where no arcsine follows. The sine falls behind by `(2πε)²/6` of its argument;
@@ -40,6 +44,45 @@ impl BootstrapSpec {
         let sine = (angle * value).sin();
         let straightened = if self.arcsine { sine + sine.powi(3) / 6.0 } else { self.slope() * sine };
         straightened / angle
+    }
+
+    /// The value that [`bend`](Self::bend) took to `y`; beyond what a value can become, the nearest.
+    ///
+    /// Where a polynomial that stands for some `f` follows the bootstrap, one that stands for `f ∘ unbend` has the same degree and
+    /// depth and gives `f` of the values before the bend: the arcsine at no cost. That lets a bootstrap have a smaller message
+    /// ratio, whose rounding errors are smaller and whose bend would be too large otherwise.
+    pub fn unbend(&self, y: f64) -> f64 {
+        let angle = TAU * (-f64::from(self.log_message_ratio)).exp2();
+        let straightened = y * angle;
+        let sine = if self.arcsine {
+            // s + s³/6 = v, from s = v on by Newton's method: it rises steadily and hardly bends.
+            (0..6).fold(straightened, |s, _| s - (s + s.powi(3) / 6.0 - straightened) / (1.0 + s * s / 2.0))
+        } else {
+            straightened / self.slope()
+        };
+        sine.clamp(-1.0, 1.0).asin() / angle
+    }
+
+    /// How far the largest error in `2^log_slots` slots lies above the standard deviation, as a factor.
+    ///
+    /// Errors are normally distributed only among slots of the same `I`: an error of the cosine of `φ = 2π(I − ¼)/2^r` is magnified
+    /// like `1/sin φ` when the angle is doubled `r` times, and the slots with the largest factor, a part of `2^(1−r)` of
+    /// them, have the largest errors.
+    pub fn worst_factor(&self, log_slots: u32) -> f64 {
+        let classes = 1u32 << (self.double_angles - 1).min(16);
+        let magnified = |i: u32| 1.0 / (TAU * (f64::from(i) - 0.25) / f64::from(2 * classes)).sin().abs();
+        let square = (0..classes).map(|i| magnified(i).powi(2)).sum::<f64>() / f64::from(classes);
+        let largest = (0..classes).map(magnified).fold(0.0, f64::max);
+        let among = (2.0 * f64::from(log_slots).exp2() / f64::from(classes)).max(2.0);
+        largest / square.sqrt() * (2.0 * among.ln()).sqrt()
+    }
+
+    /// Standard deviation of the error that two bootstraps add, the second for what the first one got wrong, `2^log_gain` times:
+    /// that of the second, as much smaller, and the rounding of the result at `out_scale`. What the sine does to
+    /// the error of the first is less than either.
+    pub fn error_std_twice(&self, log_n: u32, q_0: f64, out_scale: f64, log_gain: u32) -> f64 {
+        let second = self.error_std(log_n, q_0) * (-f64::from(log_gain)).exp2();
+        second.hypot(rounding(log_n) / std::f64::consts::SQRT_2 / out_scale)
     }
 
     /// Root mean square of what the sine does to values with the given mean square, taken as normally distributed. The error
@@ -68,6 +111,29 @@ mod tests {
         assert_eq!(spec.bend(0.0), 0.0);
         let straight = BootstrapSpec { arcsine: true, log_message_ratio: 8, ..spec };
         assert!((1.0 - straight.bend(1.0)).abs() < 2f64.powi(-24));
+    }
+
+    #[test]
+    fn unbending_is_the_inverse() {
+        for (log_message_ratio, arcsine) in [(10, false), (8, false), (5, false), (8, true)] {
+            let spec = BootstrapSpec { log_message_ratio, arcsine, ..BootstrapSpec::default() };
+            for k in -150..=150 {
+                let value = f64::from(k) / 100.0;
+                assert!((spec.unbend(spec.bend(value)) - value).abs() < 1e-13, "{log_message_ratio} {arcsine} {value}");
+            }
+            assert!(spec.unbend(1e9).is_finite());
+        }
+    }
+
+    #[test]
+    fn the_worst_slot_lies_three_bits_above_the_deviation() {
+        let spec = BootstrapSpec::default();
+        let bits = spec.worst_factor(15).log2();
+        assert!((2.8..3.2).contains(&bits), "{bits}");
+        assert!(spec.worst_factor(10) < spec.worst_factor(15));
+        // Without doubled angles all integers are alike.
+        let alike = BootstrapSpec { double_angles: 1, ..spec };
+        assert!((alike.worst_factor(15) - (2.0 * 2f64.powi(16).ln()).sqrt()).abs() < 1e-9);
     }
 
     #[test]
