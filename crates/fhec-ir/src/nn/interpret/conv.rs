@@ -1,41 +1,26 @@
 //! Convolution: the windows are gathered into panels of [`PANEL`] output positions, and each panel is
-//! multiplied by the kernel matrix while it is in cache.
+//! multiplied by the kernel matrix while it is in cache. Its transpose scatters such panels.
 
-use super::matmul::{PANEL, times_panel};
+use super::matmul::{PANEL, Packed};
 use crate::Tensor;
 use crate::nn::Conv;
 
 /// The convolution of `x` `[n, c, h, w]` by `weight` `[out, c/groups, kh, kw]`.
 pub(super) fn conv(conv: &Conv, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: &[usize]) -> Tensor {
-    let (&[n, c, h, w], &[out, inner, kh, kw]) = (x.shape(), weight.shape()) else {
-        panic!("convolution of {:?} by {:?}", x.shape(), weight.shape())
-    };
-    let &[_, _, out_h, out_w] = shape else { panic!("convolution gives {shape:?}") };
-    let positions = out_h * out_w;
-    let taps = inner * kh * kw;
-    let group_out = out / conv.groups;
-    let mut values = vec![0.0; n * out * positions];
-    let mut panel = vec![0.0; taps * PANEL];
-    for image in 0..n {
-        for group in 0..conv.groups {
-            let from = (image * c + group * inner) * h * w;
-            let source = &x.values()[from..from + inner * h * w];
-            let kernel = &weight.values()[group * group_out * taps..(group + 1) * group_out * taps];
-            for first in (0..positions).step_by(PANEL) {
-                let used = PANEL.min(positions - first);
-                let corners: [Corner; PANEL] = std::array::from_fn(|p| {
-                    let position = (first + p).min(positions - 1);
-                    let (oy, ox) = (position / out_w, position % out_w);
-                    Corner {
-                        y: (oy * conv.strides[0]) as isize - conv.pads[0] as isize,
-                        x: (ox * conv.strides[1]) as isize - conv.pads[1] as isize,
-                    }
-                });
-                fill(&mut panel, source, [inner, h, w], [kh, kw], conv.dilations, &corners);
-                times_panel(kernel, taps, &panel, |r, sums| {
-                    let o = group * group_out + r;
-                    let start = bias.map_or(0.0, |b| b.values()[o]);
-                    let at = (image * out + o) * positions + first;
+    let g = Geometry::new(conv, x.shape(), weight.shape(), shape);
+    let mut values = vec![0.0; g.images * g.groups * g.group_out * g.positions()];
+    let mut panel = vec![[0.0; PANEL]; g.taps.len()];
+    let mut frame = vec![0.0; g.frame_len()];
+    let kernels = g.kernels(weight, false);
+    for image in 0..g.images {
+        for (group, kernel) in kernels.iter().enumerate() {
+            g.rows(image, group).for_each(|(inside, row)| frame[inside].copy_from_slice(&x.values()[row]));
+            for first in (0..g.positions()).step_by(PANEL) {
+                g.gather(&mut panel, &frame, &g.corners(first));
+                let used = PANEL.min(g.positions() - first);
+                kernel.times_panel(&panel, |o, sums| {
+                    let start = bias.map_or(0.0, |b| b.values()[group * g.group_out + o]);
+                    let at = g.output(image, group, o) + first;
                     for (y, s) in values[at..at + used].iter_mut().zip(sums) {
                         *y = start + s;
                     }
@@ -46,43 +31,137 @@ pub(super) fn conv(conv: &Conv, x: &Tensor, weight: &Tensor, bias: Option<&Tenso
     Tensor::new(shape.to_vec(), values)
 }
 
-/// First tap of a window, in coordinates of the operand; negative in the padding.
-#[derive(Clone, Copy)]
-struct Corner {
-    y: isize,
-    x: isize,
+/// The transpose of [`conv`] without bias: from `y` of the shape of the result back to `x_shape`.
+pub(super) fn conv_transposed(conv: &Conv, y: &Tensor, weight: &Tensor, x_shape: &[usize]) -> Tensor {
+    let g = Geometry::new(conv, x_shape, weight.shape(), y.shape());
+    let mut values = vec![0.0; x_shape.iter().product()];
+    let mut panel = vec![[0.0; PANEL]; g.group_out];
+    let mut frame = vec![0.0; g.frame_len()];
+    let kernels = g.kernels(weight, true);
+    for image in 0..g.images {
+        for (group, kernel) in kernels.iter().enumerate() {
+            frame.fill(0.0);
+            for first in (0..g.positions()).step_by(PANEL) {
+                let used = PANEL.min(g.positions() - first);
+                for (o, column) in panel.iter_mut().enumerate() {
+                    let at = g.output(image, group, o) + first;
+                    column[..used].copy_from_slice(&y.values()[at..at + used]);
+                }
+                let corners = g.corners(first);
+                kernel.times_panel(&panel, |k, sums| {
+                    for (corner, s) in corners[..used].iter().zip(sums) {
+                        frame[corner + g.taps[k]] += s;
+                    }
+                });
+            }
+            g.rows(image, group).for_each(|(inside, row)| values[row].copy_from_slice(&frame[inside]));
+        }
+    }
+    Tensor::new(x_shape.to_vec(), values)
 }
 
-/// `panel[k · PANEL + p]` = operand under tap `k = (channel, ky, kx)` of window `p`; 0 in the padding.
-fn fill(
-    panel: &mut [f64],
-    source: &[f64],
-    [channels, h, w]: [usize; 3],
-    [kh, kw]: [usize; 2],
-    dilations: [usize; 2],
-    corners: &[Corner; PANEL],
-) {
-    // Windows side by side in one row read one contiguous run per tap.
-    let row = corners.windows(2).all(|c| c[0].y == c[1].y && c[0].x + 1 == c[1].x);
-    let mut columns = panel.chunks_exact_mut(PANEL);
-    for channel in 0..channels {
-        let plane = &source[channel * h * w..(channel + 1) * h * w];
-        for ky in 0..kh {
-            for kx in 0..kw {
-                let (dy, dx) = ((ky * dilations[0]) as isize, (kx * dilations[1]) as isize);
-                let Some(column) = columns.next() else { return };
-                let (y, x) = (corners[0].y + dy, corners[0].x + dx);
-                let inside = (0..h as isize).contains(&y) && x >= 0 && x + PANEL as isize <= w as isize;
-                if row && inside {
-                    let at = y as usize * w + x as usize;
-                    column.copy_from_slice(&plane[at..at + PANEL]);
-                    continue;
-                }
-                for (v, corner) in column.iter_mut().zip(corners) {
-                    let (y, x) = (corner.y + dy, corner.x + dx);
-                    let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
-                    *v = if inside { plane[y as usize * w + x as usize] } else { 0.0 };
-                }
+/// Where windows and taps of a convolution are. Each group of channels of one image is copied into a frame that holds the
+/// padding too, so that no tap is a special case.
+struct Geometry {
+    images: usize,
+    groups: usize,
+    group_out: usize,
+    /// Channels of a group, height and width of an image.
+    inner: [usize; 3],
+    /// Rows and columns of padding before the image.
+    front: [usize; 2],
+    /// Height and width of a channel's frame.
+    frame: [usize; 2],
+    strides: [usize; 2],
+    output: [usize; 2],
+    /// Offset of every tap (channel, ky, kx) from the first one of its window.
+    taps: Vec<usize>,
+}
+
+impl Geometry {
+    fn new(conv: &Conv, x: &[usize], weight: &[usize], shape: &[usize]) -> Self {
+        let (&[images, _, h, w], &[out, inner, kh, kw], &[_, _, out_h, out_w]) = (x, weight, shape) else {
+            panic!("convolution of {x:?} by {weight:?} to {shape:?}")
+        };
+        let [top, left, bottom, right] = conv.pads;
+        let frame = [h + top + bottom, w + left + right];
+        let [dy, dx] = conv.dilations;
+        let row = |c: usize, ky: usize| (c * frame[0] + ky * dy) * frame[1];
+        let tap = |i: usize| row(i / (kh * kw), i / kw % kh) + i % kw * dx;
+        Geometry {
+            images,
+            groups: conv.groups,
+            group_out: out / conv.groups,
+            inner: [inner, h, w],
+            front: [top, left],
+            frame,
+            strides: conv.strides,
+            output: [out_h, out_w],
+            taps: (0..inner * kh * kw).map(tap).collect(),
+        }
+    }
+
+    /// Output positions of a channel.
+    fn positions(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    fn frame_len(&self) -> usize {
+        self.inner[0] * self.frame[0] * self.frame[1]
+    }
+
+    /// First element of an output channel.
+    fn output(&self, image: usize, group: usize, channel: usize) -> usize {
+        ((image * self.groups + group) * self.group_out + channel) * self.positions()
+    }
+
+    /// For every row of a group's channels, where it is in the frame and where in the operand.
+    fn rows(
+        &self,
+        image: usize,
+        group: usize,
+    ) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>)> {
+        let ([channels, h, w], [top, left], [frame_h, frame_w]) = (self.inner, self.front, self.frame);
+        let first = (image * self.groups + group) * channels * h * w;
+        (0..channels * h).map(move |row| {
+            let inside = (row / h.max(1) * frame_h + row % h.max(1) + top) * frame_w + left;
+            let at = first + row * w;
+            (inside..inside + w, at..at + w)
+        })
+    }
+
+    /// The kernel matrix of every group, from taps to output channels; or `turned` round, from output channels to taps.
+    fn kernels(&self, weight: &Tensor, turned: bool) -> Vec<Packed> {
+        let taps = self.taps.len();
+        let kernel = |group: usize| {
+            let values = &weight.values()[group * self.group_out * taps..(group + 1) * self.group_out * taps];
+            if turned {
+                Packed::new(taps, self.group_out, |k, o| values[o * taps + k])
+            } else {
+                Packed::new(self.group_out, taps, |o, k| values[o * taps + k])
+            }
+        };
+        (0..self.groups).map(kernel).collect()
+    }
+
+    /// Where in the frame the windows of [`PANEL`] positions begin; the last one again where there are fewer.
+    fn corners(&self, first: usize) -> [usize; PANEL] {
+        let last = self.positions().saturating_sub(1);
+        std::array::from_fn(|p| {
+            let position = (first + p).min(last);
+            let (y, x) = (position / self.output[1], position % self.output[1]);
+            y * self.strides[0] * self.frame[1] + x * self.strides[1]
+        })
+    }
+
+    /// `panel[k][p]` = what is under tap `k` of window `p`.
+    fn gather(&self, panel: &mut [[f64; PANEL]], frame: &[f64], corners: &[usize; PANEL]) {
+        let side_by_side = corners.windows(2).all(|c| c[0] + 1 == c[1]);
+        for (column, &tap) in panel.iter_mut().zip(&self.taps) {
+            if side_by_side {
+                column.copy_from_slice(&frame[corners[0] + tap..][..PANEL]);
+            } else {
+                *column = corners.map(|corner| frame[corner + tap]);
             }
         }
     }

@@ -33,48 +33,66 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
-/// `out[r][p] += Σ_k weight[r · inner + k] · panel[k · PANEL + p]` for every row `r`: one panel of
-/// [`PANEL`] columns. `emit(r, sums)` takes each row's sums.
-pub(super) fn times_panel(weight: &[f64], inner: usize, panel: &[f64], emit: impl FnMut(usize, &[f64; PANEL])) {
+/// Rows that share each load of a panel.
+const ROWS: usize = 4;
+
+/// A matrix packed for products with panels: blocks of [`ROWS`] rows, column by column, the last block filled up with
+/// zeros.
+pub(super) struct Packed {
+    rows: usize,
+    inner: usize,
+    blocks: Vec<[f64; ROWS]>,
+}
+
+impl Packed {
+    /// Packs a matrix of `rows` rows and `inner` columns whose entries are `at(row, column)`.
+    pub(super) fn new(rows: usize, inner: usize, at: impl Fn(usize, usize) -> f64) -> Self {
+        let mut blocks = Vec::with_capacity(rows.div_ceil(ROWS) * inner);
+        for first in (0..rows).step_by(ROWS) {
+            let entry = |k: usize, r: usize| if first + r < rows { at(first + r, k) } else { 0.0 };
+            blocks.extend((0..inner).map(|k| std::array::from_fn::<f64, ROWS, _>(|r| entry(k, r))));
+        }
+        Packed { rows, inner, blocks }
+    }
+
+    /// `emit(r, Σ_k matrix[r][k] · panel[k])` for every row `r`, in order. Sums are taken in the order of `k`, on every
+    /// machine.
+    ///
+    /// # Panics
+    /// When the panel does not have one column for each of the matrix.
+    pub(super) fn times_panel(&self, panel: &[[f64; PANEL]], mut emit: impl FnMut(usize, &[f64; PANEL])) {
+        assert_eq!(panel.len(), self.inner, "the panel fits the matrix");
+        if self.inner == 0 {
+            (0..self.rows).for_each(|r| emit(r, &[0.0; PANEL]));
+            return;
+        }
+        let block = block();
+        for (b, weights) in self.blocks.chunks_exact(self.inner).enumerate() {
+            let sums = block(weights, panel);
+            for (r, row) in sums.iter().enumerate().take(self.rows - b * ROWS) {
+                emit(b * ROWS + r, row);
+            }
+        }
+    }
+}
+
+/// Sums of [`ROWS`] rows over one panel.
+type Sums = [[f64; PANEL]; ROWS];
+
+/// The fastest code of this machine for one block.
+fn block() -> fn(&[[f64; ROWS]], &[[f64; PANEL]]) -> Sums {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return unsafe { times_panel_avx2(weight, inner, panel, emit) };
+        return |weights, panel| unsafe { block_avx2(weights, panel) };
     }
-    times_panel_portable(weight, inner, panel, emit)
+    block_portable
 }
 
-/// The portable code, compiled for 256-bit vectors. Without fused multiply-add, so that results are
-/// those of the portable path to the last bit.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn times_panel_avx2(weight: &[f64], inner: usize, panel: &[f64], emit: impl FnMut(usize, &[f64; PANEL])) {
-    times_panel_portable(weight, inner, panel, emit)
-}
-
-#[inline(always)]
-fn times_panel_portable(weight: &[f64], inner: usize, panel: &[f64], mut emit: impl FnMut(usize, &[f64; PANEL])) {
-    // Four rows share each load of the panel.
-    let rows = weight.len().checked_div(inner).unwrap_or(0);
-    let whole = rows / 4 * 4;
-    for r in (0..whole).step_by(4) {
-        let sums = block::<4>(&weight[r * inner..(r + 4) * inner], inner, panel);
-        for (i, row) in sums.iter().enumerate() {
-            emit(r + i, row);
-        }
-    }
-    for r in whole..rows {
-        let [row] = block::<1>(&weight[r * inner..(r + 1) * inner], inner, panel);
-        emit(r, &row);
-    }
-}
-
-#[inline(always)]
-fn block<const R: usize>(weight: &[f64], inner: usize, panel: &[f64]) -> [[f64; PANEL]; R] {
-    let mut sums = [[0.0; PANEL]; R];
-    for (k, column) in panel.chunks_exact(PANEL).take(inner).enumerate() {
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let w = weight[r * inner + k];
+fn block_portable(weights: &[[f64; ROWS]], panel: &[[f64; PANEL]]) -> Sums {
+    let mut sums = [[0.0; PANEL]; ROWS];
+    for (weights, column) in weights.iter().zip(panel) {
+        for (sums, w) in sums.iter_mut().zip(weights) {
             for (s, v) in sums.iter_mut().zip(column) {
                 *s += w * v;
             }
@@ -83,25 +101,58 @@ fn block<const R: usize>(weight: &[f64], inner: usize, panel: &[f64]) -> [[f64; 
     sums
 }
 
+/// Without fused multiply-add, so that results are those of the portable code to the last bit.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn block_avx2(weights: &[[f64; ROWS]], panel: &[[f64; PANEL]]) -> Sums {
+    use std::arch::x86_64::*;
+    let mut sums = [[_mm256_setzero_pd(); PANEL / 4]; ROWS];
+    for (weights, column) in weights.iter().zip(panel) {
+        // SAFETY: a column has two times four numbers.
+        let column = unsafe { [_mm256_loadu_pd(column.as_ptr()), _mm256_loadu_pd(column.as_ptr().add(4))] };
+        for (sums, &w) in sums.iter_mut().zip(weights) {
+            let w = _mm256_set1_pd(w);
+            for (s, v) in sums.iter_mut().zip(column) {
+                *s = _mm256_add_pd(*s, _mm256_mul_pd(w, v));
+            }
+        }
+    }
+    let mut out = [[0.0; PANEL]; ROWS];
+    for (out, sums) in out.iter_mut().zip(sums) {
+        // SAFETY: a row has two times four numbers.
+        unsafe {
+            _mm256_storeu_pd(out.as_mut_ptr(), sums[0]);
+            _mm256_storeu_pd(out.as_mut_ptr().add(4), sums[1]);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn panel_products_match_the_definition_on_both_paths() {
-        for (rows, inner) in [(1, 1), (3, 5), (4, 9), (7, 16), (9, 3)] {
-            let weight: Vec<f64> = (0..rows * inner).map(|i| (i as f64 * 0.37).sin()).collect();
-            let panel: Vec<f64> = (0..inner * PANEL).map(|i| (i as f64 * 0.73).cos()).collect();
-            let mut portable = vec![[0.0; PANEL]; rows];
-            times_panel_portable(&weight, inner, &panel, |r, s| portable[r] = *s);
-            let mut dispatched = vec![[0.0; PANEL]; rows];
-            times_panel(&weight, inner, &panel, |r, s| dispatched[r] = *s);
-            assert_eq!(portable, dispatched);
-            for (r, row) in portable.iter().enumerate() {
+        for (rows, inner) in [(1, 1), (3, 5), (4, 9), (7, 16), (9, 3), (2, 0)] {
+            let weight = |r: usize, k: usize| ((r * inner + k) as f64 * 0.37).sin();
+            let value = |k: usize, p: usize| ((k * PANEL + p) as f64 * 0.73).cos();
+            let panel: Vec<[f64; PANEL]> = (0..inner).map(|k| std::array::from_fn(|p| value(k, p))).collect();
+            let packed = Packed::new(rows, inner, weight);
+            let mut found = Vec::new();
+            packed.times_panel(&panel, |r, s| {
+                assert_eq!(r, found.len());
+                found.push(*s);
+            });
+            assert_eq!(found.len(), rows);
+            for (r, row) in found.iter().enumerate() {
                 for (p, &sum) in row.iter().enumerate() {
-                    let exact: f64 = (0..inner).map(|k| weight[r * inner + k] * panel[k * PANEL + p]).sum();
+                    let exact: f64 = (0..inner).map(|k| weight(r, k) * value(k, p)).sum();
                     assert!((sum - exact).abs() < 1e-12, "{rows}x{inner} at {r}, {p}");
                 }
+            }
+            for weights in packed.blocks.chunks_exact(inner.max(1)) {
+                assert_eq!(block()(weights, &panel), block_portable(weights, &panel));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! every sum is taken in one fixed order.
 
 mod conv;
+mod gradient;
 mod matmul;
 mod movement;
 mod window;

@@ -6,22 +6,47 @@ use crate::nn::Pool;
 /// Mean over the counted elements under each window; 0 where nothing counts.
 pub(super) fn average(pool: &Pool, x: &Tensor, shape: &[usize]) -> Tensor {
     let counts = [0, 1].map(|axis| Axis::new(pool, axis, x, [pool.counted_pads[axis], pool.counted_pads[axis + 2]]));
-    fold(
-        pool,
-        x,
-        shape,
-        0.0,
-        |sum, v| sum + v,
-        |sum, y, x| {
-            let n = counts[0].taps(y).1 * counts[1].taps(x).1;
-            if n == 0 { 0.0 } else { sum / n as f64 }
-        },
-    )
+    let mean = |sum: f64, y: usize, x: usize| {
+        let n = counts[0].taps(y).1 * counts[1].taps(x).1;
+        if n == 0 { 0.0 } else { sum / n as f64 }
+    };
+    Tensor::new(shape.to_vec(), fold(pool, x, shape, 0.0, |sum, v, _| sum + v, mean))
+}
+
+/// The transpose of [`average`]: every element of `y` is shared out among the elements of its window.
+pub(super) fn average_transposed(pool: &Pool, y: &Tensor, x_shape: &[usize]) -> Tensor {
+    let [.., h, w] = *x_shape else { panic!("pooling needs two axes") };
+    let [.., out_h, out_w] = *y.shape() else { panic!("pooling needs two axes") };
+    let axis = |axis: usize, pads: [usize; 2]| Axis::of(pool, axis, [h, w][axis], pads);
+    let counts = [0, 1].map(|d| axis(d, [pool.counted_pads[d], pool.counted_pads[d + 2]]));
+    let [rows, columns] = [0, 1].map(|d| axis(d, [0, 0]));
+    let mut out = vec![0.0; x_shape.iter().product()];
+    for (i, &share) in y.values().iter().enumerate() {
+        let (plane, oy, ox) = (i / (out_h * out_w), i / out_w % out_h, i % out_w);
+        let n = counts[0].taps(oy).1 * counts[1].taps(ox).1;
+        let ((top, height), (left, width)) = (rows.taps(oy), columns.taps(ox));
+        for y in (0..height).map(|i| top + i * pool.dilations[0]) {
+            for x in (0..width).map(|i| left + i * pool.dilations[1]) {
+                out[(plane * h + y) * w + x] += share / n as f64;
+            }
+        }
+    }
+    Tensor::new(x_shape.to_vec(), out)
 }
 
 /// Largest element under each window; padding is −∞.
 pub(super) fn maximum(pool: &Pool, x: &Tensor, shape: &[usize]) -> Tensor {
-    fold(pool, x, shape, f64::NEG_INFINITY, f64::max, |max, _, _| max)
+    let values = fold(pool, x, shape, f64::NEG_INFINITY, |max, v, _| max.max(v), |max, _, _| max);
+    Tensor::new(shape.to_vec(), values)
+}
+
+/// Index of the first of the largest elements under each window.
+pub(super) fn maximum_at(pool: &Pool, x: &Tensor, shape: &[usize]) -> Vec<Option<usize>> {
+    let larger = |best: Option<usize>, v: f64, at: usize| match best {
+        Some(b) if x.values()[b] >= v => best,
+        _ => Some(at),
+    };
+    fold(pool, x, shape, None, larger, |best, _, _| best)
 }
 
 /// Windows along one axis that look at the real elements and some of the padding.
@@ -36,7 +61,10 @@ struct Axis {
 
 impl Axis {
     fn new(pool: &Pool, axis: usize, x: &Tensor, pads: [usize; 2]) -> Axis {
-        let extent = x.shape()[x.shape().len() - 2 + axis];
+        Axis::of(pool, axis, x.shape()[x.shape().len() - 2 + axis], pads)
+    }
+
+    fn of(pool: &Pool, axis: usize, extent: usize, pads: [usize; 2]) -> Axis {
         Axis {
             kernel: pool.kernel[axis],
             stride: pool.strides[axis],
@@ -56,34 +84,34 @@ impl Axis {
     }
 }
 
-/// Folds the real elements under each window and finishes with the output position.
-fn fold(
+/// Folds the real elements under each window, each with its index, and finishes with the output position.
+fn fold<A: Copy, T>(
     pool: &Pool,
     x: &Tensor,
     shape: &[usize],
-    start: f64,
-    step: impl Fn(f64, f64) -> f64,
-    finish: impl Fn(f64, usize, usize) -> f64,
-) -> Tensor {
+    start: A,
+    step: impl Fn(A, f64, usize) -> A,
+    finish: impl Fn(A, usize, usize) -> T,
+) -> Vec<T> {
     let (&[ref lead @ .., h, w], &[.., out_h, out_w]) = (x.shape(), shape) else { panic!("pooling needs two axes") };
     let planes: usize = lead.iter().product();
     let [rows, columns] = [0, 1].map(|axis| Axis::new(pool, axis, x, [0, 0]));
     let mut out = Vec::with_capacity(shape.iter().product());
     for plane in 0..planes {
-        let values = &x.values()[plane * h * w..(plane + 1) * h * w];
         for oy in 0..out_h {
             let (top, height) = rows.taps(oy);
             for ox in 0..out_w {
                 let (left, width) = columns.taps(ox);
                 let mut acc = start;
                 for y in (0..height).map(|i| top + i * pool.dilations[0]) {
-                    for x in (0..width).map(|i| left + i * pool.dilations[1]) {
-                        acc = step(acc, values[y * w + x]);
+                    for x_at in (0..width).map(|i| left + i * pool.dilations[1]) {
+                        let at = (plane * h + y) * w + x_at;
+                        acc = step(acc, x.values()[at], at);
                     }
                 }
                 out.push(finish(acc, oy, ox));
             }
         }
     }
-    Tensor::new(shape.to_vec(), out)
+    out
 }
