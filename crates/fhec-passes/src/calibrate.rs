@@ -2,7 +2,7 @@
 
 use crate::bound::hull;
 use fhec_ir::Tensor;
-use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Node, Op, Range};
+use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Op, Range};
 use rayon::prelude::*;
 
 /// How far beyond the sampled values a range reaches on either side, as a part of the largest magnitude or of half
@@ -18,8 +18,9 @@ pub type Samples = [Vec<Tensor>];
 
 /// What one value did over the samples.
 #[derive(Clone, Copy)]
-struct Summary {
-    range: Range,
+pub(crate) struct Summary {
+    /// Smallest and largest number, without margin.
+    pub(crate) range: Range,
     sum: f64,
     squares: f64,
     count: usize,
@@ -32,16 +33,11 @@ struct Summary {
 /// When a sample does not fit the model's inputs.
 pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> {
     let summaries = summarise(graph, samples)?;
-    let range = |(node, s): (&Node, &Summary)| {
-        let is_input = matches!(node.op, Op::Input { .. });
-        if is_input { s.range } else { widen(s.range) }
-    };
-    let ranges: Vec<Range> = graph.nodes.iter().zip(&summaries).map(range).collect();
+    let mut out = annotate(graph, &summaries);
+    let ranges: Vec<Range> = out.nodes.iter().filter_map(|n| n.range).collect();
     // Not by the graph with these ranges, which is broken where samples overflow.
     let histograms = histograms(graph, &ranges, samples)?;
-    let mut out = graph.clone();
-    for (((node, s), range), histogram) in out.nodes.iter_mut().zip(&summaries).zip(ranges).zip(histograms) {
-        node.range = Some(range);
+    for ((node, s), histogram) in out.nodes.iter_mut().zip(&summaries).zip(histograms) {
         let mean = s.sum / s.count as f64;
         let std = (s.squares / s.count as f64 - mean * mean).max(0.0).sqrt();
         node.distribution = Some(Distribution { mean, std, histogram });
@@ -49,25 +45,36 @@ pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> 
     Ok(out)
 }
 
-/// Smallest and largest value of every node over the samples, without margin.
-///
-/// # Errors
-/// When a sample does not fit the model's inputs.
-pub(crate) fn observed_ranges(graph: &Graph, samples: &Samples) -> Result<Vec<Range>, InputError> {
-    Ok(summarise(graph, samples)?.into_iter().map(|s| s.range).collect())
+/// Sets the ranges alone.
+pub(crate) fn annotate(graph: &Graph, summaries: &[Summary]) -> Graph {
+    let mut out = graph.clone();
+    for (node, s) in out.nodes.iter_mut().zip(summaries) {
+        node.range = Some(if matches!(node.op, Op::Input { .. }) { s.range } else { widen(s.range) });
+        node.distribution = None;
+    }
+    out
 }
 
 /// A range with the calibration margin. Ends at zero stay there: what never went below zero is most likely a ReLU
 /// or a square, or a sum of them.
 pub(crate) fn widen(r: Range) -> Range {
-    let reach = |end: f64| MARGIN * end.abs().max((r.hi - r.lo) / 2.0);
+    widen_by(r, MARGIN)
+}
+
+/// The same with another margin.
+pub(crate) fn widen_by(r: Range, margin: f64) -> Range {
+    let reach = |end: f64| margin * end.abs().max((r.hi - r.lo) / 2.0);
     let (below, above) = if r.lo == 0.0 { (0.0, reach(r.hi)) } else { (reach(r.lo), reach(r.hi)) };
     // A constant value still needs an interval of some width.
     let least = 1e-6 * (1.0 + r.hi.abs().max(r.lo.abs()));
     Range { lo: r.lo - below.max(least), hi: r.hi + above.max(least) }
 }
 
-fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
+/// What every value did over the samples.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub(crate) fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
     let runs = each_sample(graph, samples, |_, value| {
         let v = value.values();
         let start = Range { lo: f64::INFINITY, hi: f64::NEG_INFINITY };

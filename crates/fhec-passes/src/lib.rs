@@ -9,7 +9,6 @@ pub mod approximate;
 pub mod bound;
 pub mod calibrate;
 pub mod canonicalise;
-mod fit;
 pub mod fold_batch_norm;
 pub mod merge_linear;
 pub mod refuse;

@@ -132,7 +132,7 @@ impl From<ApproximateError> for CompileError {
     fn from(e: ApproximateError) -> Self {
         match e {
             ApproximateError::Input(e) => CompileError::Sample(e),
-            ApproximateError::Unbounded | ApproximateError::Overflow { .. } => CompileError::Unbounded(e),
+            ApproximateError::Unbounded { .. } | ApproximateError::Overflow { .. } => CompileError::Unbounded(e),
         }
     }
 }

@@ -1,0 +1,67 @@
+//! Approximation without samples: even weight on intervals from interval arithmetic, degrees by the largest error.
+
+use super::target::{DEGREES, Target, replace};
+use super::{ApproximateError, Approximated, approximations, check_finite, targets, unbounded, within_intervals};
+use crate::bound::bound_ranges;
+use fhec_ir::nn::{Graph, Range, ValueId};
+use std::collections::BTreeMap;
+
+/// Replaces every activation by the polynomial of the least degree that errs by at most `tolerance`, relative to the
+/// span of the activation's values.
+pub(super) fn approximate(
+    graph: &Graph,
+    mut intervals: BTreeMap<ValueId, Range>,
+    tolerance: f64,
+) -> Result<Approximated, ApproximateError> {
+    let input = graph.inputs().first().and_then(|&v| graph.node(v).range).unwrap_or(Range { lo: -1.0, hi: 1.0 });
+    let mut escaped = None;
+    // Polynomials reach a little further than their functions, and what comes after has to follow; a round settles at least
+    // the first activation that is not settled yet.
+    for _ in 0..=intervals.len() {
+        check_finite(graph, &intervals)?;
+        let targets = targets(graph, &intervals);
+        let picks: Vec<usize> = targets.iter().map(|t| pick(graph, t, tolerance)).collect();
+        let replaced = replace(graph, &targets, &picks);
+        let bounded = bound_ranges(&replaced.graph, input);
+        escaped = None;
+        for (target, operand, interval) in &replaced.operands {
+            let Some(range) = bounded.node(*operand).range else { continue };
+            if !(interval.lo <= range.lo && range.hi <= interval.hi) {
+                let wide = Range { lo: interval.lo.min(range.lo), hi: interval.hi.max(range.hi) };
+                intervals.insert(*target, wide);
+                escaped = escaped.or(Some((*target, range)));
+            }
+        }
+        if escaped.is_none() {
+            return Ok(Approximated {
+                notes: targets.iter().zip(&picks).map(|(t, &p)| note(graph, t, p)).collect(),
+                approximations: approximations(graph, &targets, &picks),
+                graph: within_intervals(bounded, &replaced),
+                output_error: 0.0,
+            });
+        }
+    }
+    Err(unbounded(graph, escaped))
+}
+
+/// What the errors of a target are relative to.
+fn span(graph: &Graph, target: &Target<'_>) -> f64 {
+    graph.node(target.id).range.map_or(1.0, |r| r.hi - r.lo).max(f64::MIN_POSITIVE)
+}
+
+fn pick(graph: &Graph, target: &Target<'_>, tolerance: f64) -> usize {
+    let most = tolerance * span(graph, target);
+    target.fits.iter().position(|fit| fit.max <= most).unwrap_or(target.fits.len() - 1)
+}
+
+fn note(graph: &Graph, target: &Target<'_>, pick: usize) -> String {
+    let fit = &target.fits[pick];
+    let degree = fit.chebyshev.len() - 1;
+    debug_assert!(DEGREES.contains(&degree));
+    format!(
+        "'{}': {} by degree {degree}, error up to {:.2} % of its span; give --calibrate for a far better fit",
+        graph.node(target.id).origin,
+        target.label(),
+        100.0 * fit.max / span(graph, target)
+    )
+}

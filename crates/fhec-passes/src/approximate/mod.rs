@@ -1,0 +1,256 @@
+//! Activation functions become polynomials: one per layer, fitted to the values that layer sees
+//! (OLA's idea), of the smallest degrees that keep the network's outputs within tolerance.
+
+mod blind;
+mod degrees;
+mod fit;
+mod response;
+mod search;
+mod target;
+
+use crate::calibrate::{Samples, annotate, summarise, widen, widen_by};
+use fhec_ir::Origin;
+use fhec_ir::nn::{Graph, InputError, Range, ValueId};
+use rayon::prelude::*;
+use search::Search;
+use std::collections::BTreeMap;
+use target::{DEGREES, Replaced, Target, function, replace, spread};
+
+/// Rounds of widening intervals before the search gives up.
+const WIDENINGS: usize = 6;
+
+/// How far beyond the values seen, with polynomials in all layers, an interval must reach; otherwise it is widened. In units
+/// of the largest magnitude, as [`MARGIN`](crate::calibrate::MARGIN) is.
+const GUARD: f64 = 0.2;
+
+/// How good the approximation has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ApproximateOptions {
+    /// Allowed root-mean-square error of the network's outputs that all approximations cause
+    /// together, relative to the standard deviation of the outputs over the samples.
+    pub tolerance: f64,
+    /// Allowed maximal error of one activation, relative to its span, where there are no samples.
+    pub blind_tolerance: f64,
+}
+
+impl Default for ApproximateOptions {
+    fn default() -> Self {
+        ApproximateOptions { tolerance: 0.02, blind_tolerance: 1.0 / 64.0 }
+    }
+}
+
+/// One activation that became a polynomial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Approximation {
+    /// The model nodes.
+    pub origin: Origin,
+    /// The function's ONNX name.
+    pub function: &'static str,
+    /// Degree of the polynomial.
+    pub degree: usize,
+    /// Interval it is fitted on.
+    pub interval: Range,
+    /// Root mean square of its error under the calibrated distribution.
+    pub rms: f64,
+    /// Largest error on the interval.
+    pub max: f64,
+}
+
+/// The graph with polynomials, and what was approximated.
+#[derive(Clone, Debug)]
+pub struct Approximated {
+    /// The graph; ranges and distributions are those of the polynomial network.
+    pub graph: Graph,
+    /// Every approximation, in the graph's order.
+    pub approximations: Vec<Approximation>,
+    /// Error of the outputs on the samples, relative to their standard deviation; 0 without samples.
+    pub output_error: f64,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Why activations cannot be approximated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApproximateError {
+    /// A sample does not fit the model.
+    Input(InputError),
+    /// The values leave the intervals of their polynomials, however wide those are made: the result would be silently wrong.
+    Unbounded {
+        /// The first activation whose argument does.
+        origin: Origin,
+        /// What the argument ranged over at last.
+        seen: Range,
+    },
+    /// A function leaves what can be computed with on the interval of its argument.
+    Overflow {
+        /// The node.
+        origin: Origin,
+        /// The function's name.
+        function: &'static str,
+        /// The interval.
+        interval: Range,
+    },
+}
+
+impl From<InputError> for ApproximateError {
+    fn from(e: InputError) -> Self {
+        ApproximateError::Input(e)
+    }
+}
+
+impl std::fmt::Display for ApproximateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ApproximateError::Input(e) => e.fmt(f),
+            ApproximateError::Unbounded { origin, seen } => write!(
+                f,
+                "the activations cannot be approximated: with polynomials, the argument of node '{origin}' ranges from \
+                 {:.3e} to {:.3e} and leaves every interval that the polynomial is fitted on; ask for a smaller \
+                 approximation error, or give more calibration data",
+                seen.lo, seen.hi
+            ),
+            ApproximateError::Overflow { origin, function, interval } => write!(
+                f,
+                "node '{origin}' ({function}): its argument ranges from {:e} to {:e}, on which it has no finite values; \
+                 check the calibration data, or declare a smaller range of the inputs",
+                interval.lo, interval.hi
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ApproximateError {}
+
+/// Replaces every activation that is not a power by a polynomial. `graph` must have ranges.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs, a function overflows, or no polynomials keep every layer in its
+/// interval.
+pub fn approximate(
+    graph: &Graph,
+    samples: &Samples,
+    options: &ApproximateOptions,
+) -> Result<Approximated, ApproximateError> {
+    let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
+    if ids.is_empty() {
+        let graph = graph.clone();
+        return Ok(Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] });
+    }
+    let mut intervals: BTreeMap<ValueId, Range> = ids.iter().map(|&v| (v, operand_range(graph, v))).collect();
+    if samples.is_empty() {
+        return blind::approximate(graph, intervals, options.blind_tolerance);
+    }
+    check_finite(graph, &intervals)?;
+    let search = Search::new(graph, samples, &ids)?;
+    let mut escaped = None;
+    // Earlier polynomials shift what later layers see: where a value comes near the end of its interval, widen and
+    // search again. Every round adds the margin, so few are needed.
+    for _ in 0..WIDENINGS {
+        check_finite(graph, &intervals)?;
+        let targets = targets(graph, &intervals);
+        let found = search.choose(&targets, options.tolerance)?;
+        let replaced = replace(graph, &targets, &found.picks);
+        let seen = summarise(&replaced.graph, samples)?;
+        escaped = widen_where_needed(&mut intervals, &replaced, &seen);
+        if escaped.is_some() {
+            continue;
+        }
+        let mut notes = Vec::new();
+        if found.error > options.tolerance {
+            notes.push(format!(
+                "activation polynomials up to degree {} change the outputs by {:.1} % (asked: {:.1} %)",
+                DEGREES[DEGREES.len() - 1],
+                100.0 * found.error,
+                100.0 * options.tolerance
+            ));
+        }
+        return Ok(Approximated {
+            graph: within_intervals(annotate(&replaced.graph, &seen), &replaced),
+            approximations: approximations(graph, &targets, &found.picks),
+            output_error: found.error,
+            notes,
+        });
+    }
+    Err(unbounded(graph, escaped))
+}
+
+/// Polynomials of all degrees for the activations on their intervals.
+fn targets<'a>(graph: &'a Graph, intervals: &BTreeMap<ValueId, Range>) -> Vec<Target<'a>> {
+    let list: Vec<(ValueId, Range)> = intervals.iter().map(|(&id, &interval)| (id, interval)).collect();
+    list.into_par_iter().filter_map(|(id, interval)| Target::new(graph, id, interval)).collect()
+}
+
+/// Widens every interval that the values seen come too near to. Gives the first of them, with the values that it did not hold.
+fn widen_where_needed(
+    intervals: &mut BTreeMap<ValueId, Range>,
+    replaced: &Replaced,
+    seen: &[crate::calibrate::Summary],
+) -> Option<(ValueId, Range)> {
+    let mut first = None;
+    for (target, operand, _) in &replaced.operands {
+        let seen = seen[operand.index()].range;
+        let interval = intervals.entry(*target).or_insert(seen);
+        let needed = widen_by(seen, GUARD);
+        // What is not a number is in no interval.
+        if !(interval.lo <= needed.lo && needed.hi <= interval.hi) {
+            let wide = widen(seen);
+            *interval = Range { lo: interval.lo.min(wide.lo), hi: interval.hi.max(wide.hi) };
+            first = first.or(Some((*target, seen)));
+        }
+    }
+    first
+}
+
+/// The graph whose polynomials have operands of no larger range than their intervals. Ranges have a margin of their own, and
+/// intervals were found to hold all values with enough of it.
+fn within_intervals(mut graph: Graph, replaced: &Replaced) -> Graph {
+    for (_, operand, interval) in &replaced.operands {
+        let range = &mut graph.nodes[operand.index()].range;
+        *range = range.map(|r| Range { lo: r.lo.max(interval.lo), hi: r.hi.min(interval.hi) });
+    }
+    graph
+}
+
+fn approximations(graph: &Graph, targets: &[Target<'_>], picks: &[usize]) -> Vec<Approximation> {
+    let of = |(target, &pick): (&Target<'_>, &usize)| {
+        let fit = &target.fits[pick];
+        Approximation {
+            origin: graph.node(target.id).origin.clone(),
+            function: target.function.name(),
+            degree: fit.chebyshev.len() - 1,
+            interval: target.interval,
+            rms: fit.rms,
+            max: fit.max,
+        }
+    };
+    targets.iter().zip(picks).map(of).collect()
+}
+
+fn unbounded(graph: &Graph, escaped: Option<(ValueId, Range)>) -> ApproximateError {
+    let (origin, seen) = match escaped {
+        Some((id, seen)) => (graph.node(id).origin.clone(), seen),
+        None => (Origin::default(), Range { lo: f64::NAN, hi: f64::NAN }),
+    };
+    ApproximateError::Unbounded { origin, seen }
+}
+
+/// Largest magnitude of a function's value: squares of its errors are still floating-point numbers.
+const LARGEST: f64 = 1e100;
+
+/// Refuses functions with values on their interval that polynomials cannot have.
+fn check_finite(graph: &Graph, intervals: &BTreeMap<ValueId, Range>) -> Result<(), ApproximateError> {
+    for (&id, &interval) in intervals {
+        let node = graph.node(id);
+        let Some(f) = function(node) else { continue };
+        let finite = interval.lo.abs() <= LARGEST && interval.hi.abs() <= LARGEST;
+        if !finite || spread(f, interval).any(|v| v.is_nan() || v.abs() > LARGEST) {
+            return Err(ApproximateError::Overflow { origin: node.origin.clone(), function: f.name(), interval });
+        }
+    }
+    Ok(())
+}
+
+/// Calibrated range of a node's operand.
+fn operand_range(graph: &Graph, id: ValueId) -> Range {
+    graph.node(graph.node(id).inputs[0]).range.unwrap_or(Range { lo: -1.0, hi: 1.0 })
+}

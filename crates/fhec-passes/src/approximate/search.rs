@@ -1,0 +1,155 @@
+//! The search for degrees: predicted from the outputs' response to every error curve, verified by runs of the network.
+
+use super::degrees::{Choice, least_depth};
+use super::response::Responses;
+use super::target::{Target, replace};
+use crate::calibrate::Samples;
+use fhec_ir::Tensor;
+use fhec_ir::nn::{Graph, InputError, Interpreter, Op, ValueId};
+use fhec_math::chebyshev::clenshaw;
+use rayon::prelude::*;
+
+/// Samples that the search runs; enough to tell degrees apart.
+const SAMPLES: usize = 32;
+
+/// Runs of candidates over the samples.
+const RUNS: usize = 5;
+
+/// Clear runs of the polynomial network against the original.
+pub(super) struct Search<'a> {
+    graph: &'a Graph,
+    samples: Vec<&'a [Tensor]>,
+    reference: Vec<Vec<f64>>,
+    spread: f64,
+    responses: Responses,
+}
+
+/// Degrees that were tried.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    /// For every target, the number of a polynomial.
+    pub(super) picks: Vec<usize>,
+    /// Root mean square error of the outputs, relative to their standard deviation.
+    pub(super) error: f64,
+}
+
+impl<'a> Search<'a> {
+    /// Runs the network, which has ranges, on some of the samples.
+    pub(super) fn new(graph: &'a Graph, samples: &'a Samples, targets: &[ValueId]) -> Result<Self, InputError> {
+        let take = samples.len().min(SAMPLES);
+        let samples: Vec<&[Tensor]> = (0..take).map(|i| &samples[i * samples.len() / take][..]).collect();
+        let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
+        let values: Vec<Vec<Tensor>> =
+            samples.par_iter().map(|inputs| interpreter.run_all(inputs)).collect::<Result<_, _>>()?;
+        let outputs = logits(graph);
+        let of = |values: &Vec<Tensor>| outputs.iter().flat_map(|v| values[v.index()].values().to_vec()).collect();
+        let reference: Vec<Vec<f64>> = values.iter().map(of).collect();
+        let spread = deviation(&reference);
+        let responses = Responses::new(graph, &values, &outputs, targets, spread);
+        Ok(Search { graph, samples, reference, spread, responses })
+    }
+
+    /// Every polynomial of every target with its depth and its predicted part of the squared error.
+    pub(super) fn choices(&self, targets: &[Target<'_>]) -> Vec<Vec<Choice>> {
+        let of_target = |(number, target): (usize, &Target<'_>)| {
+            let (mid, half) = {
+                let i = target.interval;
+                ((i.lo + i.hi) / 2.0, (i.hi - i.lo) / 2.0)
+            };
+            let choice = |pick: usize| {
+                let fit = &target.fits[pick];
+                let error = |x: f64| clenshaw(&fit.chebyshev, (x - mid) / half) - target.function.eval(x);
+                Choice { depth: target.depth(pick), error: self.responses.effect(number, error) }
+            };
+            (0..target.fits.len()).map(choice).collect()
+        };
+        targets.par_iter().enumerate().map(of_target).collect()
+    }
+
+    /// Root mean square error of the outputs of another network, relative to the standard deviation of the outputs.
+    pub(super) fn measure(&self, polynomial: &Graph) -> Result<f64, InputError> {
+        let interpreter = Interpreter::new(polynomial).expect("rewriting keeps a graph valid");
+        let outputs = logits(polynomial);
+        let squares = self.samples.par_iter().zip(&self.reference).map(|(inputs, reference)| {
+            let mut got = Vec::with_capacity(reference.len());
+            interpreter.run_with(inputs, |id, value| {
+                if outputs.contains(&id) {
+                    got.push((id, value.clone()));
+                }
+            })?;
+            let found = |v: &ValueId| got.iter().find(|(id, _)| id == v).map(|(_, value)| value.values());
+            let values = outputs.iter().filter_map(found).flatten();
+            Ok(values.zip(reference).map(|(a, b)| (a - b).powi(2)).sum::<f64>())
+        });
+        // Summed up in order, so that the number of threads does not matter.
+        let squares: Vec<f64> = squares.collect::<Result<_, InputError>>()?;
+        let count: usize = self.reference.iter().map(Vec::len).sum();
+        Ok((squares.iter().sum::<f64>() / count.max(1) as f64).sqrt() / self.spread)
+    }
+
+    /// Degrees with an error within `tolerance`, and levels as few as can be found; where none are within, those with the
+    /// least error.
+    ///
+    /// Predicted errors are right to first order, and as far as errors of different layers are independent. So the budget of
+    /// the prediction is corrected by what candidates really do, until the last that is within tolerance and the
+    /// first that is not are the same or runs are used up.
+    pub(super) fn choose(&self, targets: &[Target<'_>], tolerance: f64) -> Result<Found, InputError> {
+        let choices = self.choices(targets);
+        let depth = |picks: &[usize]| choices.iter().zip(picks).map(|(list, &p)| list[p].depth).sum::<usize>();
+        let asked = tolerance * tolerance;
+        let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
+        let (mut best, mut tried): (Option<Found>, Vec<Vec<usize>>) = (None, Vec::new());
+        let mut budget = asked;
+        for _ in 0..RUNS {
+            let picks = least_depth(&choices, budget);
+            if tried.contains(&picks) {
+                break;
+            }
+            let error = self.measure(&replace(self.graph, targets, &picks).graph)?;
+            tracing::debug!(budget, error, depth = depth(&picks), "degrees");
+            let within = error <= tolerance;
+            let predicted: f64 = choices.iter().zip(&picks).map(|(list, &p)| list[p].error).sum();
+            // Without a number the network blew up: much less error is needed.
+            let square = error * error;
+            let ratio = if square.is_finite() && predicted > 0.0 { square / predicted } else { 1e3 };
+            if within {
+                good = Some(budget)
+            } else {
+                bad = Some(budget)
+            }
+            let better = |b: &Found| {
+                let (old, new) = (depth(&b.picks), depth(&picks));
+                if within { b.error > tolerance || new < old } else { b.error > tolerance && error < b.error }
+            };
+            // NaN is never better.
+            if best.as_ref().is_none_or(better) && (best.is_none() || !error.is_nan()) {
+                best = Some(Found { picks: picks.clone(), error });
+            }
+            tried.push(picks);
+            budget = match (good, bad) {
+                (Some(good), Some(bad)) => (good * bad).sqrt(),
+                (None, Some(bad)) => (0.9 * asked / ratio).min(bad / 2.0),
+                (Some(good), None) => (asked / ratio).max(good * 1.5),
+                (None, None) => break,
+            };
+        }
+        Ok(best.unwrap_or(Found { picks: targets.iter().map(|t| t.fits.len() - 1).collect(), error: f64::NAN }))
+    }
+}
+
+/// The outputs; of one that is a softmax, what goes into it.
+fn logits(graph: &Graph) -> Vec<ValueId> {
+    let logit = |o: &fhec_ir::nn::Output| match graph.node(o.value).op {
+        Op::Softmax { .. } => graph.node(o.value).inputs[0],
+        _ => o.value,
+    };
+    graph.outputs.iter().map(logit).collect()
+}
+
+/// Standard deviation of all numbers.
+fn deviation(lists: &[Vec<f64>]) -> f64 {
+    let all = || lists.iter().flatten();
+    let count = all().count().max(1) as f64;
+    let mean = all().sum::<f64>() / count;
+    (all().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt().max(f64::MIN_POSITIVE)
+}
