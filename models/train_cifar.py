@@ -196,11 +196,11 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet8": Recipe(lambda: resnet((16, 32, 64), 1), epochs=24, peak_rate=0.2, fold=True),
+    "resnet8": Recipe(lambda: resnet((16, 32, 64), 1), epochs=14, peak_rate=0.2, fold=True),
     "resnet20_herpn": Recipe(
-        lambda: resnet_herpn((16, 32, 64), 3), epochs=20, peak_rate=0.1, bound=6.0, clip=1.0
+        lambda: resnet_herpn((16, 32, 64), 3), epochs=16, peak_rate=0.1, bound=6.0, clip=1.0
     ),
-    "resnet20": Recipe(lambda: resnet((16, 32, 64), 3), epochs=24, peak_rate=0.2),
+    "resnet20": Recipe(lambda: resnet((16, 32, 64), 3), epochs=16, peak_rate=0.2),
 }
 
 

@@ -170,7 +170,7 @@ fn merge(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, product: bool, const
 }
 
 /// The constant as one value per index of `axis`, if it varies along no other axis of `shape`.
-fn per_index(constant: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
+pub(crate) fn per_index(constant: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
     let extent = shape[axis];
     let lead = shape.len().checked_sub(constant.shape().len())?;
     let varies_only_there = constant.shape().iter().enumerate().all(|(d, &e)| e == 1 || d + lead == axis);

@@ -11,6 +11,7 @@ pub mod calibrate;
 pub mod canonicalise;
 pub mod fold_batch_norm;
 pub mod merge_linear;
+pub mod quadratics;
 pub mod refuse;
 mod rewrite;
 

@@ -14,6 +14,7 @@ use crate::lower::Lowering;
 use crate::merge_linear::merge_linear;
 use crate::parameters::{Demands, Goal, PRIME_MARGIN, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
+use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
 use crate::sensitivity::MAX_SAMPLES;
@@ -329,6 +330,8 @@ fn canonical(graph: &nn::Graph, driver: &mut Driver<'_>) -> Result<nn::Graph, Co
     let graph = driver.nn("fold-batch-norm", graph, fold_batch_norm)?;
     // One form for each thing: constants folded, squares recognised, softmax last.
     let graph = driver.nn("canonicalise", &graph, canonicalise)?;
+    // Quadratic activations, however they are spelt, become one square each.
+    let graph = driver.nn("quadratics", &graph, quadratics)?;
     // All that cannot be evaluated, at once, before any time is spent.
     refuse_unsupported(&graph)?;
     Ok(graph)

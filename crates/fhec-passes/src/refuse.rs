@@ -2,16 +2,10 @@
 //! spent.
 
 use crate::lower::Lowering;
-use crate::parameters::PRIME_MARGIN;
-use crate::pipeline::RINGS;
 use crate::rewrite::Rewriter;
 use fhec_ir::nn::refusals::refusals;
 use fhec_ir::nn::{Activation, Graph, Node, Op, Range};
 use fhec_ir::{Diagnostic, Diagnostics};
-use fhec_math::security::{SecurityLevel, max_log_qp};
-
-/// Multiplications in a row of the cheapest activation polynomial, of degree 3.
-const LEAST_ACTIVATION: u32 = 2;
 
 /// Largest magnitude of a value: sums and products with weights are still floating-point numbers.
 const LARGEST: f64 = 1e250;
@@ -19,11 +13,9 @@ const LARGEST: f64 = 1e250;
 /// Lists everything in a canonical graph that cannot be compiled, whatever the data and the options.
 ///
 /// # Errors
-/// One diagnostic per node: maximum pooling, softmax anywhere but last, more multiplications in a row than any
-/// ring has levels for, and what packing does not know.
+/// One diagnostic per node: maximum pooling, softmax anywhere but last, and what packing does not know.
 pub fn refuse_unsupported(graph: &Graph) -> Result<(), Diagnostics> {
     let mut found = refusals(graph);
-    found.extend(too_deep(graph));
     for other in Lowering::new(&stand_in(graph)).err().unwrap_or_default().0 {
         if !found.iter().any(|d| d.origin == other.origin && d.what == other.what) {
             found.push(other);
@@ -47,49 +39,6 @@ pub fn refuse_unbounded(graph: &Graph) -> Result<(), Diagnostics> {
     };
     let found: Vec<Diagnostic> = graph.nodes.iter().filter(first).map(diagnostic).collect();
     if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
-}
-
-/// Levels of the longest chain of primes that any ring takes at the lowest security.
-fn most_levels() -> u32 {
-    let levels = |log_n| max_log_qp(SecurityLevel::Bits128, log_n).unwrap_or(0) / (log_n + PRIME_MARGIN);
-    // One prime carries the result and one key switching.
-    RINGS.map(levels).max().unwrap_or(0).saturating_sub(2)
-}
-
-/// The first node that has more multiplications before it than any ring has levels. Linear layers are not counted:
-/// they may merge.
-fn too_deep(graph: &Graph) -> Option<Diagnostic> {
-    let most = most_levels();
-    let mut depths: Vec<u32> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let before = node.inputs.iter().map(|v| depths[v.index()]).max().unwrap_or(0);
-        let depth = before.saturating_add(own_depth(node));
-        if depth > most {
-            return Some(Diagnostic {
-                origin: node.origin.clone(),
-                what: node.op.name().into(),
-                message: format!(
-                    "the network is too deep: at least {depth} multiplications in a row up to here, and no secure \
-                     encryption parameters allow more than {most}"
-                ),
-                help: "use fewer or lower powers and activations".into(),
-            });
-        }
-        depths.push(depth);
-    }
-    None
-}
-
-/// Multiplications of ciphertexts in a row that an operation takes at least.
-fn own_depth(node: &Node) -> u32 {
-    let bits = |n: usize| n.next_power_of_two().ilog2();
-    match &node.op {
-        Op::Mul => 1,
-        Op::Activation(Activation::Power { exponent }) => bits(*exponent as usize),
-        Op::Activation(_) | Op::PRelu { .. } => LEAST_ACTIVATION,
-        Op::Polynomial { chebyshev, .. } => bits(chebyshev.len()),
-        _ => 0,
-    }
 }
 
 /// The graph as it will be when it is lowered, as far as packing can tell: with ranges, and with polynomials for

@@ -100,16 +100,14 @@ fn powers(exponents: &[u32]) -> Graph {
 }
 
 #[test]
-fn chained_powers_stay_bounded_and_are_refused_when_too_deep() {
+fn chained_powers_stay_bounded_and_are_not_refused_for_their_depth() {
     let merged = canonicalise(&powers(&[2, 3, 10]));
     assert!(matches!(merged.nodes[1].op, Op::Activation(Activation::Power { exponent: 60 })));
     assert_eq!(merged.nodes.len(), 2);
     // 64^5 fits a u32 and no memory.
     assert_eq!(canonicalise(&powers(&[64; 5])).nodes.len(), 6);
-    check(&powers(&[64; 5])).expect("thirty multiplications in a row are not refused for their number");
-    let Err(CompileError::Model(found)) = check(&powers(&[64; 23])) else { panic!("138 in a row are too many") };
-    assert_eq!(found.0.len(), 1, "{found}");
-    assert!(found.0[0].message.contains("too deep") && found.0[0].origin.to_string() == "power22", "{found}");
+    // Bootstraps have no limit.
+    check(&powers(&[64; 40])).expect("240 multiplications in a row are not refused for their number");
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn along_last(graph: &Graph, node: &Node, c: fhec_ir::nn::ConstId) -> Option<Vec
     (repeats && first.iter().any(|v| *v != first[0])).then_some(first)
 }
 
-fn scale_conv(weight: &Tensor, groups: usize, by: &[f64]) -> Tensor {
+/// Weights of a convolution of an input whose channels are each multiplied by something.
+pub(crate) fn scale_conv(weight: &Tensor, groups: usize, by: &[f64]) -> Tensor {
     let shape = weight.shape();
     let (per_out, per_in, taps) = (shape[0] / groups, shape[1], shape[2] * shape[3]);
     let value = |(at, w): (usize, &f64)| {
@@ -114,7 +115,8 @@ fn scale_conv(weight: &Tensor, groups: usize, by: &[f64]) -> Tensor {
     Tensor::new(shape.to_vec(), weight.values().iter().enumerate().map(value).collect())
 }
 
-fn scale_columns(weight: &Tensor, by: &[f64]) -> Tensor {
+/// Weights of a dense layer, likewise.
+pub(crate) fn scale_columns(weight: &Tensor, by: &[f64]) -> Tensor {
     let inner = weight.shape()[1];
     let values = weight.values().iter().enumerate().map(|(at, w)| w * by[at % inner]).collect();
     Tensor::new(weight.shape().to_vec(), values)

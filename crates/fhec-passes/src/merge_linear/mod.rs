@@ -15,6 +15,8 @@ mod constants;
 mod dense;
 mod window;
 
+pub(crate) use constants::{scale_columns, scale_conv};
+
 use crate::layouts::LinearCost;
 use crate::lower::Lowering;
 use crate::rewrite::Rewriter;

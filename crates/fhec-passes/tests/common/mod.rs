@@ -127,6 +127,26 @@ impl Net {
         self.push(Op::MulConst(c), &[x])
     }
 
+    /// Batch normalization with seeded statistics.
+    pub(crate) fn batch_norm(&mut self, x: ValueId) -> ValueId {
+        let channels = self.shape(x)[1];
+        let [scale, bias, mean] = [0; 3].map(|_: usize| self.constant(&[channels]));
+        let variance = self.graph.constant(tensor(&[channels], self.seed + 500).map(|v| 1.5 + v));
+        self.push(Op::BatchNorm { scale, bias, mean, variance, epsilon: 1e-5 }, &[x])
+    }
+
+    /// Adds a given constant.
+    pub(crate) fn plus(&mut self, x: ValueId, by: Tensor) -> ValueId {
+        let c = self.graph.constant(by);
+        self.push(Op::AddConst(c), &[x])
+    }
+
+    /// Multiplies by a given constant.
+    pub(crate) fn times(&mut self, x: ValueId, by: Tensor) -> ValueId {
+        let c = self.graph.constant(by);
+        self.push(Op::MulConst(c), &[x])
+    }
+
     pub(crate) fn output(&mut self, value: ValueId) {
         self.graph.outputs.push(Output { name: format!("y{}", self.graph.outputs.len()), value });
     }
