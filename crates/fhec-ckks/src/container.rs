@@ -15,9 +15,11 @@ mod keys;
 mod pack;
 mod stream;
 
-pub use data::{BundleEntry, BundleForm, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext};
+pub use data::{
+    BundleEntry, BundleForm, bundle_bytes, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext,
+};
 pub use keys::{
-    generate_evaluation_keys, read_evaluation_keys, read_public_key, read_secret_key, stream_evaluation_keys,
+    KeySizes, generate_evaluation_keys, read_evaluation_keys, read_public_key, read_secret_key, stream_evaluation_keys,
     write_evaluation_keys, write_public_key, write_secret_key,
 };
 

@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use common::{Setup, insecure, random, worst_bits};
-use fhec_ckks::container::{self, BundleEntry, BundleForm, Header, Kind};
+use fhec_ckks::container::{self, BundleEntry, BundleForm, Header, KeySizes, Kind};
 use fhec_ckks::error::ContainerError;
 use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng, galois_element};
@@ -153,6 +153,34 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
     let first = limb(FILES.context.moduli_p()[0].bits() as usize);
     let encapsulation = 32 + chain(0) + chain(3) + 2 * first;
     assert_eq!(size(Kind::EvaluationKeys), overhead + 12 + 2 * 12 + 3 * 32 + digits + encapsulation);
+}
+
+#[test]
+fn sizes_are_known_before_anything_is_made() {
+    let file = |kind: Kind| &FILES.files.iter().find(|(k, _)| *k == kind).expect("file").1;
+    let keys = file(Kind::EvaluationKeys);
+    for halves in [UniformHalves::Kept, UniformHalves::MadeOnUse] {
+        let sizes = KeySizes::of(&request(), &FILES.context, halves).expect("fits");
+        assert_eq!(sizes.file, keys.len() as u64);
+        let read = container::stream_evaluation_keys(&keys[..], sizes.file, &FILES.context, &PLAN, halves);
+        assert_eq!(sizes.memory, read.expect("reads").bytes() as u64);
+    }
+    let too_high = KeyRequest { relin_level: Some(4), ..KeyRequest::default() };
+    assert!(KeySizes::of(&too_high, &FILES.context, UniformHalves::Kept).is_err());
+
+    let bundle = container::read_ciphertexts(file(Kind::Ciphertexts), &FILES.context, &PLAN).expect("reads");
+    let full: Vec<BundleEntry> = bundle
+        .into_iter()
+        .map(|entry| BundleEntry { form: BundleForm::Full(entry.form.expand(&FILES.context).expect("fits")), ..entry })
+        .collect();
+    let facts = full.iter().map(|entry| match &entry.form {
+        BundleForm::Full(c) => (entry.name.as_str(), c.level(), c.scale()),
+        BundleForm::Seeded(_) => unreachable!("all were expanded"),
+    });
+    let predicted = container::bundle_bytes(facts, &FILES.context);
+    let mut bytes = Vec::new();
+    container::write_ciphertexts(&full, &FILES.context, &PLAN, &mut bytes).expect("writes");
+    assert_eq!(predicted, bytes.len() as u64);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use crate::files;
 use anyhow::{Context, Result, ensure};
 use fhec_ckks::container::{
-    BundleEntry, Header, Kind, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
+    BundleEntry, Header, KeySizes, Kind, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
     write_ciphertexts, write_public_key, write_secret_key,
 };
-use fhec_ckks::{PublicKey, SecretKey};
+use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::SecretRng;
 use fhec_plan::PlanHead;
 use fhec_runtime::EncryptionKey;
@@ -35,14 +35,8 @@ impl Client {
     }
 
     /// Bytes that the file of evaluation keys will have.
-    pub(crate) fn evaluation_key_bytes(&self) -> u64 {
-        let (context, request) = (self.inner.context(), self.inner.key_request());
-        let levels = request.relin_level.iter().chain(request.galois.values());
-        let key = |&level: &usize| {
-            let bits: u64 = (0..context.qp_limbs(level)).map(|i| u64::from(context.qp_modulus(level, i).bits())).sum();
-            32 + context.digits_at(level) as u64 * bits * context.n() as u64 / 8
-        };
-        levels.map(key).sum::<u64>() + 120 + 12 * request.galois.len() as u64
+    pub(crate) fn evaluation_key_bytes(&self) -> Result<u64> {
+        Ok(KeySizes::of(&self.inner.key_request(), self.inner.context(), UniformHalves::Kept)?.file)
     }
 
     /// A fresh secret key, and what is made from it.

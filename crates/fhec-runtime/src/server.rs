@@ -39,6 +39,22 @@ impl Server {
         Ok(Server { backend: CkksBackend::new(verified, context, keys, plaintext_budget)? })
     }
 
+    /// A server without keys, to make those of single clients from; see [`CkksBackend::without_keys`].
+    ///
+    /// # Errors
+    /// As [`CkksBackend::without_keys`].
+    pub fn without_keys(verified: Arc<Verified>, context: &Arc<Context>, plaintext_budget: u64) -> Result<Self> {
+        Ok(Server { backend: CkksBackend::without_keys(verified, context, plaintext_budget)? })
+    }
+
+    /// The same plan for another client; encoded weights are shared.
+    ///
+    /// # Errors
+    /// As [`CkksBackend::with_keys`].
+    pub fn with_keys(&self, keys: Arc<EvaluationKeys>) -> Result<Self> {
+        Ok(Server { backend: self.backend.with_keys(keys)? })
+    }
+
     /// The backend.
     pub fn backend(&self) -> &CkksBackend {
         &self.backend

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use fhec_math::Zeroizing;
+use fhec_math::{Scale, Zeroizing};
 
-use super::{Kind, Writer, open};
+use super::{HEAD_LEN, Kind, Shape, Writer, open};
 use crate::cipher::{Ciphertext, SeededCiphertext};
 use crate::error::Result;
 use crate::params::Context;
@@ -88,6 +88,15 @@ pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8;
         }
     }
     Ok(writer.finish()?)
+}
+
+/// Bytes of a file with one full ciphertext for each name, level and scale; seeded ones make it smaller.
+pub fn bundle_bytes<'a>(entries: impl IntoIterator<Item = (&'a str, usize, &'a Scale)>, context: &Context) -> u64 {
+    let entry = |(name, level, scale): (&str, usize, &Scale)| {
+        let scale = 12 + 16 * scale.to_parts().1.len();
+        (4 + name.len() + 4 + 8 + scale + 2 * Shape::new(context, level, false).bytes()) as u64
+    };
+    HEAD_LEN + 4 + entries.into_iter().map(entry).sum::<u64>()
 }
 
 /// Reads a bundle of ciphertexts.

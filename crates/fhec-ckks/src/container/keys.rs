@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::stream::Stream;
-use super::{Kind, Shape, Writer, open};
+use super::{HEAD_LEN, Kind, Shape, Writer, open};
 use crate::bootstrap::EncapsulationKeys;
 use crate::error::{ContainerError, Result};
 use crate::keys::{
@@ -216,6 +216,52 @@ fn encapsulation_bytes(context: &Context) -> u64 {
     32 + encapsulation_levels(context).into_iter().map(bytes).sum::<u64>()
 }
 
+/// What evaluation keys take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySizes {
+    /// Bytes of the file.
+    pub file: u64,
+    /// Bytes in memory once it has been read.
+    pub memory: u64,
+}
+
+impl KeySizes {
+    /// Sizes of the keys of a request, exact, without making any.
+    ///
+    /// # Errors
+    /// As [`KeyRequest::check`].
+    pub fn of(request: &KeyRequest, context: &Context, halves: UniformHalves) -> Result<Self> {
+        request.check(context)?;
+        let manifest = 12 * (1 + request.galois.len() as u64);
+        let words: usize = order(request).map(|key| key_words(context, key, halves)).sum();
+        // Both halves of both keys, a word for each residue.
+        let limbs: usize = encapsulation_levels(context).into_iter().map(|level| level + 2).sum();
+        let encapsulation = request.sparse_weight.map_or(0, |_| 2 * limbs * context.n());
+        Ok(Self {
+            file: HEAD_LEN + manifest + content_bytes(request, context),
+            memory: 8 * (words + encapsulation) as u64,
+        })
+    }
+}
+
+/// Bytes of a file of evaluation keys between its manifest and its checksum.
+fn content_bytes(request: &KeyRequest, context: &Context) -> u64 {
+    let switching: u64 = order(request)
+        .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
+        .sum();
+    switching + request.sparse_weight.map_or(0, |_| encapsulation_bytes(context))
+}
+
+/// Whether the uniform half of a key is kept. Products are relinearised again and again.
+fn keeps(purpose: KeyPurpose, halves: UniformHalves) -> bool {
+    halves == UniformHalves::Kept || purpose == KeyPurpose::Relinearise
+}
+
+/// Words of memory that a switching key takes.
+fn key_words(context: &Context, (purpose, level): (KeyPurpose, usize), halves: UniformHalves) -> usize {
+    SwitchingKey::half_words(context, level) * if keeps(purpose, halves) { 2 } else { 1 }
+}
+
 /// Reads evaluation keys and expands their seeds. Refuses a secret key with a message of its own.
 ///
 /// # Errors
@@ -252,18 +298,11 @@ fn read_keys<R: Read>(
 ) -> Result<EvaluationKeys, ContainerError> {
     let request = read_request(stream, context)?;
     // All of it must be there before anything is allocated.
-    let expected: u64 = order(&request)
-        .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
-        .sum();
-    let expected = expected + request.sparse_weight.map_or(0, |_| encapsulation_bytes(context));
+    let expected = content_bytes(&request, context);
     if expected != stream.left() {
         return Err(stream.length(expected));
     }
-    // Products are relinearised again and again.
-    let kept = |purpose| halves == UniformHalves::Kept || purpose == KeyPurpose::Relinearise;
-    let words = |&(purpose, level): &(KeyPurpose, usize)| {
-        SwitchingKey::half_words(context, level) * if kept(purpose) { 2 } else { 1 }
-    };
+    let words = |&key: &(KeyPurpose, usize)| key_words(context, key, halves);
     // One block for all keys.
     let mut block = AlignedVec::scratch(order(&request).map(|key| words(&key)).sum());
     let mut rest = &mut block[..];
@@ -281,7 +320,7 @@ fn read_keys<R: Read>(
     }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {
-        let key = SwitchingKey::within(context, &block, start, seed, level, kept(purpose));
+        let key = SwitchingKey::within(context, &block, start, seed, level, keeps(purpose, halves));
         start += words(&(purpose, level));
         match purpose {
             KeyPurpose::Relinearise => keys.relin = Some(key),

@@ -40,7 +40,7 @@ impl Keygen {
         std::fs::create_dir_all(&self.output).with_context(|| format!("cannot make {}", self.output.display()))?;
         status(&format!(
             "making keys: {} of evaluation keys, {} security",
-            format::bytes(client.evaluation_key_bytes()),
+            format::bytes(client.evaluation_key_bytes()?),
             head.parameters.security.map_or("no".into(), |s| format!("{}-bit", s.bits()))
         ));
         let seconds = make(&client, [&secret, &evaluation, &public])?;

@@ -25,10 +25,10 @@ use std::sync::Arc;
 pub struct CkksBackend {
     verified: Arc<Verified>,
     evaluator: Evaluator,
-    encoder: Encoder,
-    plaintexts: Plaintexts,
+    encoder: Arc<Encoder>,
+    plaintexts: Arc<Plaintexts>,
     /// Where the plan bootstraps.
-    bootstrapper: Option<Bootstrapper>,
+    bootstrapper: Option<Arc<Bootstrapper>>,
 }
 
 impl CkksBackend {
@@ -45,11 +45,33 @@ impl CkksBackend {
         keys: Arc<EvaluationKeys>,
         plaintext_budget: u64,
     ) -> Result<Self> {
-        check_keys(&verified, &keys)?;
-        let bootstrapper = bootstrapper(&verified, context)?;
-        let evaluator = Evaluator::new(context, keys)?;
-        let plaintexts = Plaintexts::new(&verified, context, plaintext_budget)?;
-        Ok(CkksBackend { evaluator, encoder: Encoder::new(context), plaintexts, bootstrapper, verified })
+        Self::without_keys(verified, context, plaintext_budget)?.with_keys(keys)
+    }
+
+    /// A backend without keys: it prepares weights, and [`with_keys`](Self::with_keys) makes from it what runs.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] for a plan that does not fit the context.
+    pub fn without_keys(verified: Arc<Verified>, context: &Arc<Context>, plaintext_budget: u64) -> Result<Self> {
+        let bootstrapper = bootstrapper(&verified, context)?.map(Arc::new);
+        let evaluator = Evaluator::new(context, Arc::new(EvaluationKeys::empty(context)))?;
+        let plaintexts = Arc::new(Plaintexts::new(&verified, context, plaintext_budget)?);
+        Ok(CkksBackend { evaluator, encoder: Arc::new(Encoder::new(context)), plaintexts, bootstrapper, verified })
+    }
+
+    /// The same plan with the keys of another client. Encoded weights are shared, and kept only once.
+    ///
+    /// # Errors
+    /// As [`CkksBackend::new`].
+    pub fn with_keys(&self, keys: Arc<EvaluationKeys>) -> Result<Self> {
+        check_keys(&self.verified, &keys)?;
+        Ok(CkksBackend {
+            evaluator: Evaluator::new(self.context(), keys)?,
+            encoder: Arc::clone(&self.encoder),
+            plaintexts: Arc::clone(&self.plaintexts),
+            bootstrapper: self.bootstrapper.clone(),
+            verified: Arc::clone(&self.verified),
+        })
     }
 
     /// The plan.

@@ -1,0 +1,549 @@
+//! Requests from the moment they have come until their results were fetched, or nobody asked for them any more.
+//!
+//! Handlers of connections put requests in and wait for changes; workers take tasks out and put results back. The lock is held for
+//! moments only. What strangers can make the table hold is bounded: by the number of requests, for all and for each client, and by the
+//! time that a request lives unasked.
+
+use crate::error::refuse;
+use crate::fair::FairQueue;
+use axum::body::Bytes;
+use fhec_protocol::{Code, Frame, KeyId, Progress, Refusal, RequestId, RequestState};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A request of the owner of a key.
+pub(crate) type Name = (KeyId, RequestId);
+
+#[derive(Debug)]
+enum State {
+    Queued(Bytes),
+    Running,
+    /// The frame of the result.
+    Done {
+        frame: Bytes,
+        fetched: bool,
+    },
+    Failed(Refusal),
+}
+
+#[derive(Debug)]
+struct Entry {
+    frame: Frame,
+    /// Hash of the payload: the same name must stand for the same request.
+    digest: [u8; 32],
+    state: State,
+    /// When somebody asked for it last.
+    seen: Instant,
+    watch: Arc<Watch>,
+}
+
+impl Entry {
+    /// Whether it counts against the limits: results that were fetched and failures make room when it is wanted.
+    fn counts(&self) -> bool {
+        !matches!(self.state, State::Done { fetched: true, .. } | State::Failed(_))
+    }
+}
+
+/// What those who wait for a request share with who works on it.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Told when the state has changed.
+    pub(crate) changed: Notify,
+    /// Instructions done.
+    pub(crate) done: AtomicUsize,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Checks keys that were uploaded.
+    Check(KeyId),
+    /// Evaluates a request.
+    Evaluate {
+        /// The header of the request.
+        frame: Frame,
+        /// Its ciphertexts.
+        payload: Bytes,
+        /// Who waits.
+        watch: Arc<Watch>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    Check,
+    Evaluate(RequestId),
+}
+
+/// The right to have the payload of a request received.
+#[derive(Debug)]
+pub(crate) struct Admission<'a> {
+    requests: &'a Requests,
+    frame: Frame,
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let mut table = self.requests.table();
+        if let Some(count) = table.receiving.get_mut(&self.frame.key) {
+            *count -= 1;
+            if *count == 0 {
+                table.receiving.remove(&self.frame.key);
+            }
+        }
+    }
+}
+
+/// Where a request is.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// There is no result yet.
+    Pending(Progress, Arc<Watch>),
+    /// The frame of the result.
+    Done(Bytes),
+}
+
+#[derive(Debug)]
+struct Table {
+    entries: BTreeMap<Name, Entry>,
+    queue: FairQueue<KeyId, Waiting>,
+    /// Payloads that are being received, by client; each may become a request.
+    receiving: BTreeMap<KeyId, usize>,
+    running: usize,
+    open: bool,
+}
+
+/// Most requests, for all and for one client, and how long one lives unasked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLimits {
+    pub(crate) all: usize,
+    pub(crate) client: usize,
+    pub(crate) ttl: Duration,
+    /// Instructions of the plan.
+    pub(crate) instructions: usize,
+}
+
+/// All requests.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    table: Mutex<Table>,
+    work: Condvar,
+    limits: RequestLimits,
+}
+
+/// How many of which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) queued: usize,
+    pub(crate) running: usize,
+    /// Results that were not fetched, and those that were.
+    pub(crate) unfetched: usize,
+    pub(crate) fetched: usize,
+}
+
+impl Requests {
+    pub(crate) fn new(limits: RequestLimits) -> Self {
+        let table = Table { entries: BTreeMap::new(), queue: FairQueue::new(), receiving: BTreeMap::new(), running: 0, open: true };
+        Requests { table: Mutex::new(table), work: Condvar::new(), limits }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the payload of a request be received, if it would be taken as things stand.
+    pub(crate) fn admit(&self, frame: Frame) -> Result<Admission<'_>, Refusal> {
+        let mut table = self.table();
+        match table.entries.get(&(frame.key, frame.request)) {
+            Some(known) if known.frame.round == frame.round || known.next_is(&frame) => {
+                // Sent again, it takes memory until it is known to be the same.
+                if table.receiving.get(&frame.key).is_some_and(|&n| n >= self.limits.client) {
+                    return Err(refuse(Code::Limited, "too many requests of this client are being received"));
+                }
+            }
+            Some(known) => return Err(wrong_round(&known.frame, &frame)),
+            None if frame.round != 0 => return Err(unknown(frame.request)),
+            None => self.room(&mut table, frame.key)?,
+        }
+        *table.receiving.entry(frame.key).or_default() += 1;
+        drop(table);
+        Ok(Admission { requests: self, frame })
+    }
+
+    /// Room for one more request of a client; results that were fetched go first.
+    fn room(&self, table: &mut Table, key: KeyId) -> Result<(), Refusal> {
+        if !table.open {
+            return Err(refuse(Code::Ending, "the server ends"));
+        }
+        let of_client = table.entries.range((key, RequestId([0; 16]))..=(key, RequestId([255; 16])));
+        let (mine, mine_kept) = of_client.fold((0, 0), |(n, m), (_, e)| (n + usize::from(e.counts()), m + 1));
+        let mine = mine + table.receiving.get(&key).copied().unwrap_or(0);
+        if mine >= self.limits.client {
+            let message = format!("{mine} requests of this client are under way or wait to be fetched");
+            return Err(refuse(Code::Limited, message));
+        }
+        if mine_kept >= self.limits.client {
+            evict(table, |name| name.0 == key);
+        }
+        let all = table.entries.len() + table.receiving.values().sum::<usize>();
+        if all >= self.limits.all && !evict(table, |_| true) {
+            return Err(refuse(Code::Busy, format!("{all} requests are under way")));
+        }
+        Ok(())
+    }
+
+    /// Takes a request, or finds that it is there already.
+    pub(crate) fn submit(&self, admission: Admission<'_>, payload: Bytes) -> Result<(), Refusal> {
+        let digest = *blake3::hash(&payload).as_bytes();
+        let frame = admission.frame;
+        // It is about to count as a request.
+        drop(admission);
+        let name = (frame.key, frame.request);
+        let mut table = self.table();
+        match table.entries.get(&name) {
+            Some(known) if known.frame.round == frame.round => {
+                if known.digest != digest || known.frame.batch != frame.batch {
+                    return Err(refuse(Code::Conflict, format!("request {} is another one", frame.request)));
+                }
+                // What failed may be tried again; nothing else is done twice.
+                if !matches!(known.state, State::Failed(_)) {
+                    return Ok(());
+                }
+                table.entries.remove(&name);
+                self.room(&mut table, frame.key)?;
+            }
+            Some(known) if known.next_is(&frame) => {}
+            Some(known) => return Err(wrong_round(&known.frame, &frame)),
+            None if frame.round != 0 => return Err(unknown(frame.request)),
+            None => self.room(&mut table, frame.key)?,
+        }
+        if !table.open {
+            return Err(refuse(Code::Ending, "the server ends"));
+        }
+        let entry =
+            Entry { frame, digest, state: State::Queued(payload), seen: Instant::now(), watch: Arc::default() };
+        table.entries.insert(name, entry);
+        table.queue.push(frame.key, Waiting::Evaluate(frame.request));
+        drop(table);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Has keys checked.
+    pub(crate) fn submit_check(&self, key: KeyId) {
+        self.table().queue.push(key, Waiting::Check);
+        self.work.notify_one();
+    }
+
+    /// Where a request is. Asking keeps it alive.
+    pub(crate) fn ask(&self, name: Name, round: u32) -> Result<Answer, Refusal> {
+        let mut table = self.table();
+        let entry = table.entries.get_mut(&name).filter(|e| e.frame.round == round).ok_or_else(|| unknown(name.1))?;
+        entry.seen = Instant::now();
+        let pending = |state| {
+            let done = entry.watch.done.load(Ordering::Relaxed);
+            Answer::Pending(Progress { state, done, total: self.limits.instructions }, Arc::clone(&entry.watch))
+        };
+        match &mut entry.state {
+            State::Queued(_) => Ok(pending(RequestState::Queued)),
+            State::Running => Ok(pending(RequestState::Running)),
+            State::Failed(refusal) => Err(refusal.clone()),
+            State::Done { frame, fetched } => {
+                *fetched = true;
+                Ok(Answer::Done(frame.clone()))
+            }
+        }
+    }
+
+    /// Forgets a request. One that runs is evaluated to its end, for nobody.
+    pub(crate) fn forget(&self, name: Name) {
+        let mut table = self.table();
+        remove(&mut table, name);
+    }
+
+    /// The next task; waits for one. `None` once the server ends.
+    pub(crate) fn next(&self) -> Option<Task> {
+        let mut table = self.table();
+        loop {
+            if !table.open {
+                return None;
+            }
+            match table.queue.pop() {
+                Some((key, Waiting::Check)) => return Some(Task::Check(key)),
+                Some((key, Waiting::Evaluate(request))) => {
+                    let Some(entry) = table.entries.get_mut(&(key, request)) else { continue };
+                    let State::Queued(payload) = std::mem::replace(&mut entry.state, State::Running) else { continue };
+                    let task = Task::Evaluate { frame: entry.frame, payload, watch: Arc::clone(&entry.watch) };
+                    table.running += 1;
+                    return Some(task);
+                }
+                None => table = self.work.wait(table).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// A worker is done with a request.
+    pub(crate) fn finish(&self, frame: &Frame, watch: &Arc<Watch>, outcome: Result<Bytes, Refusal>) {
+        let mut table = self.table();
+        table.running -= 1;
+        // It may have been forgotten meanwhile, and even have come again.
+        let entry = table.entries.get_mut(&(frame.key, frame.request)).filter(|e| Arc::ptr_eq(&e.watch, watch));
+        if let Some(entry) = entry {
+            entry.state = match outcome {
+                Ok(frame) => State::Done { frame, fetched: false },
+                Err(refusal) => State::Failed(refusal),
+            };
+        }
+        drop(table);
+        watch.changed.notify_waiters();
+    }
+
+    /// Removes what nobody has asked for in too long, but not what runs.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut table = self.table();
+        let old = |e: &Entry| {
+            !matches!(e.state, State::Running) && now.saturating_duration_since(e.seen) > self.limits.ttl
+        };
+        let gone: Vec<Name> = table.entries.iter().filter(|(_, e)| old(e)).map(|(name, _)| *name).collect();
+        for name in gone {
+            remove(&mut table, name);
+        }
+    }
+
+    /// No more tasks are taken or given; what waits is forgotten, what runs goes on.
+    pub(crate) fn close(&self) {
+        let mut table = self.table();
+        table.open = false;
+        let waiting = table.entries.iter().filter(|(_, e)| matches!(e.state, State::Queued(_)));
+        let waiting: Vec<Name> = waiting.map(|(name, _)| *name).collect();
+        for name in waiting {
+            remove(&mut table, name);
+        }
+        drop(table);
+        self.work.notify_all();
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let table = self.table();
+        let mut counts = Counts { queued: table.queue.len(), running: table.running, ..Counts::default() };
+        for entry in table.entries.values() {
+            match entry.state {
+                State::Done { fetched: true, .. } => counts.fetched += 1,
+                State::Done { fetched: false, .. } => counts.unfetched += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+}
+
+impl Entry {
+    /// Whether `frame` is the round after this one, whose result is there.
+    fn next_is(&self, frame: &Frame) -> bool {
+        self.frame.round.checked_add(1) == Some(frame.round) && matches!(self.state, State::Done { .. })
+    }
+}
+
+/// Removes a request and wakes those who wait for it.
+fn remove(table: &mut Table, name: Name) {
+    let Some(entry) = table.entries.remove(&name) else { return };
+    if matches!(entry.state, State::Queued(_)) {
+        table.queue.retain(name.0, |waiting| !matches!(waiting, Waiting::Evaluate(request) if *request == name.1));
+    }
+    entry.watch.changed.notify_waiters();
+}
+
+/// Removes the one of those that do not count which was asked for the longest ago.
+fn evict(table: &mut Table, of: impl Fn(&Name) -> bool) -> bool {
+    let idle = table.entries.iter().filter(|(name, e)| of(name) && !e.counts());
+    let Some(oldest) = idle.min_by_key(|(_, e)| e.seen).map(|(name, _)| *name) else { return false };
+    remove(table, oldest);
+    true
+}
+
+fn unknown(request: RequestId) -> Refusal {
+    refuse(Code::UnknownRequest, format!("there is no request {request} here"))
+}
+
+fn wrong_round(known: &Frame, sent: &Frame) -> Refusal {
+    refuse(Code::Conflict, format!("round {} of request {}, which is at round {}", sent.round, sent.request, known.round))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fhec_protocol::FrameKind;
+
+    fn frame(key: u8, request: u8, round: u32) -> Frame {
+        Frame {
+            kind: FrameKind::Inputs,
+            round,
+            rounds: 3,
+            batch: 1,
+            plan: [0; 32],
+            key: KeyId([key; 32]),
+            request: RequestId([request; 16]),
+            payload: 1,
+        }
+    }
+
+    fn requests(all: usize, client: usize) -> Requests {
+        Requests::new(RequestLimits { all, client, ttl: Duration::from_secs(60), instructions: 7 })
+    }
+
+    fn submit(requests: &Requests, key: u8, request: u8, payload: &'static str) -> Result<(), Code> {
+        let admission = requests.admit(frame(key, request, 0)).map_err(|refusal| refusal.code)?;
+        requests.submit(admission, payload.into()).map_err(|refusal| refusal.code)
+    }
+
+    fn ask(requests: &Requests, key: u8, request: u8, round: u32) -> Result<Option<Bytes>, Code> {
+        match requests.ask((KeyId([key; 32]), RequestId([request; 16])), round) {
+            Ok(Answer::Done(frame)) => Ok(Some(frame)),
+            Ok(Answer::Pending(..)) => Ok(None),
+            Err(refusal) => Err(refusal.code),
+        }
+    }
+
+    /// Does the next task; returns its name.
+    fn work(requests: &Requests, outcome: Result<&'static str, Code>) -> (u8, u8) {
+        let Some(Task::Evaluate { frame, watch, .. }) = requests.next() else { panic!("no request") };
+        let outcome = outcome.map(Bytes::from).map_err(|code| refuse(code, ""));
+        requests.finish(&frame, &watch, outcome);
+        (frame.key.0[0], frame.request.0[0])
+    }
+
+    #[test]
+    fn the_same_request_is_done_once() {
+        let r = requests(10, 10);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 1, 1, "y"), Err(Code::Conflict));
+        assert_eq!(r.counts().queued, 1);
+        assert_eq!(ask(&r, 1, 1, 0), Ok(None));
+        assert_eq!(work(&r, Ok("result")), (1, 1));
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        assert_eq!(r.counts().queued, 0);
+        for _ in 0..2 {
+            assert_eq!(ask(&r, 1, 1, 0), Ok(Some("result".into())));
+        }
+        // Another client's request of the same name is another request.
+        assert_eq!(ask(&r, 2, 1, 0), Err(Code::UnknownRequest));
+        assert_eq!(submit(&r, 2, 1, "y"), Ok(()));
+    }
+
+    #[test]
+    fn what_failed_may_be_tried_again() {
+        let r = requests(10, 10);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        work(&r, Err(Code::Failed));
+        assert_eq!(ask(&r, 1, 1, 0), Err(Code::Failed));
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        work(&r, Ok("result"));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(Some("result".into())));
+    }
+
+    #[test]
+    fn rounds_follow_each_other() {
+        let r = requests(10, 10);
+        let send = |round: u32| {
+            let admission = r.admit(frame(1, 1, round)).map_err(|refusal| refusal.code)?;
+            r.submit(admission, "x".into()).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(send(1), Err(Code::UnknownRequest));
+        assert_eq!(send(0), Ok(()));
+        // Its result is not there yet.
+        assert_eq!(send(1), Err(Code::Conflict));
+        work(&r, Ok("values"));
+        assert_eq!(send(2), Err(Code::Conflict));
+        assert_eq!(send(1), Ok(()));
+        assert_eq!(ask(&r, 1, 1, 0), Err(Code::UnknownRequest));
+        assert_eq!(send(0), Err(Code::Conflict));
+        work(&r, Ok("outputs"));
+        assert_eq!(ask(&r, 1, 1, 1), Ok(Some("outputs".into())));
+    }
+
+    #[test]
+    fn limits_hold_for_each_and_for_all() {
+        let r = requests(3, 2);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 1, 2, "x"), Ok(()));
+        assert_eq!(submit(&r, 1, 3, "x"), Err(Code::Limited));
+        assert_eq!(submit(&r, 2, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 3, 1, "x"), Err(Code::Busy));
+        assert_eq!(r.admit(frame(3, 1, 0)).map_err(|e| e.code).err(), Some(Code::Busy));
+        // Turns: the second client does not wait for all of the first one.
+        assert_eq!([(); 3].map(|()| work(&r, Ok("result"))), [(1, 1), (2, 1), (1, 2)]);
+        // Results that nobody fetched count; those that were fetched make room.
+        assert_eq!(submit(&r, 3, 1, "x"), Err(Code::Busy));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(Some("result".into())));
+        assert_eq!(submit(&r, 3, 1, "x"), Ok(()));
+        assert_eq!(ask(&r, 1, 1, 0), Err(Code::UnknownRequest));
+        assert_eq!(ask(&r, 1, 2, 0), Ok(Some("result".into())));
+        assert_eq!(r.counts(), Counts { queued: 1, running: 0, unfetched: 1, fetched: 1 });
+    }
+
+    #[test]
+    fn what_is_being_received_counts() {
+        let r = requests(3, 2);
+        let admit = |key, request| r.admit(frame(key, request, 0)).map_err(|refusal| refusal.code);
+        let (first, second) = (admit(1, 1).expect("room"), admit(1, 2).expect("room"));
+        assert_eq!(admit(1, 3).err(), Some(Code::Limited));
+        let third = admit(2, 1).expect("room");
+        assert_eq!(admit(3, 1).err(), Some(Code::Busy));
+        // A connection that broke.
+        drop(second);
+        r.submit(first, "x".into()).expect("taken");
+        let again = admit(1, 1).expect("the same request");
+        r.submit(again, "x".into()).expect("the same request");
+        drop(third);
+        assert_eq!(submit(&r, 1, 3, "x"), Ok(()));
+        assert_eq!(submit(&r, 2, 2, "x"), Ok(()));
+        assert!(r.table().receiving.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_asks_for_expires_but_for_what_runs() {
+        let r = requests(10, 10);
+        for request in 1..=3 {
+            assert_eq!(submit(&r, 1, request, "x"), Ok(()));
+        }
+        work(&r, Ok("result"));
+        let Some(Task::Evaluate { frame, watch, .. }) = r.next() else { panic!("no request") };
+        r.sweep(Instant::now() + Duration::from_secs(59));
+        assert_eq!(r.counts(), Counts { queued: 1, running: 1, unfetched: 1, fetched: 0 });
+        r.sweep(Instant::now() + Duration::from_secs(61));
+        assert_eq!(r.counts(), Counts { queued: 0, running: 1, unfetched: 0, fetched: 0 });
+        r.finish(&frame, &watch, Ok("result".into()));
+        assert_eq!(ask(&r, 1, 2, 0), Ok(Some("result".into())));
+    }
+
+    #[test]
+    fn an_end_lets_what_runs_finish() {
+        let r = requests(10, 10);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 1, 2, "x"), Ok(()));
+        let Some(Task::Evaluate { frame, watch, .. }) = r.next() else { panic!("no request") };
+        r.close();
+        assert!(r.next().is_none());
+        assert_eq!(submit(&r, 1, 3, "x"), Err(Code::Ending));
+        assert_eq!(ask(&r, 1, 2, 0), Err(Code::UnknownRequest));
+        r.finish(&frame, &watch, Ok("result".into()));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(Some("result".into())));
+    }
+
+    #[test]
+    fn a_request_that_was_forgotten_while_it_ran_leaves_nothing() {
+        let r = requests(10, 10);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        let Some(Task::Evaluate { frame, watch, .. }) = r.next() else { panic!("no request") };
+        r.forget((frame.key, frame.request));
+        assert_eq!(submit(&r, 1, 1, "y"), Ok(()));
+        r.finish(&frame, &watch, Ok("of x".into()));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(None));
+        work(&r, Ok("of y"));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(Some("of y".into())));
+    }
+}

@@ -1,0 +1,161 @@
+//! What serving a plan takes, worked out before anybody connects: every size follows from the plan, so nothing that a client
+//! says is needed to bound it.
+
+use crate::config::Config;
+use crate::error::ServeError;
+use fhec_ckks::container::{KeySizes, bundle_bytes};
+use fhec_ckks::{Context, KeyRequest, UniformHalves};
+use fhec_plan::Verified;
+
+/// Sizes in bytes, and the numbers that follow from them and from what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// A file of evaluation keys, exactly.
+    pub key_file: u64,
+    /// Evaluation keys in memory.
+    pub key_memory: u64,
+    /// Whether both halves of keys are kept in memory.
+    pub halves: UniformHalves,
+    /// Most bytes of a file with the inputs.
+    pub inputs: u64,
+    /// Bytes of a file with the outputs.
+    pub outputs: u64,
+    /// One evaluation, keys apart.
+    pub run: u64,
+    /// Evaluations at a time.
+    pub runs: usize,
+    /// Sets of keys in memory at a time.
+    pub keys_in_memory: usize,
+    /// Sets of keys on disk.
+    pub keys_on_disk: usize,
+    /// Requests at a time.
+    pub requests: usize,
+}
+
+/// What is known of a plan before the numbers are chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Demand {
+    /// Keys with both halves kept, and with one.
+    pub(crate) keys: [(UniformHalves, KeySizes); 2],
+    pub(crate) inputs: u64,
+    pub(crate) outputs: u64,
+    /// Weights as they stand in the plan and as they are kept encoded.
+    pub(crate) fixed: u64,
+    /// Registers and scratch of an evaluation with a number of threads.
+    pub(crate) run: u64,
+}
+
+impl Demand {
+    /// The sizes of what travels.
+    pub(crate) fn of(
+        verified: &Verified,
+        context: &Context,
+        request: &KeyRequest,
+        fixed: u64,
+        run: u64,
+    ) -> Result<Self, ServeError> {
+        let plan = verified.plan();
+        let inputs = plan.inputs.iter().flat_map(|p| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts]);
+        let outputs =
+            plan.outputs.iter().flat_map(|p| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts]);
+        let keys = |halves| -> Result<_, ServeError> { Ok((halves, KeySizes::of(request, context, halves)?)) };
+        Ok(Demand {
+            keys: [keys(UniformHalves::Kept)?, keys(UniformHalves::MadeOnUse)?],
+            inputs: bundle_bytes(inputs, context),
+            outputs: bundle_bytes(outputs, context),
+            fixed,
+            run,
+        })
+    }
+}
+
+impl Sizes {
+    /// The share of the memory that requests and results may take.
+    const SHARE: u64 = 8;
+
+    /// Chooses the numbers.
+    pub(crate) fn choose(demand: &Demand, config: &Config) -> Result<Self, ServeError> {
+        let file = demand.keys[0].1.file;
+        let keys_on_disk = usize::try_from(config.disk / file.max(1)).unwrap_or(usize::MAX);
+        if keys_on_disk == 0 {
+            return Err(ServeError::Disk { needed: file, allowed: config.disk });
+        }
+        let largest = demand.inputs.max(demand.outputs).max(1);
+        // A result of one and an input of another run, at the least.
+        let requests = (config.memory / Self::SHARE / largest).min(config.requests as u64).max(2);
+        let held = demand.fixed.saturating_add(requests.saturating_mul(largest));
+        let needed = |runs: u64, keys: u64| held.saturating_add(runs.saturating_mul(demand.run + keys));
+        let least = demand.keys[1].1.memory;
+        let runs = match config.runs {
+            Some(runs) => runs.max(1) as u64,
+            None => {
+                let wanted = (config.threads / 4).max(1) as u64;
+                (1..=wanted).rev().find(|&runs| needed(runs, least) <= config.memory).unwrap_or(1)
+            }
+        };
+        let total = needed(runs, least);
+        if total > config.memory {
+            return Err(ServeError::Memory { runs: runs as usize, needed: total, allowed: config.memory });
+        }
+        let room = config.memory - held - runs * demand.run;
+        // Both halves, unless fewer clients than one more than run would find room.
+        let (halves, keys) = if room / demand.keys[0].1.memory.max(1) > runs { demand.keys[0] } else { demand.keys[1] };
+        Ok(Sizes {
+            key_file: file,
+            key_memory: keys.memory,
+            halves,
+            inputs: demand.inputs,
+            outputs: demand.outputs,
+            run: demand.run,
+            runs: runs as usize,
+            keys_in_memory: usize::try_from(room / keys.memory.max(1)).unwrap_or(usize::MAX).max(runs as usize),
+            keys_on_disk,
+            requests: requests as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn demand() -> Demand {
+        let keys = |memory| KeySizes { file: 100 * MIB, memory: memory * MIB };
+        Demand {
+            keys: [(UniformHalves::Kept, keys(200)), (UniformHalves::MadeOnUse, keys(110))],
+            inputs: 2 * MIB,
+            outputs: MIB,
+            fixed: 50 * MIB,
+            run: 300 * MIB,
+        }
+    }
+
+    fn choose(memory: u64, threads: usize, runs: Option<usize>) -> Result<Sizes, ServeError> {
+        Sizes::choose(&demand(), &Config { threads, runs, ..Config::new("keys", memory * MIB) })
+    }
+
+    #[test]
+    fn numbers_follow_from_memory() {
+        let roomy = choose(16 << 10, 16, None).expect("fits");
+        assert_eq!((roomy.runs, roomy.halves, roomy.requests), (4, UniformHalves::Kept, 256));
+        assert_eq!(roomy.keys_in_memory as u64, ((16 << 10) - 50 - 512 - 4 * 300) / 200);
+        assert_eq!(roomy.keys_on_disk, 327);
+        // Memory decides before threads do.
+        let tight = choose(900, 16, None).expect("fits");
+        assert_eq!((tight.runs, tight.requests), (1, 56));
+        assert_eq!((tight.halves, tight.keys_in_memory), (UniformHalves::Kept, (900 - 50 - 112 - 300) / 200));
+        let tighter = choose(600, 16, None).expect("fits");
+        assert_eq!((tighter.runs, tighter.halves, tighter.keys_in_memory), (1, UniformHalves::MadeOnUse, 1));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_figures() {
+        assert!(matches!(choose(400, 2, None), Err(ServeError::Memory { runs: 1, .. })));
+        assert_eq!(choose(1000, 16, None).expect("fits").runs, 2);
+        assert!(matches!(choose(1000, 2, Some(3)), Err(ServeError::Memory { runs: 3, .. })));
+        let small = Config { disk: 99 * MIB, ..Config::new("keys", 1 << 40) };
+        assert!(matches!(Sizes::choose(&demand(), &small), Err(ServeError::Disk { .. })));
+    }
+}
