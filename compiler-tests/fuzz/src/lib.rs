@@ -120,8 +120,8 @@ pub fn containers() -> Vec<Vec<u8>> {
     let seeded = Encryptor::new(context).encrypt_sk(&secret, &plaintext, &mut rng).expect("encrypts");
     let full = seeded.clone().expand(context).expect("expands");
     let entries = [
-        BundleEntry { name: "image".into(), index: 0, form: BundleForm::Seeded(seeded) },
-        BundleEntry { name: "größe".into(), index: 7, form: BundleForm::Full(full) },
+        BundleEntry { name: "image".into(), index: 0, images: 1, form: BundleForm::Seeded(seeded) },
+        BundleEntry { name: "größe".into(), index: 7, images: 3, form: BundleForm::Full(full) },
     ];
     let mut files = vec![Vec::new(); 5];
     container::write_secret_key(&secret, &PLAN, &mut files[0]).expect("writes");

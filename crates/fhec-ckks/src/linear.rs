@@ -27,6 +27,7 @@ mod fold;
 mod giants;
 mod packed;
 mod products;
+mod scalar;
 mod streamed;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ use crate::plaintext::{CoeffPlaintext, QpPlaintext};
 pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, DiagonalIndex};
 pub use fold::rotate_and_sum;
 pub use packed::PackedDiagonals;
+pub use scalar::{ScalarEntry, ScalarMap};
 
 /// Where a linear map takes its diagonals from, one at a time and each once per application, so that a source may
 /// encode on demand.

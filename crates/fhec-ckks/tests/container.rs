@@ -48,8 +48,8 @@ static FILES: LazyLock<Files> = LazyLock::new(|| {
     let seeded = s.encryptor.encrypt_sk(&s.secret, &plaintext, &mut s.rng).expect("encrypt");
     let full = s.encrypt(&random(32, 2), 1, &scale);
     let entries = vec![
-        BundleEntry { name: "image".into(), index: 0, form: BundleForm::Seeded(seeded) },
-        BundleEntry { name: "größe".into(), index: 7, form: BundleForm::Full(full) },
+        BundleEntry { name: "image".into(), index: 0, images: 1, form: BundleForm::Seeded(seeded) },
+        BundleEntry { name: "größe".into(), index: 7, images: 3, form: BundleForm::Full(full) },
     ];
     let write = |f: &dyn Fn(&mut Vec<u8>) -> Result<(), CkksError>| {
         let mut bytes = Vec::new();

@@ -62,6 +62,11 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
+/// What a run of several images costs each of them, to put after its time; nothing for a single one.
+pub(crate) fn batch(images: usize, run: f64) -> String {
+    if images == 1 { String::new() } else { format!(" ({} an image for {images})", seconds(run / images as f64)) }
+}
+
 /// A size that a user gives: `8GiB`, `500MB`, `4096`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();

@@ -58,9 +58,9 @@ impl Client {
         read_public_key((*file).as_ref(), self.inner.context(), &self.hash).with_context(|| path.display().to_string())
     }
 
-    /// Encrypts one tensor per input.
-    pub(crate) fn encrypt(&self, values: &[Vec<f64>], key: EncryptionKey) -> Result<Vec<BundleEntry>> {
-        Ok(self.inner.encrypt(values, key, &mut random()?)?)
+    /// Encrypts images, one tensor per input each.
+    pub(crate) fn encrypt(&self, images: &[Vec<Vec<f64>>], key: EncryptionKey) -> Result<Vec<BundleEntry>> {
+        Ok(self.inner.encrypt_batch(images, key, &mut random()?)?)
     }
 
     /// Writes a file of ciphertexts.
@@ -68,13 +68,13 @@ impl Client {
         Ok(write_ciphertexts(bundle, self.inner.context(), &self.hash, out)?)
     }
 
-    /// Reads output number `index` from a file of ciphertexts and decrypts it: a row-major tensor, not
+    /// Reads output number `index` from a file of ciphertexts and decrypts it: a row-major tensor for each image, not
     /// rounded.
-    pub(crate) fn decrypt(&self, secret: &SecretKey, path: &Path, index: usize) -> Result<Vec<f64>> {
+    pub(crate) fn decrypt(&self, secret: &SecretKey, path: &Path, index: usize) -> Result<Vec<Vec<f64>>> {
         let context = || path.display().to_string();
         let file = files::map(path)?;
         let bundle = read_ciphertexts((*file).as_ref(), self.inner.context(), &self.hash).with_context(context)?;
-        self.inner.decrypt_output(index, &bundle, secret).with_context(context)
+        self.inner.decrypt_batch(index, &bundle, secret).with_context(context)
     }
 }
 

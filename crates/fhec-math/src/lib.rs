@@ -31,6 +31,7 @@ pub mod pointwise;
 pub mod poly;
 pub mod primes;
 pub mod sample;
+pub mod scalar_sums;
 pub mod scale;
 pub mod security;
 #[cfg(target_arch = "x86_64")]

@@ -92,7 +92,13 @@ impl CostTable {
             product: w.product * share,
         };
         let product = prices.multiply(LEVEL) + prices.relinearise(LEVEL) + prices.rescale(LEVEL, 2);
-        LinearCost { bsgs, fold: prices.rotate(LEVEL) * share, product: product * share }
+        LinearCost {
+            bsgs,
+            fold: prices.rotate(LEVEL) * share,
+            product: product * share,
+            scalar: prices.scalar_products(LEVEL, 1) * share,
+            output: prices.rescale(LEVEL, 2) * share,
+        }
     }
 }
 
@@ -316,6 +322,21 @@ impl Prices<'_> {
         }
         sum += outputs as f64 * Self::seconds(self.mod_down_ns(level, 2.0, true));
         sum + (outputs * group.fold.len()) as f64 * self.relinearise(level.saturating_sub(1))
+    }
+
+    /// So many products of ciphertexts with scalars, added up. Sums stay in registers and inputs in the cache.
+    pub fn scalar_products(&self, level: usize, count: usize) -> f64 {
+        count as f64 * Self::seconds(self.mac(2.0 * self.chain(level)))
+    }
+
+    /// Evaluating a map of so many products with scalars, with the rescales of its outputs.
+    pub fn scalar_map(&self, level: usize, products: usize, outputs: usize) -> f64 {
+        self.scalar_products(level, products) + outputs as f64 * self.rescale(level, 2)
+    }
+
+    /// Bringing so many scalars to the residues of all limbs.
+    pub fn encode_scalars(&self, level: usize, count: usize) -> f64 {
+        count as f64 * Self::seconds(self.table.fill + self.chain(level) * self.table.round)
     }
 
     /// Evaluating a polynomial whose argument is at `level`, for one ciphertext.

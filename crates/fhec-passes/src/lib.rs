@@ -41,6 +41,7 @@ pub mod emit;
 mod magnitudes;
 pub mod matrices;
 pub mod noise;
+pub mod mode;
 pub mod parameters;
 pub mod pipeline;
 mod poly_noise;
@@ -52,5 +53,6 @@ pub mod shape;
 pub mod stage;
 
 pub use cost_file::CostFile;
+pub use mode::Mode;
 pub use parameters::Goal;
 pub use pipeline::{CompileError, Compiled, Options, compile, compile_watched};

@@ -12,6 +12,7 @@ use crate::fold_batch_norm::fold_batch_norm;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
 use crate::merge_linear::merge_linear;
+use crate::mode::Mode;
 use crate::parameters::{Demands, Goal, PRIME_MARGIN, Selected, Unfit};
 use crate::plan_bsgs::plan_bsgs;
 use crate::quadratics::quadratics;
@@ -52,7 +53,9 @@ pub struct Options {
     pub input_range: Option<Range>,
     /// How the client turns pictures into tensors, per input.
     pub preprocess: Vec<Option<Preprocess>>,
-    /// What is to be least.
+    /// What shares a ciphertext.
+    pub mode: Mode,
+    /// What is to be least; in throughput mode always the time for each of many inputs.
     pub goal: Goal,
     /// How good approximated activations have to be.
     pub approximate: ApproximateOptions,
@@ -71,6 +74,7 @@ impl Default for Options {
             samples: Vec::new(),
             input_range: None,
             preprocess: Vec::new(),
+            mode: Mode::default(),
             goal: Goal::default(),
             approximate: ApproximateOptions::default(),
             cost: CostTable::default(),
@@ -209,18 +213,19 @@ pub fn compile_watched(
     let mut driver = Driver::new(watch);
     let front = front(graph, options, &mut driver)?;
     let samples = probe_samples(&front.graph, options);
+    let batched = options.mode != Mode::Latency;
     let demands = Demands {
         security: options.security,
         precision_bits: options.precision_bits,
         memory_budget: options.memory_budget,
-        goal: options.goal,
+        goal: if batched { Goal::Throughput } else { options.goal },
     };
     let mut reasons = Vec::new();
     let mut best: Option<Choice> = None;
     for log_n in RINGS {
         // The largest ring is slower than bootstraps in a smaller one, which give levels but no precision.
         let too_deep = reasons.iter().all(|(_, why)| *why == Unfit::Security);
-        if log_n > LARGEST_BY_CHOICE && best.is_none() && too_deep {
+        if log_n > LARGEST_BY_CHOICE && best.is_none() && too_deep && !batched {
             best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
             if best.is_some() {
                 break;
@@ -241,6 +246,8 @@ pub fn compile_watched(
         let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
         match ring(placed, log_n, &samples, options, &demands, &mut driver)? {
             Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
+            // Twice the images in more than twice the time: a still larger ring is slower still.
+            Ok(_) if batched => break,
             Ok(_) => {}
             Err(why) => reasons.push((log_n, why)),
         }
@@ -311,7 +318,7 @@ struct Choice {
     stage: Stage,
     selected: Selected,
     keys: KeyManifest,
-    /// Seconds by which choices are compared.
+    /// Seconds by which choices are compared; in throughput mode those of one image.
     objective: f64,
 }
 
@@ -393,7 +400,7 @@ fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_
 
 /// Passes on the ciphertext graph up to the placement of levels.
 fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<he::Graph, CompileError> {
-    let slots = 1 << (log_n - 1);
+    let slots = options.mode.image_slots(log_n);
     let cost = options.cost.linear_cost(log_n);
     // Adjacent linear layers become one where the whole network gets cheaper for it.
     let graph =
@@ -433,7 +440,7 @@ fn ring(
         match stage.select(log_n, demands, &options.cost) {
             Ok((selected, keys)) => {
                 shape = Shape::of(&selected.parameters);
-                let objective = selected.price.objective(options.goal, &options.cost);
+                let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
                 if best.as_ref().is_none_or(|b| objective < b.objective) {
                     best = Some(Choice { stage, selected, keys, objective });
                 }

@@ -264,12 +264,21 @@ struct Share {
 fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
     let (level, count) = (item.level, item.count as f64);
     let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
-    let vector = |v: &Vector| v.ciphertexts as f64 * prices.encode_plain(v.period, level);
+    let vector = |v: &Vector| match v.slots {
+        1 => prices.encode_scalars(level, v.ciphertexts),
+        _ => v.ciphertexts as f64 * prices.encode_plain(v.period, level),
+    };
     match &item.work {
         Work::Nothing => Share::default(),
         Work::Linear(groups, bias) => {
             let mut sum = Share { encode: bias.map_or(0.0, vector), ..Share::default() };
             for (group, matrix) in groups {
+                if matrix.slots == 1 {
+                    let products = group.bsgs.products();
+                    sum.seconds += prices.scalar_map(level, products, matrix.out_ciphertexts);
+                    sum.encode += prices.encode_scalars(level, products);
+                    continue;
+                }
                 let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
                 sum.seconds += prices.linear(level, group, outputs);
                 sum.encode += prices.encode_diagonals(level, group, period);

@@ -59,13 +59,16 @@ pub struct LayoutDim {
 
 /// Maps the row-major element numbers of a tensor to global slots.
 ///
+/// `slots` are those that one image has in a ciphertext: all of them, or a single one where images share ciphertexts
+/// ([`Plan::image_slots`](crate::Plan::image_slots)).
+///
 /// Global slot `s` is slot `s % slots` of ciphertext `s / slots`. With `period < slots` (one ciphertext
 /// only) every element is found again at all slots congruent modulo `period`, and all offsets are
 /// below `period`. Slots that no element occupies hold zero, unless `clean` is false: then they hold
 /// values that must be treated as unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Slots of one ciphertext (a power of two, N/2).
+    /// Slots of one ciphertext that one image has (a power of two, N/2 or 1).
     pub slots: usize,
     /// Number of ciphertexts.
     pub ciphertexts: usize,
@@ -102,6 +105,11 @@ impl Layout {
             clean: true,
             dims: vec![LayoutDim { extent: len, offsets: Offsets::Stride(1) }],
         }
+    }
+
+    /// A ciphertext for each of `len` elements, in which an image has one slot.
+    pub fn batched(len: usize) -> Self {
+        Self::dense(len, 1, 1)
     }
 
     /// Multiplexed packing of an image tensor: channel `c` has physical channel `c / (g_h·g_w)` and

@@ -14,6 +14,7 @@
 
 pub mod error;
 pub mod layout;
+mod batch;
 pub mod linear;
 pub mod matrix;
 pub mod print;

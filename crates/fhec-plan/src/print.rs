@@ -26,6 +26,9 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
         |primes: &[u64]| primes.iter().map(|&q| format!("{:.2}", (q as f64).log2())).collect::<Vec<_>>().join(" ");
     writeln!(out, "  q: {}", bits(&p.q))?;
     writeln!(out, "  p: {}   digits: {:?}", bits(&p.p), p.digits)?;
+    if plan.is_batched() {
+        writeln!(out, "throughput mode: {} images, one a slot", plan.batch())?;
+    }
     if let Some(spec) = &p.bootstrap {
         writeln!(
             out,

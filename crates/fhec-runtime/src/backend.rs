@@ -116,6 +116,14 @@ pub trait Backend: Sync {
         self.rescale(rescale, &self.relinearise(relinearise, a)?)
     }
 
+    /// A product, its relinearisation and its rescale, where nothing else reads what is between. `steps` are those of the three.
+    fn multiply_rescale(&self, steps: [&Step; 3], a: &Self::Value, b: &Self::Value) -> OpResult<Self::Value> {
+        let [product, relinearise, rescale] = steps;
+        let same = matches!(product.instruction.op, fhec_plan::Op::Mul(x, y) if x == y);
+        let value = if same { self.square(product, a)? } else { self.mul(product, a, b)? };
+        self.relinearise_rescale(relinearise, rescale, &value)
+    }
+
     /// Limbs dropped down to `level`.
     fn level_drop(&self, step: &Step, a: &Self::Value, level: usize) -> OpResult<Self::Value>;
 

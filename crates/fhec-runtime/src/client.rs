@@ -4,14 +4,14 @@
 //! decrypted values must stay with the key holder, or be rounded to the predicted precision
 //! ([`Output::error_std`](fhec_plan::Output::error_std)) before anybody else sees them.
 
-use crate::clear::{pack, unpack};
+use crate::batch;
 use crate::context::{context, key_request};
 use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
 use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, PublicKey, SecretKey,
 };
-use fhec_math::SecretRng;
+use fhec_math::{SecretRng, Zeroizing};
 use fhec_plan::verify::check_head;
 use fhec_plan::{Insecure, PlanHead, Postprocess};
 use rayon::prelude::*;
@@ -90,63 +90,92 @@ impl Client {
         Ok(EvaluationKeys::generate(secret, &self.key_request(), rng, progress)?)
     }
 
-    /// Encrypts input number `index`: a row-major tensor in the units of the model, one ciphertext after the
-    /// other.
+    /// Encrypts input number `index` for one or more images: a row-major tensor each, in the units of the model. A ciphertext
+    /// draws its randomness from a seed of its own, so they are made in parallel.
     ///
     /// # Errors
-    /// [`RuntimeError::NoPort`], [`RuntimeError::InputSize`], [`RuntimeError::InputValue`], and
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Batch`], [`RuntimeError::InputSize`], [`RuntimeError::InputValue`], and
     /// [`RuntimeError::Ckks`] for values that do not fit the scale or a key of other parameters.
     pub fn encrypt_input(
         &self,
         index: usize,
-        values: &[f64],
+        images: &[&[f64]],
         key: EncryptionKey,
         rng: &mut SecretRng,
     ) -> Result<Vec<BundleEntry>> {
         let input = self.head.inputs.get(index).ok_or(RuntimeError::NoPort { what: "input", index })?;
-        let slots = pack(input, values)?;
-        let blocks = slots.values().par_chunks_exact(slots.period());
-        let encoded = blocks.map(|v| self.encoder.encode(v, input.level, &input.scale));
-        let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
-        let encrypt = |(index, plaintext)| -> Result<BundleEntry> {
+        batch::check(self.head.batch(), images.len())?;
+        let slots = batch::slots(&self.head, input, images)?;
+        let seeds: Vec<Zeroizing<[u8; 32]>> = slots.iter().map(|_| Zeroizing::new(rng.next_seed())).collect();
+        let encrypt = |(index, (slots, seed)): (usize, (&Vec<f64>, &Zeroizing<[u8; 32]>))| -> Result<BundleEntry> {
+            let plaintext = self.encoder.encode(slots, input.level, &input.scale)?;
+            let mut rng = SecretRng::from_seed(seed);
             let form = match key {
-                EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, plaintext, rng)?),
-                EncryptionKey::Public(key) => BundleForm::Full(self.encryptor.encrypt_pk(key, plaintext, rng)?),
+                EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, &plaintext, &mut rng)?),
+                EncryptionKey::Public(key) => BundleForm::Full(self.encryptor.encrypt_pk(key, &plaintext, &mut rng)?),
             };
-            Ok(BundleEntry { name: input.name.clone(), index, form })
+            Ok(BundleEntry { name: input.name.clone(), index: index as u32, images: images.len() as u32, form })
         };
-        (0..).zip(&encoded).map(encrypt).collect()
+        slots.par_iter().zip(&seeds).enumerate().map(encrypt).collect()
     }
 
-    /// Encrypts all inputs, one tensor each.
+    /// Encrypts all inputs of one image, one tensor each.
+    ///
+    /// # Errors
+    /// As [`encrypt_batch`](Self::encrypt_batch).
+    pub fn encrypt(&self, values: &[Vec<f64>], key: EncryptionKey, rng: &mut SecretRng) -> Result<Vec<BundleEntry>> {
+        self.encrypt_batch(&[values], key, rng)
+    }
+
+    /// Encrypts several images into one bundle: all inputs of each, one tensor an input. There may be as many as a run of the
+    /// plan evaluates ([`PlanHead::batch`]); fewer leave slots empty.
     ///
     /// # Errors
     /// [`RuntimeError::InputCount`], and as [`Client::encrypt_input`].
-    pub fn encrypt(&self, values: &[Vec<f64>], key: EncryptionKey, rng: &mut SecretRng) -> Result<Vec<BundleEntry>> {
-        if values.len() != self.head.inputs.len() {
-            return Err(RuntimeError::InputCount { found: values.len(), expected: self.head.inputs.len() });
+    pub fn encrypt_batch<V: AsRef<[Vec<f64>]>>(
+        &self,
+        images: &[V],
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        let expected = self.head.inputs.len();
+        if let Some(wrong) = images.iter().map(|i| i.as_ref().len()).find(|&found| found != expected) {
+            return Err(RuntimeError::InputCount { found: wrong, expected });
         }
         let mut bundle = Vec::new();
-        for (index, values) in values.iter().enumerate() {
-            bundle.extend(self.encrypt_input(index, values, key, rng)?);
+        for index in 0..expected {
+            let values: Vec<&[f64]> = images.iter().map(|i| &i.as_ref()[index][..]).collect();
+            bundle.extend(self.encrypt_input(index, &values, key, rng)?);
         }
         Ok(bundle)
     }
 
-    /// Decrypts output number `index` to a row-major tensor in the units of the model. Postprocessing is not applied;
+    /// Decrypts output number `index` of one image to a row-major tensor in the units of the model. Postprocessing is not applied;
     /// see [`postprocess`].
     ///
     /// # Errors
-    /// [`RuntimeError::NoPort`], [`RuntimeError::Ciphertexts`] where the bundle does not hold the output at the level and
-    /// scale that the plan promises, [`RuntimeError::Ckks`] for ciphertexts of other parameters.
+    /// [`RuntimeError::Batch`] for a bundle of several images, and as [`decrypt_batch`](Self::decrypt_batch).
     pub fn decrypt_output(&self, index: usize, bundle: &[BundleEntry], secret: &SecretKey) -> Result<Vec<f64>> {
+        let mut images = self.decrypt_batch(index, bundle, secret)?;
+        batch::check(1, images.len())?;
+        Ok(images.remove(0))
+    }
+
+    /// Decrypts output number `index` of every image that was encrypted, as [`decrypt_output`](Self::decrypt_output).
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Ciphertexts`] where the bundle does not hold the output at the level and
+    /// scale that the plan promises, [`RuntimeError::Batch`] for more images than the plan has room for,
+    /// [`RuntimeError::Ckks`] for ciphertexts of other parameters.
+    pub fn decrypt_batch(&self, index: usize, bundle: &[BundleEntry], secret: &SecretKey) -> Result<Vec<Vec<f64>>> {
         let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
         let (layout, level, scale) = (&output.layout, output.level, &output.scale);
+        let images = batch::count(self.head.batch(), bundle)?;
         let ciphertexts = collect(&self.context, bundle, &output.name, layout.ciphertexts, level, scale)?;
         let decrypt =
             |c: &Ciphertext| -> Result<Vec<f64>> { Ok(self.encoder.decode(&self.encryptor.decrypt(secret, c)?)?) };
         let slots = ciphertexts.par_iter().map(decrypt).collect::<Result<Vec<_>>>()?;
-        Ok(unpack(output, &crate::clear::Slots::new(layout.slots, slots.concat())))
+        Ok(batch::images(&self.head, output, &slots, images))
     }
 }
 

@@ -83,6 +83,9 @@ struct Schedule {
     /// Relinearisations that are done together with the rescale that follows: number of the rescale to that
     /// of the relinearisation.
     fused: BTreeMap<usize, usize>,
+    /// Products that are made together with such a pair: number of the relinearisation to that of the product. Of hundreds of
+    /// products, which are half as large again as their results, only a few exist at a time.
+    products: BTreeMap<usize, usize>,
 }
 
 impl Schedule {
@@ -96,7 +99,7 @@ impl Schedule {
         }
         let mut last: BTreeMap<Reg, usize> =
             verified.facts().registers().iter().map(|(&reg, facts)| (reg, facts.last_read)).collect();
-        let mut fused = BTreeMap::new();
+        let (mut fused, mut products) = (BTreeMap::new(), BTreeMap::new());
         for (number, instruction) in instructions.iter().enumerate() {
             let Op::Relinearise(src) = instruction.op else { continue };
             let Some([only]) = readers.get(&instruction.dst).map(Vec::as_slice) else { continue };
@@ -105,13 +108,23 @@ impl Schedule {
                 // The product itself lives until the rescale, its relinearised form never exists.
                 last.insert(src, last.get(&src).map_or(*only, |&l| l.max(*only)));
                 last.remove(&instruction.dst);
+                let product = verified.register(src).written;
+                if let Op::Mul(a, b) = instructions[product].op
+                    && readers.get(&src).is_some_and(|readers| readers.len() == 1)
+                {
+                    products.insert(number, product);
+                    for factor in [a, b] {
+                        last.insert(factor, last.get(&factor).map_or(*only, |&l| l.max(*only)));
+                    }
+                    last.remove(&src);
+                }
             }
         }
         let mut free = vec![Vec::new(); instructions.len()];
         for (reg, number) in last {
             free[number].push(reg);
         }
-        Schedule { free, fused }
+        Schedule { free, fused, products }
     }
 }
 
@@ -198,6 +211,7 @@ impl<B: Backend> Execution<'_, B> {
             Op::Add(x, y) => b.add(step, r.get(*x)?, r.get(*y)?)?,
             Op::Sub(x, y) => b.sub(step, r.get(*x)?, r.get(*y)?)?,
             Op::Negate(x) => b.negate(step, r.get(*x)?)?,
+            Op::Mul(..) if self.schedule.products.values().any(|&n| n == step.number) => return Ok(()),
             Op::Mul(x, y) if x == y => b.square(step, r.get(*x)?)?,
             Op::Mul(x, y) => b.mul(step, r.get(*x)?, r.get(*y)?)?,
             Op::MulScalar { src, value, scale } => b.mul_scalar(step, r.get(*src)?, *value, scale)?,
@@ -209,9 +223,15 @@ impl<B: Backend> Execution<'_, B> {
             Op::Relinearise(x) => b.relinearise(step, r.get(*x)?)?,
             Op::Rescale(x) => match self.schedule.fused.get(&step.number) {
                 Some(&first) => {
+                    let product = self.schedule.products.get(&first).map(|&n| Step::new(self.verified, n));
                     let first = Step::new(self.verified, first);
-                    let product = first.instruction.op.sources()[0];
-                    b.relinearise_rescale(&first, step, r.get(product)?)?
+                    let source = first.instruction.op.sources()[0];
+                    match product.map(|product| (product, &product.instruction.op)) {
+                        Some((product, Op::Mul(x, y))) => {
+                            b.multiply_rescale([&product, &first, step], r.get(*x)?, r.get(*y)?)?
+                        }
+                        _ => b.relinearise_rescale(&first, step, r.get(source)?)?,
+                    }
                 }
                 None => b.rescale(step, r.get(*x)?)?,
             },

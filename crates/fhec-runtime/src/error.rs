@@ -66,6 +66,14 @@ pub enum RuntimeError {
         /// Index of the value.
         index: usize,
     },
+    /// A number of images that the plan has no room for.
+    #[error("{found} images; a run of the plan takes 1 to {most}")]
+    Batch {
+        /// Given.
+        found: usize,
+        /// Most that fit.
+        most: usize,
+    },
     /// Ciphertexts that do not fit the input or output they are meant for.
     #[error("{name:?}: {problem}")]
     Ciphertexts {

@@ -17,6 +17,7 @@
 //! it, run inside [`rayon::ThreadPool::install`].
 
 pub mod backend;
+mod batch;
 pub mod ckks;
 pub mod clear;
 pub mod client;

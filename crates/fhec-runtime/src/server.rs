@@ -1,6 +1,7 @@
 //! The server's side: a verified plan, evaluation keys, ciphertexts in and out. Nothing here can take or
 //! hold a secret key.
 
+use crate::batch;
 use crate::ckks::CkksBackend;
 use crate::client::collect;
 use crate::context::context;
@@ -65,10 +66,11 @@ impl Server {
     ///
     /// # Errors
     /// [`RuntimeError::Ciphertexts`](crate::RuntimeError::Ciphertexts) for a bundle that does not fit the plan's
-    /// inputs, and as [`run`].
+    /// inputs, [`RuntimeError::Batch`](crate::RuntimeError::Batch) for one of too many images, and as [`run`].
     pub fn run(&self, bundle: &[BundleEntry], observe: &mut dyn FnMut(&Event)) -> Result<(Vec<BundleEntry>, Trace)> {
         let verified = self.backend.verified();
         let plan = verified.plan();
+        let images = batch::count(plan.batch(), bundle)? as u32;
         let inputs = plan
             .inputs
             .iter()
@@ -79,6 +81,7 @@ impl Server {
             (0..).zip(ciphertexts).map(|(index, c)| BundleEntry {
                 name: output.name.clone(),
                 index,
+                images,
                 form: BundleForm::Full(c),
             })
         });

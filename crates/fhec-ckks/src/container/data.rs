@@ -42,6 +42,8 @@ pub struct BundleEntry {
     pub name: String,
     /// Which part.
     pub index: u32,
+    /// Images in its slots, from slot 0 on, where images share ciphertexts; 1 where an image has all of them.
+    pub images: u32,
     /// The ciphertext.
     pub form: BundleForm,
 }
@@ -70,6 +72,7 @@ pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8;
         writer.u32(entry.name.len() as u32)?;
         writer.bytes(entry.name.as_bytes())?;
         writer.u32(entry.index)?;
+        writer.u32(entry.images)?;
         match &entry.form {
             BundleForm::Full(c) => {
                 writer.u32(0)?;
@@ -118,6 +121,10 @@ pub fn read_ciphertexts(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Res
             Err(e) => return Err(reader.field(format!("a name is not UTF-8: {e}")).into()),
         };
         let index = reader.u32()?;
+        let images = reader.u32()?;
+        if !(1..=context.slots() as u32).contains(&images) {
+            return Err(reader.field(format!("{images} images in {} slots", context.slots())).into());
+        }
         let form = reader.u32()?;
         let level = reader.level(context)?;
         let scale = reader.scale(context)?;
@@ -134,7 +141,7 @@ pub fn read_ciphertexts(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Res
             }
             other => return Err(reader.field(format!("unknown form {other} of ciphertext")).into()),
         };
-        entries.push(BundleEntry { name, index, form });
+        entries.push(BundleEntry { name, index, images, form });
     }
     reader.finish()?;
     Ok(entries)

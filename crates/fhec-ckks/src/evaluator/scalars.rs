@@ -11,8 +11,8 @@ use crate::limbs::{LIGHT, par_chunks, par_chunks2};
 const LOG2_SCALAR_LIMIT: f64 = 126.0;
 
 impl Evaluator {
-    /// `value · scale`, rounded, or an error where it cannot be held exactly.
-    fn integer(&self, op: &'static str, value: f64, scale: &Scale) -> Result<i128> {
+    /// The residue that stands for `value` at `scale`: `value · scale`, rounded, or an error where it cannot be held exactly.
+    pub(crate) fn integer(op: &'static str, value: f64, scale: &Scale) -> Result<i128> {
         let scaled = value * scale.to_f64();
         if !value.is_finite() {
             return Err(CkksError::NotFinite { op, index: 0 });
@@ -31,7 +31,7 @@ impl Evaluator {
     /// [`CkksError::ContextMismatch`].
     pub fn mul_scalar(&self, a: &Ciphertext, value: f64, scale: &Scale) -> Result<Ciphertext> {
         self.check("mul_scalar", a)?;
-        let integer = self.integer("mul_scalar", value, scale)?;
+        let integer = Self::integer("mul_scalar", value, scale)?;
         let mut out = self.mul_integer(a, integer)?;
         out.scale = a.scale.mul(scale);
         Ok(out)
@@ -64,7 +64,7 @@ impl Evaluator {
         if a.scale != product {
             return Err(CkksError::scales(op, &a.scale, &product));
         }
-        let k = self.integer(op, value, scale)?;
+        let k = Self::integer(op, value, scale)?;
         par_chunks2(a.c0.data_mut(), a.c1.data_mut(), self.context.n(), LIGHT, |i, c0, c1| {
             let m = self.context.q(i);
             let w = m.reduce_i128(k);
@@ -90,7 +90,7 @@ impl Evaluator {
     /// As [`mul_scalar`](Self::mul_scalar).
     pub fn add_scalar_assign(&self, a: &mut Ciphertext, value: f64) -> Result<()> {
         self.check("add_scalar", a)?;
-        let k = self.integer("add_scalar", value, &a.scale)?;
+        let k = Self::integer("add_scalar", value, &a.scale)?;
         self.add_integer(&mut a.c0, k);
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Evaluator {
     pub fn add_scalar_to_product_assign(&self, a: &mut Product, value: f64) -> Result<()> {
         let op = "add_scalar_to_product";
         self.check(op, a)?;
-        let k = self.integer(op, value, &a.scale)?;
+        let k = Self::integer(op, value, &a.scale)?;
         self.add_integer(&mut a.c0, k);
         Ok(())
     }

@@ -28,6 +28,7 @@ const SAMPLES: usize = 256;
   fhec compile small.onnx -o small.plan --input-range 0,1 --precision-bits 16 --memory-budget 2GiB
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --print-after approximate
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
+  fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput
 
 Calibration data are npy, npz, idx or CIFAR-10 files, a picture or a folder of pictures. They set
 the ranges that activations are approximated on; a few hundred typical inputs are enough. Without
@@ -69,6 +70,12 @@ pub(crate) struct Settings {
     /// Memory that one evaluation may use
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     pub(crate) memory_budget: Option<u64>,
+    /// How tensors are packed
+    #[arg(long, value_enum, default_value_t = Mode::Latency)]
+    pub(crate) mode: Mode,
+    /// Images that will be evaluated together in throughput mode; as many as there are slots by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Option<u32>,
     /// What to make fast
     #[arg(long, value_enum, default_value_t = Goal::Latency)]
     pub(crate) goal: Goal,
@@ -92,6 +99,15 @@ pub(crate) enum Goal {
     /// One evaluation, with loading the keys and encoding the weights
     Latency,
     /// Each of many evaluations, one after another
+    Throughput,
+}
+
+/// What shares a ciphertext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// One image over all slots: the least time for one image
+    Latency,
+    /// Thousands of images, one a slot: the least time for each of a batch
     Throughput,
 }
 
@@ -170,6 +186,8 @@ impl Settings {
             security: "128".into(),
             precision_bits: None,
             memory_budget: None,
+            mode: Mode::Latency,
+            batch: None,
             goal: Goal::Latency,
             cost_table: None,
             pixel_scale: 1.0 / 255.0,
@@ -192,6 +210,7 @@ impl Settings {
             samples: self.samples(&specs)?,
             input_range: Some(self.range(&preprocess)),
             preprocess: vec![Some(preprocess); specs.len()],
+            mode: self.mode()?,
             goal: match self.goal {
                 Goal::Latency => fhec_passes::Goal::Latency,
                 Goal::Throughput => fhec_passes::Goal::Throughput,
@@ -200,6 +219,14 @@ impl Settings {
             ..defaults
         };
         pipeline::compile_watched(graph, &options, watch).with_context(|| model.display().to_string())
+    }
+
+    fn mode(&self) -> Result<fhec_passes::Mode> {
+        ensure!(self.batch.is_none() || self.mode == Mode::Throughput, "--batch is for --mode throughput");
+        Ok(match self.mode {
+            Mode::Latency => fhec_passes::Mode::Latency,
+            Mode::Throughput => fhec_passes::Mode::Throughput { batch: self.batch.map(|n| n as usize) },
+        })
     }
 
     fn level(&self) -> Result<SecurityLevel> {
@@ -276,8 +303,9 @@ fn summary(compiled: &Compiled, output: &Path, seconds: f64) -> String {
         (
             "predicted",
             format!(
-                "{} and {} a run on one thread, {:.1} bits of precision",
+                "{}{} and {} a run on one thread, {:.1} bits of precision",
                 format::seconds(r.seconds),
+                format::batch(plan.batch(), r.seconds),
                 format::bytes(r.peak_memory),
                 r.output_bits
             ),

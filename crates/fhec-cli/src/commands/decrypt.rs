@@ -1,6 +1,6 @@
 //! `fhec decrypt`: an encrypted output back to numbers.
 
-use crate::data::{names, npy};
+use crate::data::{Labels, names, npy};
 use crate::files::{self, Access, print};
 use crate::format::{self, Align, Table};
 use crate::{keys, plan_file};
@@ -8,13 +8,16 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fhec_plan::Output;
 use fhec_runtime::postprocess;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `fhec decrypt`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct -o y.npy
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3 --labels classes.txt
+  fhec decrypt batch.plan --secret-key keys/secret.key --input y.ct -o y.npy --truth labels.idx.gz
+
+The output of a plan in throughput mode has an axis for the images in front, in place of a batch of one.
 
 Values are rounded to the precision that the plan predicts: what lies below is the noise of the
 encryption, which tells nothing about the result but something about the key. Do not give
@@ -29,7 +32,7 @@ pub(crate) struct Decrypt {
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where the values go, as a NumPy array of float64
-    #[arg(short, long, value_name = "FILE", required_unless_present = "top")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["top", "truth"])]
     output: Option<PathBuf>,
     /// Print the K largest values
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
@@ -40,6 +43,12 @@ pub(crate) struct Decrypt {
     /// Which output, for a model with several
     #[arg(long, value_name = "NAME")]
     select: Option<String>,
+    /// Print how many images have the right class on top: idx, npy or text with a number a line
+    #[arg(long, value_name = "LABELS")]
+    truth: Option<PathBuf>,
+    /// Labels of --truth that belong to earlier images
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "truth")]
+    skip: usize,
     /// Do not round to the predicted precision
     #[arg(long)]
     raw: bool,
@@ -54,15 +63,41 @@ impl Decrypt {
         let labels = self.labels.as_deref().map(names).transpose()?;
         let client = keys::Client::new(&head)?;
         let secret = client.secret_key(&self.secret_key)?;
-        let values = client.decrypt(&secret, &self.input, index)?;
-        let values = finish(output, values, self.raw);
+        let images = client.decrypt(&secret, &self.input, index)?;
+        let images: Vec<Vec<f64>> = images.into_iter().map(|values| finish(output, values, self.raw)).collect();
         if let Some(path) = &self.output {
-            files::write(path, Access::Public, |out| npy::write(out, &output.shape, &values))?;
+            let shape = if head.is_batched() { batch_shape(&output.shape, images.len()) } else { output.shape.clone() };
+            files::write(path, Access::Public, |out| npy::write(out, &shape, &images.concat()))?;
         }
-        match self.top {
-            Some(k) => print(&top(output, &values, k as usize, labels.as_deref())),
+        if let Some(k) = self.top {
+            for (i, values) in images.iter().enumerate() {
+                if head.is_batched() {
+                    print(&format!("{}image {i}\n", if i > 0 { "\n" } else { "" }))?;
+                }
+                print(&top(output, values, k as usize, labels.as_deref()))?;
+            }
+        }
+        match &self.truth {
+            Some(path) => print(&self.accuracy(path, &images)?),
             None => Ok(()),
         }
+    }
+
+    /// How many images have their right class on top.
+    fn accuracy(&self, path: &Path, images: &[Vec<f64>]) -> Result<String> {
+        let truth = Labels::open(path)?;
+        let truth = truth.as_slice().get(self.skip..).unwrap_or_default();
+        ensure!(
+            truth.len() >= images.len(),
+            "{}: {} labels after --skip {} for {}",
+            path.display(),
+            truth.len(),
+            self.skip,
+            format::count(images.len(), "image")
+        );
+        let right = images.iter().zip(truth).filter(|(values, truth)| largest(values, 1) == [**truth]).count();
+        let (n, share) = (images.len(), 100.0 * right as f64 / images.len().max(1) as f64);
+        Ok(format!("{right} of {n} right ({share:.2} %)\n"))
     }
 
     fn choose(&self, outputs: &[Output]) -> Result<usize> {
@@ -79,6 +114,12 @@ impl Decrypt {
             }
         }
     }
+}
+
+/// The shape of several images' outputs: the batch axis of one image becomes theirs.
+fn batch_shape(shape: &[usize], images: usize) -> Vec<usize> {
+    let rest = if shape.first() == Some(&1) { &shape[1..] } else { shape };
+    [&[images], rest].concat()
 }
 
 /// Rounds to the predicted precision (unless `raw`) and does what the plan leaves to the client.

@@ -220,7 +220,7 @@ impl Stage {
 
         let start = Instant::now();
         let secret = client.secret_key(&self.secret)?;
-        let bundle = client.encrypt(&values, EncryptionKey::Secret(&secret))?;
+        let bundle = client.encrypt(std::slice::from_ref(&values), EncryptionKey::Secret(&secret))?;
         files::write(&encrypted, Access::Public, |out| client.write_ciphertexts(&bundle, out))?;
         print(&format!("  fhec encrypt: {} in {}\n", size(&encrypted), seconds(start.elapsed().as_secs_f64())))?;
 
@@ -233,7 +233,7 @@ impl Stage {
         ))?;
 
         let output = &head.outputs[0];
-        let logits = decrypt::finish(output, client.decrypt(&secret, &result, 0)?, false);
+        let logits = decrypt::finish(output, client.decrypt(&secret, &result, 0)?.concat(), false);
         let clear = Interpreter::new(graph)?.run(&compile::tensors(&specs, values)?)?;
         let best = decrypt::largest(&logits, 2);
         let label = LABELS.lines().nth(index).unwrap_or("?").trim();

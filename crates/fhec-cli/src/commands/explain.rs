@@ -150,7 +150,11 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
     let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
     let relin = if plan.keys.relin.is_some() { " and products" } else { "" };
-    let mut rows = vec![
+    let mut rows = Vec::new();
+    if plan.is_batched() {
+        rows.push(("mode", format!("throughput: a run evaluates up to {} images, one a slot", plan.batch())));
+    }
+    rows.extend([
         (
             "parameters",
             format!(
@@ -172,7 +176,7 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
                 plan.keys.galois.len()
             ),
         ),
-    ];
+    ]);
     for input in &plan.inputs {
         let (shape, n) = (format::shape(&input.shape), input.layout.ciphertexts);
         let (lo, hi) = input.range;
@@ -198,7 +202,7 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
                 format::bytes(r.plaintext_budget)
             ),
         ),
-        ("time", format!("{} on one thread", format::seconds(r.seconds))),
+        ("time", format!("{}{} on one thread", format::seconds(r.seconds), format::batch(plan.batch(), r.seconds))),
         (
             "precision",
             format!(
@@ -255,7 +259,7 @@ fn as_json(verified: &Verified, r: &Report) -> Value {
             "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
             "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,
             "output_bits_public": r.output_bits_public,
-            "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
+            "images": plan.batch(), "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
         },
         "notes": r.notes,
     })

@@ -4,6 +4,7 @@
 //! CIFAR-10, pictures) are raw pixels and get the preprocessing of the input; floating-point numbers are the
 //! network's values as they stand. Files are taken for hostile: nothing is allocated because a header says so.
 
+mod batch;
 mod cifar;
 mod idx;
 mod labels;
@@ -12,6 +13,7 @@ mod npz;
 mod picture;
 mod set;
 
+pub(crate) use batch::{Part, load_batch};
 pub use labels::read_labels;
 pub(crate) use labels::{Labels, names};
 pub(crate) use set::{DataSet, load_inputs};

@@ -131,7 +131,7 @@ pub(crate) fn load_inputs(given: &[String], index: Option<usize>, specs: &[Input
 }
 
 /// Splits `NAME=PATH` where NAME is an input.
-fn named<'a>(text: &'a str, specs: &[InputSpec]) -> Option<(usize, &'a str)> {
+pub(super) fn named<'a>(text: &'a str, specs: &[InputSpec]) -> Option<(usize, &'a str)> {
     let (name, path) = text.split_once('=')?;
     Some((specs.iter().position(|s| s.name == name)?, path))
 }

@@ -15,6 +15,7 @@ pub(crate) mod galois;
 pub(crate) mod packed;
 pub(crate) mod pointwise;
 pub(crate) mod sample;
+pub(crate) mod scalar_sums;
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_loadu_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,

@@ -44,7 +44,7 @@ pub(crate) fn matrix_cost(matrix: &Matrix, cost: &LinearCost) -> f64 {
 }
 
 /// Levels that remain after each packed value, on the longest way to an output.
-fn levels_left(skeleton: &Skeleton) -> Vec<usize> {
+pub(crate) fn levels_left(skeleton: &Skeleton) -> Vec<usize> {
     let mut left = vec![0; skeleton.packed.len()];
     for id in skeleton.ids().collect::<Vec<_>>().into_iter().rev() {
         let make = &skeleton.get(id).make;
@@ -66,7 +66,7 @@ fn depth(make: &Make) -> usize {
 }
 
 /// Price of a nonlinear operation on one ciphertext at one limb.
-fn nonlinear(make: &Make, cost: &LinearCost) -> f64 {
+pub(crate) fn nonlinear(make: &Make, cost: &LinearCost) -> f64 {
     match make {
         Make::Mul(..) => cost.product,
         // Paterson–Stockmeyer needs about 2√d + log d products.

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// The non-empty diagonals of `matrix`, sorted by output block, input block and index. Indices that only
 /// padding excludes may be listed too.
 pub fn indices(matrix: &Matrix) -> Vec<DiagonalIndex> {
-    if matrix.nests.iter().any(|n| crosses(matrix, n)) {
+    // With one slot a ciphertext, guarded loops move from ciphertext to ciphertext.
+    if matrix.slots == 1 || matrix.nests.iter().any(|n| crosses(matrix, n)) {
         let exact = Diagonals::of(matrix);
         let of = |k: &fhec_plan::DiagonalKey| DiagonalIndex {
             out_block: k.out_block as usize,

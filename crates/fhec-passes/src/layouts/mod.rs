@@ -7,8 +7,9 @@
 //! (row and plane strides; powers of two make rotations wrap onto each other), the period with which a small
 //! tensor repeats (a short output period folds diagonals together, at one rotation per halving), and
 //! whether a value that no window reads is packed densely instead. `choose` prices every linear map for
-//! every pair of candidates and descends class by class.
+//! every pair of candidates and descends class by class. Where images share ciphertexts there is no choice ([`batched`]).
 
+pub(crate) mod batched;
 pub(crate) mod choose;
 pub(crate) mod classes;
 pub mod diagonals;
@@ -26,11 +27,15 @@ pub struct LinearCost {
     pub fold: f64,
     /// One product of ciphertexts, relinearised: nonlinear operations pay it for every ciphertext.
     pub product: f64,
+    /// One product with a scalar, added to a sum: maps between values of which an image has one slot a ciphertext.
+    pub scalar: f64,
+    /// The rescale of one such sum.
+    pub output: f64,
 }
 
 impl Default for LinearCost {
     /// In key switches.
     fn default() -> Self {
-        LinearCost { bsgs: BsgsWeights::default(), fold: 1.0, product: 1.2 }
+        LinearCost { bsgs: BsgsWeights::default(), fold: 1.0, product: 1.2, scalar: 0.01, output: 0.2 }
     }
 }

@@ -12,7 +12,7 @@ mod nonlinear;
 mod ops;
 pub(crate) mod value;
 
-use crate::layouts::LinearCost;
+use crate::layouts::{LinearCost, batched};
 use crate::layouts::choose::{Choice, choose};
 use crate::layouts::classes::Classes;
 use crate::rewrite::Rewriter;
@@ -41,10 +41,13 @@ impl Lowering {
     }
 
     fn choice(&self, slots: usize, cost: &LinearCost) -> Result<Choice, Diagnostics> {
+        if slots == 1 {
+            return Ok(batched::choose(&self.skeleton, &self.classes, cost));
+        }
         choose(&self.skeleton, &self.classes, slots, cost)
     }
 
-    /// The price of the best layouts for ciphertexts of `slots` slots, in units of `cost`.
+    /// The price of the best layouts for ciphertexts in which an image has `slots` slots, in units of `cost`.
     ///
     /// # Errors
     /// As [`Self::pack`].
@@ -52,7 +55,8 @@ impl Lowering {
         Ok(self.choice(slots, cost)?.cost)
     }
 
-    /// The ciphertext graph for ciphertexts of `slots` slots (a power of two).
+    /// The ciphertext graph for ciphertexts in which an image has `slots` slots: a power of two, 1 where images share
+    /// ciphertexts.
     ///
     /// # Errors
     /// A tensor that cannot be packed into such ciphertexts.

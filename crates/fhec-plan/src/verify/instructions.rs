@@ -136,6 +136,11 @@ impl Checker<'_> {
         Ok((x, y))
     }
 
+    /// Refuses what mixes or counts slots where they belong to different images.
+    fn one_image(&self, what: &str) -> Check<()> {
+        if self.plan.is_batched() { Err(format!("slots of different images are {what}")) } else { Ok(()) }
+    }
+
     fn derive(&mut self, number: usize, op: &Op) -> Check<RegisterFacts> {
         match op {
             Op::Input(index) => self.input(*index),
@@ -199,6 +204,7 @@ impl Checker<'_> {
             }
             Op::Rotate { src, steps } => {
                 let x = self.linear(*src)?;
+                self.one_image("rotated")?;
                 self.use_rotation(*steps, x.level);
                 Ok(x)
             }
@@ -230,6 +236,8 @@ impl Checker<'_> {
 
     fn bootstrap(&mut self, src: Reg, level: usize, out_scale: &Scale) -> Check<RegisterFacts> {
         let x = self.linear(src)?;
+        // The contents of its slots belong to different images, which no period tells of.
+        self.one_image("bootstrapped")?;
         let parameters = &self.plan.parameters;
         let spec = parameters.bootstrap.as_ref().ok_or("the parameters have no bootstraps")?;
         let (log_slots, highest) = (bootstrap_slots(x.period), parameters.message_level());

@@ -13,7 +13,8 @@
 //! 5. every key that is used, at which level, against the key manifest;
 //! 6. that each input is read at most once and each output comes out once, at the level and scale that the
 //!    client will assume;
-//! 7. that the work of this derivation, the tables that it makes and the registers of a run stay below
+//! 7. that no slot of one image reaches another image's, where images share ciphertexts;
+//! 8. that the work of this derivation, the tables that it makes and the registers of a run stay below
 //!    the limits of [`crate::structure`].
 //!
 //! The result, [`Facts`], is what a runtime demands: an unverified plan cannot be run.

@@ -1,6 +1,7 @@
 //! Parameters, key manifest, inputs and outputs: all that a client must be able to trust.
 
 use super::{Insecure, VerifyError, check_scale};
+use crate::batch::image_slots;
 use crate::structure::{self, check_layout, injective};
 use crate::{Input, KeyManifest, Layout, Output, Parameters, Postprocess};
 use fhec_math::bootstrap::{BootstrapSpec, log2_failure};
@@ -25,14 +26,19 @@ pub fn check_head(
     check_manifest(parameters, keys)?;
     let entry =
         |what, index, result: Result<(), String>| result.map_err(|problem| VerifyError::Entry { what, index, problem });
+    let slots = image_slots(parameters, inputs, outputs);
+    if slots != parameters.slots() && slots != 1 {
+        let problem = format!("images of {slots} slots; they take all {} or one", parameters.slots());
+        return Err(VerifyError::Parameters(problem));
+    }
     structure::check_ports(inputs.iter().map(|i| &i.layout).chain(outputs.iter().map(|o| &o.layout)))
         .map_err(|e| VerifyError::Parameters(format!("inputs and outputs: {e}")))?;
     for (i, input) in inputs.iter().enumerate() {
-        entry("input", i, check_input(parameters, input))?;
+        entry("input", i, check_input(parameters, slots, input))?;
         entry("input", i, unused(&input.name, inputs[..i].iter().map(|o| &o.name)))?;
     }
     for (i, output) in outputs.iter().enumerate() {
-        entry("output", i, check_output(parameters, output))?;
+        entry("output", i, check_output(parameters, slots, output))?;
         entry("output", i, unused(&output.name, outputs[..i].iter().map(|o| &o.name)))?;
     }
     Ok(())
@@ -152,10 +158,10 @@ struct Port<'a> {
     range: (f64, f64),
 }
 
-fn check_port(p: &Parameters, port: &Port) -> Result<(), String> {
+fn check_port(p: &Parameters, slots: usize, port: &Port) -> Result<(), String> {
     check_layout(port.layout)?;
-    if port.layout.slots != p.slots() {
-        return Err(format!("a layout of {} slots, ciphertexts have {}", port.layout.slots, p.slots()));
+    if port.layout.slots != slots {
+        return Err(format!("a layout of {} slots, ciphertexts have {slots}", port.layout.slots));
     }
     let elements = port.shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
     if elements != port.layout.elements() {
@@ -184,9 +190,9 @@ fn check_port(p: &Parameters, port: &Port) -> Result<(), String> {
     Ok(())
 }
 
-fn check_input(p: &Parameters, input: &Input) -> Result<(), String> {
+fn check_input(p: &Parameters, slots: usize, input: &Input) -> Result<(), String> {
     let Input { shape, layout, level, scale, factor, range, .. } = input;
-    check_port(p, &Port { shape, layout, level: *level, scale, encrypted: *factor, range: *range })?;
+    check_port(p, slots, &Port { shape, layout, level: *level, scale, encrypted: *factor, range: *range })?;
     let Some(pre) = &input.preprocess else { return Ok(()) };
     let finite = |v: &[f64]| v.iter().all(|x| x.is_finite());
     let channels = |v: &[f64]| v.len() == 1 || shape.contains(&v.len());
@@ -199,9 +205,9 @@ fn check_input(p: &Parameters, input: &Input) -> Result<(), String> {
     Ok(())
 }
 
-fn check_output(p: &Parameters, output: &Output) -> Result<(), String> {
+fn check_output(p: &Parameters, slots: usize, output: &Output) -> Result<(), String> {
     let Output { shape, layout, level, scale, factor, range, .. } = output;
-    check_port(p, &Port { shape, layout, level: *level, scale, encrypted: 1.0 / factor, range: *range })?;
+    check_port(p, slots, &Port { shape, layout, level: *level, scale, encrypted: 1.0 / factor, range: *range })?;
     if !output.error_std.is_finite() || output.error_std < 0.0 {
         return Err(format!("a predicted error of {}", output.error_std));
     }

@@ -73,8 +73,8 @@ fn check_nest(plan: &Plan, number: usize, nest: &Nest) -> Result<(), String> {
 
 /// All diagonals of a matrix; every row, column and weight index is checked on the way.
 fn matrix_diagonals(plan: &Plan, matrix: &Matrix, budget: &mut Budget) -> Result<Diagonals, String> {
-    if matrix.slots != plan.parameters.slots() {
-        return Err(format!("{} slots, ciphertexts have {}", matrix.slots, plan.parameters.slots()));
+    if matrix.slots != plan.image_slots() {
+        return Err(format!("{} slots, ciphertexts have {}", matrix.slots, plan.image_slots()));
     }
     check_matrix(matrix)?;
     let period = matrix.diagonal_period();
@@ -90,8 +90,8 @@ fn matrix_diagonals(plan: &Plan, matrix: &Matrix, budget: &mut Budget) -> Result
 
 /// Every point of a vector lies in its ciphertexts and in its weights.
 fn check_values(plan: &Plan, vector: &Vector) -> Result<(), String> {
-    if vector.slots != plan.parameters.slots() {
-        return Err(format!("{} slots, ciphertexts have {}", vector.slots, plan.parameters.slots()));
+    if vector.slots != plan.image_slots() {
+        return Err(format!("{} slots, ciphertexts have {}", vector.slots, plan.image_slots()));
     }
     check_vector(vector)?;
     let rows = structure::reach(vector.slots, vector.ciphertexts, vector.period) as i64;

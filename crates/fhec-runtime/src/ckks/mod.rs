@@ -2,6 +2,7 @@
 
 mod accounting;
 mod plaintexts;
+mod scalars;
 mod value;
 
 pub use accounting::Memory;
@@ -17,6 +18,7 @@ use fhec_math::Scale;
 use fhec_plan::{LinearTerm, Op, PolyId, VectorId, Verified, bootstrap_slots};
 use plaintexts::Plaintexts;
 use rayon::prelude::*;
+use scalars::Scalars;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub struct CkksBackend {
     evaluator: Evaluator,
     encoder: Arc<Encoder>,
     plaintexts: Arc<Plaintexts>,
+    scalars: Arc<Scalars>,
     /// Where the plan bootstraps.
     bootstrapper: Option<Arc<Bootstrapper>>,
 }
@@ -56,7 +59,8 @@ impl CkksBackend {
         let bootstrapper = bootstrapper(&verified, context)?.map(Arc::new);
         let evaluator = Evaluator::new(context, Arc::new(EvaluationKeys::empty(context)))?;
         let plaintexts = Arc::new(Plaintexts::new(&verified, context, plaintext_budget)?);
-        Ok(CkksBackend { evaluator, encoder: Arc::new(Encoder::new(context)), plaintexts, bootstrapper, verified })
+        let (encoder, scalars) = (Arc::new(Encoder::new(context)), Arc::new(Scalars::new(&verified)));
+        Ok(CkksBackend { evaluator, encoder, plaintexts, scalars, bootstrapper, verified })
     }
 
     /// The same plan with the keys of another client. Encoded weights are shared, and kept only once.
@@ -69,6 +73,7 @@ impl CkksBackend {
             evaluator: Evaluator::new(self.context(), keys)?,
             encoder: Arc::clone(&self.encoder),
             plaintexts: Arc::clone(&self.plaintexts),
+            scalars: Arc::clone(&self.scalars),
             bootstrapper: self.bootstrapper.clone(),
             verified: Arc::clone(&self.verified),
         })
@@ -89,7 +94,7 @@ impl CkksBackend {
     /// # Errors
     /// [`RuntimeError::Instruction`] for weights that do not fit their scale.
     pub fn prepare(&self) -> Result<()> {
-        self.plaintexts.prepare(&self.verified, &self.encoder)
+        self.plaintexts.prepare(&self.verified, &self.encoder, &self.scalars)
     }
 
     /// The evaluator, which counts its key switches.
@@ -102,9 +107,12 @@ impl CkksBackend {
         Memory {
             keys: self.evaluator.keys().bytes(),
             weights: self.verified.plan().weights.bytes().len(),
-            plaintexts: self.plaintexts.bytes(),
+            plaintexts: self.plaintexts.bytes() + self.scalars.bytes(),
             plaintexts_planned: self.plaintexts.planned_bytes(),
-            scratch: self.plaintexts.scratch_bytes(self.context(), rayon::current_num_threads()),
+            scratch: self
+                .plaintexts
+                .scratch_bytes(self.context(), rayon::current_num_threads())
+                .max(self.scalars.scratch_bytes(&self.verified, self.context())),
         }
     }
 
@@ -131,6 +139,10 @@ impl CkksBackend {
 
     fn add_encoded(&self, step: &Step, a: &[Ciphertext], vector: VectorId) -> OpResult<CkksValue> {
         let [first, ..] = a else { return Ok(CkksValue::Ciphertexts(vec![])) };
+        if step.verified.plan().is_batched() {
+            let sums = scalars::each(a, &scalars::vector(step, vector), |c, v| self.evaluator.add_scalar(c, v))?;
+            return Ok(CkksValue::Ciphertexts(sums));
+        }
         let encoded = self.plaintexts.vector(&self.encoder, step, vector, first.level(), first.scale())?;
         let sums = a.par_iter().zip(&*encoded).map(|(c, p)| self.evaluator.add_plain(c, p));
         Ok(CkksValue::Ciphertexts(sums.collect::<Result<_, CkksError>>()?))
@@ -212,6 +224,14 @@ impl Backend for CkksBackend {
         bias: Option<VectorId>,
         out_scale: &Scale,
     ) -> OpResult<CkksValue> {
+        if let Some(map) = self.scalars.map(self.context(), step)? {
+            let mut inputs = Vec::new();
+            for source in sources {
+                inputs.extend(source.ciphertexts()?);
+            }
+            let bias = bias.map_or(vec![], |bias| scalars::vector(step, bias));
+            return Ok(CkksValue::Ciphertexts(map.apply(&self.evaluator, &inputs, &bias)?));
+        }
         let options = LinearOptions::default();
         let mut sum: Option<Vec<Ciphertext>> = None;
         for source in self.plaintexts.linear(&self.encoder, step) {
@@ -278,6 +298,11 @@ impl Backend for CkksBackend {
     fn mul_vector(&self, step: &Step, a: &CkksValue, vector: VectorId, scale: &Scale) -> OpResult<CkksValue> {
         let ciphertexts = a.ciphertexts()?;
         let [first, ..] = ciphertexts else { return Ok(CkksValue::Ciphertexts(vec![])) };
+        if step.verified.plan().is_batched() {
+            let vector = scalars::vector(step, vector);
+            let products = scalars::each(ciphertexts, &vector, |c, v| self.evaluator.mul_scalar(c, v, scale))?;
+            return Ok(CkksValue::Ciphertexts(products));
+        }
         let encoded = self.plaintexts.vector(&self.encoder, step, vector, first.level(), scale)?;
         let products = ciphertexts.par_iter().zip(&*encoded).map(|(c, p)| self.evaluator.mul_plain(c, p));
         Ok(CkksValue::Ciphertexts(products.collect::<Result<_, CkksError>>()?))
@@ -309,6 +334,16 @@ impl Backend for CkksBackend {
 
     fn relinearise_rescale(&self, _: &Step, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
         let out = a.products()?.par_iter().map(|p| self.evaluator.relinearise_rescale(p));
+        Ok(CkksValue::Ciphertexts(out.collect::<Result<_, CkksError>>()?))
+    }
+
+    fn multiply_rescale(&self, [product, ..]: [&Step; 3], a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
+        let same = matches!(product.instruction.op, Op::Mul(x, y) if x == y);
+        let each = |(x, y)| {
+            let product = if same { self.evaluator.square(x) } else { self.evaluator.mul(x, y) };
+            self.evaluator.relinearise_rescale(&product?)
+        };
+        let out = a.ciphertexts()?.par_iter().zip(b.ciphertexts()?).map(each);
         Ok(CkksValue::Ciphertexts(out.collect::<Result<_, CkksError>>()?))
     }
 

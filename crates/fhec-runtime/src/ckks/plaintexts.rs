@@ -8,6 +8,7 @@
 //! to evaluation form, in the order of the program. They are kept packed in the order of use ([`PackedDiagonals`]), which is
 //! smaller and faster to read.
 
+use super::scalars::Scalars;
 use crate::backend::{OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_ckks::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals};
@@ -104,6 +105,10 @@ impl Plaintexts {
         let plan = verified.plan();
         let mut store =
             Plaintexts { groups: BTreeMap::new(), vectors: BTreeMap::new(), bytes: AtomicUsize::new(0), planned: 0 };
+        // Weights of images that share ciphertexts are scalars, which are no plaintexts.
+        if plan.is_batched() {
+            return Ok(store);
+        }
         for (number, instruction) in plan.instructions.iter().enumerate() {
             let Op::LinearMap { terms, out_scale, .. } = &instruction.op else { continue };
             let mut groups = Vec::new();
@@ -200,11 +205,12 @@ impl Plaintexts {
         self.groups.values().flatten().map(of).max().unwrap_or(0)
     }
 
-    /// Encodes everything that stays.
-    pub(super) fn prepare(&self, verified: &Verified, encoder: &Encoder) -> Result<()> {
+    /// Encodes everything that stays, scalars too.
+    pub(super) fn prepare(&self, verified: &Verified, encoder: &Encoder, scalars: &Scalars) -> Result<()> {
         for number in 0..verified.plan().instructions.len() {
             let step = Step::new(verified, number);
-            self.prepare_step(&step, encoder).map_err(|source| RuntimeError::Instruction {
+            let done = scalars.prepare(encoder.context(), &step).and_then(|()| self.prepare_step(&step, encoder));
+            done.map_err(|source| RuntimeError::Instruction {
                 number,
                 op: step.instruction.op.name(),
                 layer: verified.plan().layers[step.instruction.layer.index()].name.clone(),

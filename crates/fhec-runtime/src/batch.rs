@@ -1,0 +1,62 @@
+//! Several images in the slots of one set of ciphertexts, on the client's side: image `i` in slot `i`.
+
+use crate::clear::{Slots, pack, unpack};
+use crate::error::{Result, RuntimeError};
+use fhec_ckks::container::BundleEntry;
+use fhec_plan::{Input, Output, PlanHead};
+use rayon::prelude::*;
+
+/// The slots of every ciphertext of an input, for a tensor of each image; slots without an image are zero.
+///
+/// # Errors
+/// [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
+pub(crate) fn slots(head: &PlanHead, input: &Input, images: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
+    let packed: Vec<Slots> = images.par_iter().map(|values| pack(input, values)).collect::<Result<_>>()?;
+    let [one] = &packed[..] else { return Ok(interleaved(head, input, &packed)) };
+    if head.is_batched() {
+        return Ok(interleaved(head, input, &packed));
+    }
+    Ok(one.values().chunks_exact(one.period()).map(<[f64]>::to_vec).collect())
+}
+
+/// Slot `i` of ciphertext `c` holds the only value that image `i` has there.
+fn interleaved(head: &PlanHead, input: &Input, packed: &[Slots]) -> Vec<Vec<f64>> {
+    let of = |c: usize| {
+        let mut slots = vec![0.0; head.batch()];
+        slots.iter_mut().zip(packed).for_each(|(slot, image)| *slot = image.values()[c]);
+        slots
+    };
+    (0..input.layout.ciphertexts).into_par_iter().map(of).collect()
+}
+
+/// The tensor of each image, from the slots of every ciphertext of an output.
+pub(crate) fn images(head: &PlanHead, output: &Output, slots: &[Vec<f64>], images: usize) -> Vec<Vec<f64>> {
+    let own = output.layout.slots;
+    if !head.is_batched() {
+        return vec![unpack(output, &Slots::new(own, slots.concat()))];
+    }
+    let of = |image| unpack(output, &Slots::new(own, slots.iter().map(|c| c[image]).collect()));
+    (0..images).into_par_iter().map(of).collect()
+}
+
+/// A number of images that the ciphertexts of the plan have room for.
+///
+/// # Errors
+/// [`RuntimeError::Batch`].
+pub(crate) fn check(batch: usize, images: usize) -> Result<()> {
+    if (1..=batch).contains(&images) { Ok(()) } else { Err(RuntimeError::Batch { found: images, most: batch }) }
+}
+
+/// How many images the ciphertexts of a bundle hold, the same for all of them.
+///
+/// # Errors
+/// [`RuntimeError::Batch`] for more than the plan allows, [`RuntimeError::Ciphertexts`] for different numbers.
+pub(crate) fn count(batch: usize, bundle: &[BundleEntry]) -> Result<usize> {
+    let Some(first) = bundle.first() else { return Ok(1) };
+    if let Some(other) = bundle.iter().find(|e| e.images != first.images) {
+        let problem = format!("{} images, {:?} has {}", other.images, first.name, first.images);
+        return Err(RuntimeError::Ciphertexts { name: other.name.clone(), problem });
+    }
+    check(batch, first.images as usize)?;
+    Ok(first.images as usize)
+}

@@ -1,0 +1,96 @@
+//! Weights of plans whose images share ciphertexts: every one is a scalar. Maps are encoded at the level and scale of their
+//! use when they are first used, and kept: they take about as much memory as the weights.
+
+use crate::backend::{OpResult, Step};
+use fhec_ckks::linear::{ScalarEntry, ScalarMap};
+use fhec_ckks::{CkksError, Context};
+use fhec_plan::{LinearTerm, Op, VectorId, Verified};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// The encoded maps of a plan, by instruction; none where an image has all slots.
+#[derive(Debug, Default)]
+pub(super) struct Scalars {
+    maps: BTreeMap<usize, OnceLock<Arc<ScalarMap>>>,
+}
+
+impl Scalars {
+    /// No map encoded yet.
+    pub(super) fn new(verified: &Verified) -> Self {
+        let plan = verified.plan();
+        let batched = plan.is_batched();
+        let linear = |number: &usize| batched && matches!(plan.instructions[*number].op, Op::LinearMap { .. });
+        let numbers = (0..plan.instructions.len()).filter(linear);
+        Scalars { maps: numbers.map(|number| (number, OnceLock::new())).collect() }
+    }
+
+    /// The map of a linear map instruction, where its weights are scalars.
+    pub(super) fn map(&self, context: &Context, step: &Step) -> OpResult<Option<Arc<ScalarMap>>> {
+        let Some(cell) = self.maps.get(&step.number) else { return Ok(None) };
+        if let Some(found) = cell.get() {
+            return Ok(Some(Arc::clone(found)));
+        }
+        let Op::LinearMap { terms, out_scale, .. } = &step.instruction.op else { return Ok(None) };
+        let verified = step.verified;
+        let source = |term: &LinearTerm| verified.register(term.src);
+        let level = source(&terms[0]).level;
+        let scales = terms.iter().flat_map(|t| std::iter::repeat_n(source(t).scale.clone(), source(t).ciphertexts));
+        let rows = rows(verified, terms, step.result.ciphertexts);
+        let made = Arc::new(ScalarMap::new(context, level, scales.collect(), &rows, out_scale)?);
+        Ok(Some(Arc::clone(cell.get_or_init(|| made))))
+    }
+
+    /// Encodes all maps.
+    pub(super) fn prepare(&self, context: &Context, step: &Step) -> OpResult<()> {
+        self.map(context, step).map(|_| ())
+    }
+
+    /// Bytes of the maps encoded so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.maps.values().filter_map(OnceLock::get).map(|m| m.bytes()).sum()
+    }
+
+    /// Most bytes of sums that a map holds besides its inputs and results.
+    pub(super) fn scratch_bytes(&self, verified: &Verified, context: &Context) -> usize {
+        let of = |&number: &usize| {
+            let result = Step::new(verified, number).result;
+            ScalarMap::scratch_bytes(context, result.level + 1, result.ciphertexts)
+        };
+        self.maps.keys().map(of).max().unwrap_or(0)
+    }
+}
+
+/// The weights of every output of a sum of maps; inputs are numbered term after term.
+fn rows(verified: &Verified, terms: &[LinearTerm], outputs: usize) -> Vec<Vec<ScalarEntry>> {
+    let plan = verified.plan();
+    let mut rows = vec![Vec::new(); outputs];
+    let mut first = 0;
+    for term in terms {
+        let matrix = &plan.matrices[term.matrix.index()];
+        for nest in &matrix.nests {
+            let values = nest.tensor.map(|t| plan.weights.values(t));
+            nest.for_each(|row, col, weight| {
+                let weight = nest.factor * values.as_ref().map_or(1.0, |v| v[weight as usize]);
+                rows[row as usize].push(ScalarEntry { input: first + col as u32, weight });
+            });
+        }
+        first += matrix.in_ciphertexts as u32;
+    }
+    rows
+}
+
+/// The entries of a vector, one a ciphertext.
+pub(super) fn vector(step: &Step, vector: VectorId) -> Vec<f64> {
+    let plan = step.verified.plan();
+    plan.vectors[vector.index()].values(&plan.weights).concat()
+}
+
+/// `f(item, scalar)` for every item with its entry of a vector, in parallel.
+pub(super) fn each<T: Sync, U: Send>(
+    items: &[T],
+    vector: &[f64],
+    f: impl Fn(&T, f64) -> Result<U, CkksError> + Sync,
+) -> OpResult<Vec<U>> {
+    use rayon::prelude::*;
+    Ok(items.par_iter().zip(vector).map(|(item, &value)| f(item, value)).collect::<Result<_, CkksError>>()?)
+}
