@@ -83,6 +83,28 @@ fn digits(pixels: &[u8]) -> Vec<Tensor> {
     pixels.chunks_exact(784).map(image).collect()
 }
 
+/// The first images of a CIFAR-10 batch file (gzip), as `1×3×32×32` with pixels 0…255.
+pub fn cifar_pixels(path: &Path, count: usize) -> Vec<Tensor> {
+    const RECORD: usize = 1 + 3 * 1024;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).expect("exists");
+    let mut file = flate2::read::GzDecoder::new(file).take((count * RECORD) as u64);
+    file.read_to_end(&mut bytes).expect("gzip");
+    let image = |record: &[u8]| Tensor::new(vec![1, 3, 32, 32], record[1..].iter().map(|&p| f64::from(p)).collect());
+    bytes.chunks_exact(RECORD).map(image).collect()
+}
+
+/// The same, normalised as the ResNets of the shared data expect them.
+pub fn cifar_images(path: &Path, count: usize) -> Vec<Tensor> {
+    const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+    const STD: [f64; 3] = [0.229, 0.224, 0.225];
+    let normalised = |image: &Tensor| {
+        let values = image.values().iter().enumerate().map(|(i, p)| (p / 255.0 - MEAN[i / 1024]) / STD[i / 1024]);
+        Tensor::new(image.shape().to_vec(), values.collect())
+    };
+    cifar_pixels(path, count).iter().map(normalised).collect()
+}
+
 fn unpack(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).expect("exists");

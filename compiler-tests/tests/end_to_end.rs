@@ -1,7 +1,7 @@
 //! Real networks on real digits, encrypted at 128-bit parameters: from the ONNX file to decrypted
 //! logits, through the bytes of the plan.
 
-use compiler_tests::{argmax, calibration_digits, golden, idx_images, model, sample_digits, shared};
+use compiler_tests::{argmax, calibration_digits, cifar_images, golden, idx_images, model, sample_digits, shared};
 use fhec_ir::Tensor;
 use fhec_ir::nn::Interpreter;
 use fhec_math::SecretRng;
@@ -9,7 +9,6 @@ use fhec_math::security::SecurityLevel;
 use fhec_passes::{Compiled, Options, compile};
 use fhec_plan::{Insecure, Plan, verify::Verified};
 use fhec_runtime::{Client, EncryptionKey, Server, server_context};
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,21 +198,4 @@ fn shared_resnet20_is_bootstrapped() {
     let logits = run_encrypted_to(&compiled, &images[..1], 0, 6.0);
     let clear = Interpreter::new(&graph).expect("valid").run(&images[..1]).expect("fits");
     assert_eq!(argmax(&logits[0]), argmax(clear[0].values()));
-}
-
-/// The first images of a CIFAR-10 batch file, normalised as the networks of the shared data expect them.
-fn cifar_images(path: &Path, count: usize) -> Vec<Tensor> {
-    const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-    const STD: [f64; 3] = [0.229, 0.224, 0.225];
-    const RECORD: usize = 1 + 3 * 1024;
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).expect("the file is there");
-    let mut file = flate2::read::GzDecoder::new(file).take((count * RECORD) as u64);
-    file.read_to_end(&mut bytes).expect("a gzip file");
-    let image = |record: &[u8]| {
-        let pixels = record[1..].iter().enumerate();
-        let values = pixels.map(|(i, &p)| (f64::from(p) / 255.0 - MEAN[i / 1024]) / STD[i / 1024]);
-        Tensor::new(vec![1, 3, 32, 32], values.collect())
-    };
-    bytes.chunks_exact(RECORD).map(image).collect()
 }

@@ -44,7 +44,11 @@ fn is_refused_completely((name, pools, normalisations): (&str, usize, usize)) {
     let Some(path) = shared(&format!("onnx-light/light_{name}.onnx")) else { return };
     let found = problems(&path);
     let count = |what: &str| found.iter().filter(|(w, _)| w == what).count();
-    assert_eq!((count("MaxPool"), count("LRN"), found.len()), (pools, normalisations, pools + normalisations), "{name}");
+    assert_eq!(
+        (count("MaxPool"), count("LRN"), found.len()),
+        (pools, normalisations, pools + normalisations),
+        "{name}"
+    );
     assert!(found.iter().all(|(_, help)| !help.is_empty()), "{name}: every problem has a way out");
 }
 

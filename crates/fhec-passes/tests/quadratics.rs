@@ -13,6 +13,9 @@ use fhec_passes::lower::lower;
 use fhec_passes::merge_linear::merge_linear;
 use fhec_passes::quadratics::quadratics;
 
+/// The only input of a network.
+const INPUT: ValueId = ValueId(0);
+
 /// HerPN as a model holds it: each Hermite basis polynomial with a batch normalization of its own.
 fn herpn(net: &mut Net, x: ValueId) -> ValueId {
     let channels = net.shape(x)[1];
@@ -80,7 +83,7 @@ fn count(graph: &Graph, name: &str) -> usize {
 #[test]
 fn herpn_between_convolutions_is_one_square() {
     let mut net = Net::new(&[1, 2, 6, 6]);
-    let x = conv(&mut net, net.input(), 4, 1);
+    let x = conv(&mut net, INPUT, 4, 1);
     let x = herpn(&mut net, x);
     let x = conv(&mut net, x, 3, 1);
     net.output(x);
@@ -94,7 +97,7 @@ fn scalar_coefficients_join_the_bias_before_and_the_weights_behind() {
     for dense in [false, true] {
         let mut net = Net::new(if dense { &[1, 12] } else { &[1, 2, 6, 6] });
         let layer = |net: &mut Net, x| if dense { net.dense(x, 7) } else { conv(net, x, 3, 1) };
-        let x = layer(&mut net, net.input());
+        let x = layer(&mut net, INPUT);
         let x = polynomial(&mut net, x, &[0.1997], &[0.5002], 0.1992);
         let x = layer(&mut net, x);
         net.output(x);
@@ -112,7 +115,7 @@ fn quadratics_after_a_residual_sum_cost_one_level() {
         let sign = if negative { -1.0 } else { 1.0 };
         let a = [0.3, 0.7 * sign, 0.2, 0.9];
         let b = [0.5, 0.4, -0.3, 0.0];
-        let mut x = conv(&mut net, net.input(), 4, 1);
+        let mut x = conv(&mut net, INPUT, 4, 1);
         x = polynomial(&mut net, x, &a, &b, 0.2);
         for _ in 0..2 {
             let y = conv(&mut net, x, 4, 1);
@@ -134,11 +137,10 @@ fn quadratics_after_a_residual_sum_cost_one_level() {
 #[test]
 fn herpn_before_convolutions_costs_one_level() {
     let mut net = Net::new(&[1, 2, 8, 8]);
-    let mut x = conv(&mut net, net.input(), 4, 1);
+    let mut x = conv(&mut net, INPUT, 4, 1);
     for stride in [1, 2] {
         let y = herpn(&mut net, x);
-        let shortcut =
-            if stride == 2 { net.conv(y, 4, [1, 1], [2; 2], [0; 4], [1, 1], 1) } else { x };
+        let shortcut = if stride == 2 { net.conv(y, 4, [1, 1], [2; 2], [0; 4], [1, 1], 1) } else { x };
         let y = conv(&mut net, y, 4, stride);
         let y = herpn(&mut net, y);
         let y = conv(&mut net, y, 4, 1);
@@ -160,9 +162,9 @@ fn channels_without_a_square_cost_no_more() {
         for a in [[0.3, 0.0, 0.2], [0.3, 1e-6, 0.2]] {
             for sum in [false, true] {
                 let mut net = Net::new(&[1, 3, 6, 6]);
-                let mut x = conv(&mut net, net.input(), 3, 1);
+                let mut x = conv(&mut net, INPUT, 3, 1);
                 if sum {
-                    x = net.push(Op::Add, &[x, net.input()]);
+                    x = net.push(Op::Add, &[x, INPUT]);
                 }
                 let x = polynomial(&mut net, x, &a, &b, 0.2);
                 let x = conv(&mut net, x, 2, 1);
@@ -180,7 +182,7 @@ fn channels_without_a_square_cost_no_more() {
 fn values_that_others_need_are_kept() {
     let (a, b) = ([0.3, -0.7, 0.2], [0.5, 0.4, -0.3]);
     let mut net = Net::new(&[1, 2, 6, 6]);
-    let x = conv(&mut net, net.input(), 3, 1);
+    let x = conv(&mut net, INPUT, 3, 1);
     let y = polynomial(&mut net, x, &a, &b, 0.2);
     let z = polynomial(&mut net, y, &b, &a, 0.2);
     let both = net.push(Op::Concat { axis: 1 }, &[x, z]);
@@ -192,8 +194,8 @@ fn values_that_others_need_are_kept() {
 
     // Two quadratics of one value, and one inside the other.
     let mut net = Net::new(&[1, 3, 6, 6]);
-    let y = polynomial(&mut net, net.input(), &a, &b, 0.2);
-    let z = polynomial(&mut net, net.input(), &b, &a, 0.1);
+    let y = polynomial(&mut net, INPUT, &a, &b, 0.2);
+    let z = polynomial(&mut net, INPUT, &b, &a, 0.1);
     let product = net.push(Op::Mul, &[y, z]);
     let sum = net.push(Op::Sub, &[y, z]);
     net.output(product);
@@ -206,7 +208,7 @@ fn values_that_others_need_are_kept() {
 fn factors_reach_layers_behind_pools_and_concatenations() {
     let (a, b) = ([0.3, -0.7, 0.2], [0.5, 0.4, -0.3]);
     let mut net = Net::new(&[1, 3, 8, 8]);
-    let x = conv(&mut net, net.input(), 3, 1);
+    let x = conv(&mut net, INPUT, 3, 1);
     let mut all = x;
     for _ in 0..2 {
         let channels = net.shape(all)[1];

@@ -11,6 +11,9 @@ use fhec_passes::layouts::LinearCost;
 use fhec_passes::lower::lower;
 use fhec_passes::merge_linear::merge_linear;
 
+/// The only input of a network.
+const INPUT: ValueId = ValueId(0);
+
 /// Slots of the ciphertexts: all that a network has in one, or its first tensors in several.
 const SLOTS: [usize; 3] = [256, 1024, 4096];
 
@@ -79,13 +82,19 @@ fn run(net: Net, want: usize) {
 fn shortcuts_of_both_kinds_odd_channels_and_odd_sizes() {
     for (size, parameter_free) in [(8, true), (8, false), (7, true), (7, false), (9, true)] {
         let mut net = Net::new(&[1, 3, size, size]);
-        let mut x = conv(&mut net, net.input(), 5, 3, 1);
+        let mut x = conv(&mut net, INPUT, 5, 3, 1);
         x = activation(&mut net, x);
         x = block(&mut net, x, 5, 1, |_| x);
         for out in [7, 11] {
-            x = block(&mut net, x, out, 2, |net| {
-                if parameter_free { sliced(net, x, out) } else { conv(net, x, out, 1, 2) }
-            });
+            x = block(
+                &mut net,
+                x,
+                out,
+                2,
+                |net| {
+                    if parameter_free { sliced(net, x, out) } else { conv(net, x, out, 1, 2) }
+                },
+            );
         }
         head(&mut net, x);
         // A first layer with activation, three blocks, the last layer.
@@ -96,7 +105,7 @@ fn shortcuts_of_both_kinds_odd_channels_and_odd_sizes() {
 #[test]
 fn residuals_inside_residuals() {
     let mut net = Net::new(&[1, 2, 6, 6]);
-    let outer = conv(&mut net, net.input(), 4, 3, 1);
+    let outer = conv(&mut net, INPUT, 4, 3, 1);
     let outer = activation(&mut net, outer);
     let x = block(&mut net, outer, 4, 1, |_| outer);
     let middle = block(&mut net, x, 4, 1, |_| x);
@@ -115,7 +124,7 @@ fn residuals_inside_residuals() {
 fn concatenations_of_all_layers_before() {
     for size in [8, 7] {
         let mut net = Net::new(&[1, 3, size, size]);
-        let mut all = conv(&mut net, net.input(), 4, 3, 1);
+        let mut all = conv(&mut net, INPUT, 4, 3, 1);
         for _ in 0..2 {
             for _ in 0..2 {
                 let y = activation(&mut net, all);
@@ -142,7 +151,7 @@ fn concatenations_of_all_layers_before() {
 #[test]
 fn depthwise_layers_with_strides() {
     let mut net = Net::new(&[1, 3, 9, 9]);
-    let mut x = conv(&mut net, net.input(), 4, 3, 2);
+    let mut x = conv(&mut net, INPUT, 4, 3, 2);
     x = activation(&mut net, x);
     for (out, stride) in [(6, 1), (10, 2)] {
         let channels = net.shape(x)[1];
@@ -159,7 +168,7 @@ fn depthwise_layers_with_strides() {
 #[test]
 fn tensors_wider_than_a_ciphertext() {
     let mut net = Net::new(&[1, 3, 16, 16]);
-    let mut x = conv(&mut net, net.input(), 20, 3, 1);
+    let mut x = conv(&mut net, INPUT, 20, 3, 1);
     x = activation(&mut net, x);
     x = block(&mut net, x, 20, 1, |_| x);
     x = block(&mut net, x, 24, 2, |net| sliced(net, x, 24));

@@ -106,8 +106,7 @@ fn multiplied(rw: &mut Rewriter<'_>, graph: &Graph, old: ValueId, value: ValueId
 /// The same as a convolution.
 fn depthwise(rw: &mut Rewriter<'_>, graph: &Graph, old: ValueId, value: ValueId, by: &[f64]) -> ValueId {
     let weight = rw.new.constant(Tensor::new(vec![by.len(), 1, 1, 1], by.to_vec()));
-    let conv =
-        Conv { weight, bias: None, strides: [1; 2], pads: [0; 4], dilations: [1; 2], groups: by.len() };
+    let conv = Conv { weight, bias: None, strides: [1; 2], pads: [0; 4], dilations: [1; 2], groups: by.len() };
     rw.add(Node { op: Op::Conv(conv), inputs: vec![value], ..graph.node(old).clone() })
 }
 
@@ -180,7 +179,9 @@ fn taken(graph: &Graph) -> Vec<bool> {
             match &user.op {
                 Op::Conv(_) => true,
                 Op::Dense { .. } => node.shape.len() == 2,
-                Op::Add | Op::Sub => node.shape.len() == 4 && user.inputs.iter().all(|x| graph.node(*x).shape == user.shape),
+                Op::Add | Op::Sub => {
+                    node.shape.len() == 4 && user.inputs.iter().all(|x| graph.node(*x).shape == user.shape)
+                }
                 Op::MulConst(_) => taken[u.index()] && factor(graph, *u).is_some(),
                 _ => taken[u.index()] && carried(graph, *u, &|v| (v == id).then(|| vec![1.0; node.shape[1]])).is_some(),
             }

@@ -30,9 +30,13 @@ pub fn quadratics(graph: &Graph) -> Graph {
     if !graph.ids().any(|v| forms.worth(graph, v)) {
         return graph.clone();
     }
-    let completed = Rewriter::run(graph, |rw, id| {
-        if forms.worth(graph, id) { complete(rw, graph, &forms, id) } else { rw.keep(id) }
-    });
+    let completed =
+        Rewriter::run(
+            graph,
+            |rw, id| {
+                if forms.worth(graph, id) { complete(rw, graph, &forms, id) } else { rw.keep(id) }
+            },
+        );
     canonicalise(&factors::move_factors(&canonicalise(&completed)))
 }
 
@@ -79,7 +83,7 @@ fn degenerate(q: &Quadratic) -> bool {
 /// Appends elementwise operations of the shape and origin of a node.
 struct Chain<'r, 'a> {
     rw: &'r mut Rewriter<'a>,
-    node: &'a Node,
+    node: &'r Node,
 }
 
 impl Chain<'_, '_> {

@@ -25,8 +25,7 @@ impl Quadratic {
         let channels = self.a.len();
         let mut out = Quadratic::itself(self.base, channels);
         for k in 0..channels {
-            [out.a[k], out.b[k], out.c[k]] =
-                f([self.a[k], self.b[k], self.c[k]], [other.a[k], other.b[k], other.c[k]]);
+            [out.a[k], out.b[k], out.c[k]] = f([self.a[k], self.b[k], self.c[k]], [other.a[k], other.b[k], other.c[k]]);
         }
         out
     }
@@ -74,9 +73,10 @@ impl Forms {
     pub(super) fn consumes(&self, graph: &Graph, v: ValueId) -> bool {
         let base = self.of_value(v).base;
         let inside = |u: &ValueId| self.of_value(*u).base == base;
-        graph.ids().filter(|&u| self.of_value(u).base == base && u != v).all(|u| {
-            self.users[u.index()].iter().all(inside) && graph.outputs.iter().all(|o| o.value != u)
-        })
+        graph
+            .ids()
+            .filter(|&u| self.of_value(u).base == base && u != v)
+            .all(|u| self.users[u.index()].iter().all(inside) && graph.outputs.iter().all(|o| o.value != u))
     }
 }
 
@@ -94,8 +94,7 @@ fn combine(graph: &Graph, forms: &[Quadratic], id: ValueId, channels: usize) -> 
         (x.base == y.base).then_some((x, y))
     };
     let product = |x: &Quadratic, y: &Quadratic| {
-        (x.affine() && y.affine())
-            .then(|| x.zip(y, |[_, b, c], [_, d, e]| [b * d, b * e + c * d, c * e]))
+        (x.affine() && y.affine()).then(|| x.zip(y, |[_, b, c], [_, d, e]| [b * d, b * e + c * d, c * e]))
     };
     Some(match node.op {
         Op::MulConst(c) => {
