@@ -189,29 +189,28 @@ pub(crate) fn collect(
     scale: &fhec_math::Scale,
 ) -> Result<Vec<Ciphertext>> {
     let wrong = |problem: String| RuntimeError::Ciphertexts { name: name.into(), problem };
-    let mut found: Vec<Option<Ciphertext>> = (0..count).map(|_| None).collect();
+    let mut found: Vec<Option<&BundleEntry>> = vec![None; count];
     for entry in bundle.iter().filter(|e| e.name == name) {
         let place = found
             .get_mut(entry.index as usize)
             .ok_or_else(|| wrong(format!("there is a ciphertext {}, the plan has {count}", entry.index)))?;
+        if place.replace(entry).is_some() {
+            return Err(wrong(format!("ciphertext {} is there twice", entry.index)));
+        }
+    }
+    let expand = |(i, entry): (usize, &Option<&BundleEntry>)| -> Result<Ciphertext> {
+        let entry = entry.ok_or_else(|| wrong(format!("ciphertext {i} of {count} is missing")))?;
         let ciphertext = entry.form.expand(context)?;
         if ciphertext.level() != level || ciphertext.scale() != scale {
             return Err(wrong(format!(
-                "ciphertext {} has level {} and scale {}, the plan says {level} and {scale}",
-                entry.index,
+                "ciphertext {i} has level {} and scale {}, the plan says {level} and {scale}",
                 ciphertext.level(),
                 ciphertext.scale()
             )));
         }
-        if place.replace(ciphertext).is_some() {
-            return Err(wrong(format!("ciphertext {} is there twice", entry.index)));
-        }
-    }
-    let missing = found.iter().position(Option::is_none);
-    match missing {
-        Some(i) => Err(wrong(format!("ciphertext {i} of {count} is missing"))),
-        None => Ok(found.into_iter().flatten().collect()),
-    }
+        Ok(ciphertext)
+    };
+    found.par_iter().enumerate().map(expand).collect()
 }
 
 /// Applies what the plan leaves to the client to a row-major tensor of the given shape.
