@@ -3,7 +3,9 @@
 //! `LAZY` butterflies keep true values below 2^52, with garbage in the upper 12 bits of a lane; the others keep clean values
 //! below `4p` (forward) or `2p` (inverse).
 
-use std::arch::x86_64::{_mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64};
+use std::arch::x86_64::{
+    _MM_HINT_T1, _mm_prefetch, _mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+};
 
 use crate::simd::{Field, V, add, cut, lo, load, splat, sub, zero};
 
@@ -14,6 +16,22 @@ pub(super) const fn record_words(stages: u32) -> usize {
 
 /// Words of a record of the last pass: seven pairs (padded to eight) and seven pairs of vectors.
 pub(super) const LAST_RECORD: usize = 16 + 7 * 16;
+
+/// How far ahead records of the last pass are fetched, in words.
+const AHEAD: usize = 1024;
+
+/// Asks for the records that follow some way behind these two, which need not exist: a prefetch never faults.
+///
+/// A chain has more tables than the caches hold, and this one is twice as long as the limb: without this a transform waits for
+/// it half as long as it computes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn prefetch(records: &[[u64; LAST_RECORD]; 2]) {
+    let start = records.as_ptr().cast::<u64>().wrapping_add(AHEAD);
+    for line in 0..2 * LAST_RECORD / 8 {
+        _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(8 * line).cast());
+    }
+}
 
 /// The factor of a node (from 1) of a record of pairs, in all lanes, with its companion.
 ///

@@ -1,6 +1,8 @@
 //! Coefficients to values.
 
-use super::butterfly::{LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, record_words, transpose};
+use super::butterfly::{
+    LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, prefetch, record_words, transpose,
+};
 use super::{Direction, IfmaNtt};
 use crate::simd::{Field, cut, load, store, zero};
 
@@ -143,7 +145,9 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
         };
     }
     // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
-    for ([a, b], [record_a, record_b]) in pairs.iter_mut().zip(pairs_of_records) {
+    for ([a, b], records) in pairs.iter_mut().zip(pairs_of_records) {
+        prefetch(records);
+        let [record_a, record_b] = records;
         let mut va = load_rows!(a);
         across!(va, record_a);
         let mut vb = load_rows!(b);
