@@ -9,17 +9,24 @@
 //! ```
 //!
 //! and dividing by `P` leaves `c·s'` with an error of one rounding plus `Σ|[c]_{D_d}|·e_d / P`.
-//! [`decompose`] makes the digits modulo all primes, [`inner_product`] makes `u`, [`mod_down`] divides.
-//! Lifts and divisions are exact and centred, so the error has mean zero.
+//! [`decompose`] makes the digits modulo all primes, [`mod_down`] divides. Where nothing comes in between, the sum is made and
+//! divided limb by limb. Lifts and divisions are exact and centred, so the error has mean zero.
 //!
 //! A key for the rotation `σ` encrypts `P·g_d·s` under `σ^-1(s)`: digits are never permuted, only the sum
 //! `u` is, which costs two permutations instead of one per digit (2020/1203 §4.1).
 
-use fhec_math::{AlignedVec, Automorphism, Eval, Modulus, Poly, packed, pointwise};
+mod digits;
+mod switch;
+#[cfg(test)]
+mod tests;
+
+use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
-use crate::error::{CkksError, Result};
-use crate::keys::SwitchingKey;
+pub(crate) use digits::Digits;
+pub(crate) use switch::{Switch, switch};
+
+use crate::error::Result;
 use crate::limbs::{Conversion, HEAVY, convert, par_chunks};
 use crate::params::{Context, DigitTables};
 use crate::qp::QpPoly;
@@ -118,162 +125,6 @@ fn transform_digit(context: &Context, coeffs: &[u64], level: usize, i: usize, di
         pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
     }
     context.qp_table(level, i).forward(limb);
-}
-
-/// What [`inner_product`] adds to the sum before permuting it: `P` times a ciphertext part, or nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lift<'a> {
-    /// Added to the first component.
-    pub c0: Option<&'a Poly<Eval>>,
-    /// Added to the second component.
-    pub c1: Option<&'a Poly<Eval>>,
-}
-
-/// `σ(Σ_d c_d·b_d + P·c0, Σ_d c_d·a_d + P·c1)` modulo `Q·P`.
-///
-/// Without `automorphism` nothing is permuted. The key must have been made for the inverse automorphism as described
-/// in the [module documentation](self).
-///
-/// # Errors
-/// [`CkksError::KeyLevel`] where the key does not reach the level.
-pub fn inner_product(
-    context: &Context,
-    c: &Decomposed,
-    key: &SwitchingKey,
-    lift: Lift<'_>,
-    automorphism: Option<&Automorphism>,
-) -> Result<(QpPoly, QpPoly)> {
-    let level = c.level;
-    check_key("inner product", key, level)?;
-    let n = context.n();
-    let mut u0 = QpPoly::scratch(context, level);
-    let mut u1 = QpPoly::scratch(context, level);
-    u0.poly
-        .data_mut()
-        .par_chunks_exact_mut(n)
-        .zip(u1.poly.data_mut().par_chunks_exact_mut(n))
-        .enumerate()
-        .with_min_len((HEAVY / (c.digits * n)).max(1))
-        .for_each_init(
-            || AlignedVec::scratch(if automorphism.is_some() { 2 * n } else { 0 }),
-            |scratch, (i, (out0, out1))| {
-                let digits: Vec<&[u64]> = (0..c.digits).map(|d| c.digit(i, d)).collect();
-                match automorphism {
-                    None => dot_limb(context, level, i, &digits, key, lift, [out0, out1]),
-                    Some(automorphism) => {
-                        let (s0, s1) = scratch.split_at_mut(n);
-                        dot_limb(context, level, i, &digits, key, lift, [&mut *s0, &mut *s1]);
-                        automorphism.apply_eval(s0, out0);
-                        automorphism.apply_eval(s1, out1);
-                    }
-                }
-            },
-        );
-    Ok((u0, u1))
-}
-
-/// One limb of both components of an inner product.
-fn dot_limb(
-    context: &Context,
-    level: usize,
-    i: usize,
-    digits: &[&[u64]],
-    key: &SwitchingKey,
-    lift: Lift<'_>,
-    [out0, out1]: [&mut [u64]; 2],
-) {
-    let m = context.qp_modulus(level, i);
-    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
-    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
-    packed::dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
-    if i <= level {
-        for (part, out) in [(lift.c0, out0), (lift.c1, out1)] {
-            if let Some(c) = part {
-                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(i));
-            }
-        }
-    }
-}
-
-/// [`decompose`] and [`inner_product`] in one go, limb by limb, so that a digit is used while it is in cache.
-///
-/// # Errors
-/// [`CkksError::KeyLevel`] where the key does not reach the level.
-pub fn decompose_and_multiply(
-    context: &Context,
-    c: &Poly<Eval>,
-    level: usize,
-    key: &SwitchingKey,
-    lift: Lift<'_>,
-) -> Result<(QpPoly, QpPoly)> {
-    check_key("key switch", key, level)?;
-    let mut u0 = QpPoly::scratch(context, level);
-    let mut u1 = QpPoly::scratch(context, level);
-    let outputs = u0.poly.iter_mut().zip(u1.poly.iter_mut()).map(|(out0, out1)| [out0, out1]).collect();
-    with_digits(
-        context,
-        c,
-        level,
-        outputs,
-        || (),
-        |(), i, digits, out| {
-            dot_limb(context, level, i, digits, key, lift, out);
-        },
-    );
-    Ok((u0, u1))
-}
-
-/// Decomposes `c` and hands the digits of every limb, in evaluation form, to `f` while they are in cache, with the output of that
-/// limb and the scratch memory that `init` makes for each thread.
-pub(crate) fn with_digits<T: Send, S: Send>(
-    context: &Context,
-    c: &Poly<Eval>,
-    level: usize,
-    outputs: Vec<T>,
-    init: impl Fn() -> S + Sync + Send,
-    f: impl Fn(&mut S, usize, &[&[u64]], T) + Sync + Send,
-) {
-    let n = context.n();
-    let tables = &context.level(level).digits;
-    let len = tables.len() * n;
-    let coeffs = coefficients(context, c, level);
-    let limb = |state: &mut S, i: usize, chunk: &mut [u64], out: T| {
-        let digits: Vec<&[u64]> = chunk
-            .chunks_exact_mut(n)
-            .zip(tables)
-            .map(|(limb, digit)| {
-                if digit.range.contains(&i) {
-                    return c.limb(i);
-                }
-                transform_digit(context, &coeffs, level, i, digit, limb);
-                &*limb
-            })
-            .collect();
-        f(state, i, &digits, out);
-    };
-    let outputs = outputs.into_par_iter().enumerate();
-    let group = (HEAVY / len).max(1);
-    if tables.iter().all(|digit| digit.range.len() == 1) {
-        // The digits of one limb at a time, which stay in cache.
-        outputs.with_min_len(group).for_each_init(
-            || (AlignedVec::scratch(len), init()),
-            |(chunk, state), (i, out)| limb(state, i, chunk, out),
-        );
-    } else {
-        let mut raised = raise(context, &coeffs, level);
-        let chunks = raised.data.par_chunks_exact_mut(len);
-        outputs
-            .zip(chunks)
-            .with_min_len(group)
-            .for_each_init(init, |state, ((i, out), chunk)| limb(state, i, chunk, out));
-    }
-}
-
-fn check_key(op: &'static str, key: &SwitchingKey, level: usize) -> Result<()> {
-    if key.level() < level {
-        return Err(CkksError::KeyLevel { op, have: key.level(), need: level });
-    }
-    Ok(())
 }
 
 /// `⌊a / P⌉` modulo `q_0 … q_level` (ModDown).

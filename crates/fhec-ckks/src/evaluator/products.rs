@@ -9,7 +9,7 @@ use super::{Evaluator, check_reach};
 use crate::cipher::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Lift, decompose_and_multiply, mod_down_pair, mod_down_rescale_pair};
+use crate::keyswitch::{Digits, Switch, switch};
 use crate::limbs::{HEAVY, LIGHT, par_chunks};
 
 impl Evaluator {
@@ -145,10 +145,8 @@ impl Evaluator {
     pub fn relinearise(&self, a: &Product) -> Result<Ciphertext> {
         self.check("relinearise", a)?;
         let key = self.relin_key("relinearise", a.level)?;
-        let u = decompose_and_multiply(&self.context, &a.c2, a.level, key, Lift::default())?;
-        let (mut c0, mut c1) = mod_down_pair(&self.context, u);
-        self.zip(&mut c0, &a.c0, pointwise::add_assign);
-        self.zip(&mut c1, &a.c1, pointwise::add_assign);
+        let add = Switch { add: [Some(&a.c0), Some(&a.c1)], ..Switch::default() };
+        let [c0, c1] = self.switch_product(a, key, add, false)?;
         Ok(Ciphertext { c0, c1, level: a.level, scale: a.scale.clone(), id: a.id })
     }
 
@@ -161,11 +159,23 @@ impl Evaluator {
         self.check("relinearise_rescale", a)?;
         self.context.check_level("relinearise_rescale", a.level, 1)?;
         let key = self.relin_key("relinearise_rescale", a.level)?;
-        let lift = Lift { c0: Some(&a.c0), c1: Some(&a.c1) };
-        let u = decompose_and_multiply(&self.context, &a.c2, a.level, key, lift)?;
-        let (c0, c1) = mod_down_rescale_pair(&self.context, u)?;
+        let lift = Switch { lift: [Some(&a.c0), Some(&a.c1)], ..Switch::default() };
+        let [c0, c1] = self.switch_product(a, key, lift, true)?;
         let scale = self.rescaled(&a.scale, a.level);
         Ok(Ciphertext { c0, c1, level: a.level - 1, scale, id: a.id })
+    }
+
+    /// The third part under the secret itself.
+    fn switch_product(
+        &self,
+        a: &Product,
+        key: &SwitchingKey,
+        with: Switch<'_>,
+        rescale: bool,
+    ) -> Result<[Poly<Eval>; 2]> {
+        let digits = Digits::new(&self.context, &a.c2, a.level);
+        let switched = switch(&self.context, digits, a.level, &[(key, with)], rescale)?;
+        Ok(switched.into_iter().next().expect("one switch gives one pair"))
     }
 
     /// [`rescale`](Self::rescale) of a product. The rounding error of the third part meets `s²`: some `log2(√h)` bits

@@ -1,13 +1,12 @@
 //! Rotations and conjugation, single and hoisted.
 
-use fhec_math::{Automorphism, Poly, conjugation_element, galois_element, pointwise};
+use fhec_math::{Automorphism, conjugation_element, galois_element};
 
 use super::Evaluator;
 use crate::cipher::Ciphertext;
 use crate::error::Result;
-use crate::keyswitch::{Decomposed, Lift, decompose, decompose_and_multiply, inner_product, mod_down_pair};
-use crate::limbs::{LIGHT, par_chunks2};
-use crate::qp::QpPoly;
+use crate::keys::SwitchingKey;
+use crate::keyswitch::{Decomposed, Digits, Switch, decompose, switch};
 
 /// A ciphertext whose digits have been made once, for many rotations.
 #[derive(Clone, Debug)]
@@ -55,23 +54,29 @@ impl Evaluator {
     fn automorphism(&self, op: &'static str, a: &Ciphertext, element: u64) -> Result<Ciphertext> {
         self.check(op, a)?;
         let key = self.galois_key(op, element, a.level)?;
-        let u = decompose_and_multiply(&self.context, &a.c1, a.level, key, Lift::default())?;
-        self.finish_rotation(a, u, element)
+        let digits = Digits::new(&self.context, &a.c1, a.level);
+        let rotated = self.switch_rotations(a, digits, &[(key, element)])?;
+        Ok(rotated.into_iter().next().expect("one key gives one rotation"))
     }
 
-    /// Divides by `P`, adds the first part and permutes.
-    fn finish_rotation(&self, a: &Ciphertext, u: (QpPoly, QpPoly), element: u64) -> Result<Ciphertext> {
-        let n = self.context.n();
-        let automorphism = Automorphism::try_get(self.context.log_n(), element)?;
-        let (mut k0, k1) = mod_down_pair(&self.context, u);
-        let mut c0 = Poly::scratch(n, a.level + 1);
-        let mut c1 = Poly::scratch(n, a.level + 1);
-        self.zip(&mut k0, &a.c0, pointwise::add_assign);
-        par_chunks2(c0.data_mut(), c1.data_mut(), n, LIGHT, |i, c0, c1| {
-            automorphism.apply_eval(k0.limb(i), c0);
-            automorphism.apply_eval(k1.limb(i), c1);
+    /// Automorphisms of a ciphertext, given the digits of its second part.
+    fn switch_rotations(
+        &self,
+        a: &Ciphertext,
+        digits: Digits<'_>,
+        keys: &[(&SwitchingKey, u64)],
+    ) -> Result<Vec<Ciphertext>> {
+        let with = |&(key, element)| {
+            let automorphism = Some(Automorphism::try_get(self.context.log_n(), element)?);
+            Ok((key, Switch { add: [Some(&a.c0), None], automorphism, ..Switch::default() }))
+        };
+        let switches = keys.iter().map(with).collect::<Result<Vec<_>>>()?;
+        let switched = switch(&self.context, digits, a.level, &switches, false)?;
+        let rotated = switched.into_iter().map(|[c0, c1]| {
+            let scale = a.scale.clone();
+            Ciphertext { c0, c1, level: a.level, scale, id: a.id }
         });
-        Ok(Ciphertext { c0, c1, level: a.level, scale: a.scale.clone(), id: a.id })
+        Ok(rotated.collect())
     }
 
     /// Makes the digits once, for several rotations of the same ciphertext.
@@ -89,14 +94,25 @@ impl Evaluator {
     /// # Errors
     /// As [`rotate`](Self::rotate).
     pub fn rotate_hoisted(&self, a: &HoistedCiphertext, steps: i64) -> Result<Ciphertext> {
+        let mut rotated = self.rotate_hoisted_all(a, &[steps])?;
+        Ok(rotated.pop().expect("one rotation was asked for"))
+    }
+
+    /// [`rotate_hoisted`](Self::rotate_hoisted) by several steps at once; the same results. Each digit is read once for all
+    /// of them, which is faster.
+    ///
+    /// # Errors
+    /// As [`rotate`](Self::rotate).
+    pub fn rotate_hoisted_all(&self, a: &HoistedCiphertext, steps: &[i64]) -> Result<Vec<Ciphertext>> {
         let op = "rotate_hoisted";
-        self.check(op, &a.ciphertext)?;
-        let element = galois_element(steps, self.context.log_n());
-        if element == 1 {
-            return Ok(a.ciphertext.clone());
-        }
-        let key = self.galois_key(op, element, a.ciphertext.level)?;
-        let u = inner_product(&self.context, &a.digits, key, Lift::default(), None)?;
-        self.finish_rotation(&a.ciphertext, u, element)
+        let input = &a.ciphertext;
+        self.check(op, input)?;
+        let elements: Vec<u64> = steps.iter().map(|&k| galois_element(k, self.context.log_n())).collect();
+        let keys = elements.iter().filter(|&&element| element != 1);
+        let keys = keys.map(|&element| Ok((self.galois_key(op, element, input.level)?, element)));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let mut rotated = self.switch_rotations(input, Digits::Decomposed(&a.digits), &keys)?.into_iter();
+        let mut next = || rotated.next().expect("every rotation but that by nothing was made");
+        Ok(elements.iter().map(|&element| if element == 1 { input.clone() } else { next() }).collect())
     }
 }

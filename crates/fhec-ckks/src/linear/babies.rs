@@ -88,15 +88,24 @@ pub(super) fn make<'a>(
         let hoisted = Hoisted::new(map, evaluator, inputs, level)?;
         return Ok(if fused { Babies::Fused(hoisted) } else { hoisted.store() });
     }
+    // As many at a time as take no more memory for what is divided away than one sum modulo Q·P and its quotient.
+    let context = evaluator.context();
+    let together = (context.qp_limbs(level) + level + 1) / context.special();
     let mut list = Vec::with_capacity(map.babies.len());
     for block in map.babies.chunk_by(|a, b| a.0 == b.0) {
         let input = inputs[block[0].0];
-        let hoisted = if block.iter().any(|b| b.1 != 0) { Some(evaluator.hoist(input)?) } else { None };
+        let steps: Vec<i64> = block.iter().map(|b| b.1).filter(|&rotation| rotation != 0).collect();
+        let mut rotated = Vec::with_capacity(steps.len());
+        if !steps.is_empty() {
+            let hoisted = evaluator.hoist(input)?;
+            for steps in steps.chunks(together.max(1)) {
+                rotated.extend(evaluator.rotate_hoisted_all(&hoisted, steps)?);
+            }
+        }
+        let mut rotated = rotated.into_iter();
         for &(_, rotation) in block {
-            list.push(match &hoisted {
-                Some(hoisted) if rotation != 0 => Rotated::Other(evaluator.rotate_hoisted(hoisted, rotation)?),
-                _ => Rotated::Input(input),
-            });
+            let other = if rotation == 0 { None } else { rotated.next() };
+            list.push(other.map_or(Rotated::Input(input), Rotated::Other));
         }
     }
     Ok(Babies::Divided(list))

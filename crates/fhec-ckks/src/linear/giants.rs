@@ -9,7 +9,7 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{mod_down, mod_down_pair, mod_down_rescale_pair, with_digits};
+use crate::keyswitch::{Digits, mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::limbs::{LIGHT, par_chunks};
 use crate::params::Context;
 use crate::plaintext::Plaintext;
@@ -77,7 +77,8 @@ impl<'a> Outputs<'a> {
         let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
         let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
         let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
-        with_digits(context, &c1, level, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
+        let mut digits = Digits::new(context, &c1, level);
+        digits.each(context, level, 0..limbs, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
             let m = context.qp_modulus(level, i);
             let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
             let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());

@@ -1,0 +1,156 @@
+//! Whole key switches: inner products, divisions by `P` and what follows them, limb by limb.
+//!
+//! A division needs the limbs that it divides away before all others. So their inner products come first; then every limb of the
+//! result is finished in one go, from its digits to the permuted quotient, and the sum modulo `Q·P` never exists as a
+//! whole. Several keys for the same digits take turns within a limb.
+
+use std::sync::Arc;
+
+use fhec_math::{AlignedVec, Automorphism, Eval, Poly, packed, pointwise};
+
+use super::digits::Digits;
+use crate::error::{CkksError, Result};
+use crate::keys::SwitchingKey;
+use crate::limbs::{Conversion, convert};
+use crate::params::Context;
+
+/// What to make of the digits with one key: `σ(⌊(Σ_d c_d·b_d + P·l_0) / D⌉ + a_0)` and the same with `a_d`, `l_1`, `a_1`, where `D` is
+/// `P` or, with a rescale, `P·q_level`.
+#[derive(Default)]
+pub(crate) struct Switch<'a> {
+    /// `l_0` and `l_1`, absent for zero.
+    pub(crate) lift: [Option<&'a Poly<Eval>>; 2],
+    /// `a_0` and `a_1`, absent for zero.
+    pub(crate) add: [Option<&'a Poly<Eval>>; 2],
+    /// `σ`, absent for the identity. The key is made for its inverse.
+    pub(crate) automorphism: Option<Arc<Automorphism>>,
+}
+
+/// One limb of an output of each part.
+type Pair<'a> = [&'a mut [u64]; 2];
+
+/// Runs all switches; a rescale leaves one limb less.
+///
+/// # Errors
+/// [`CkksError::KeyLevel`] where a key does not reach the level, [`CkksError::LevelRange`] for a rescale at level 0.
+pub(crate) fn switch(
+    context: &Context,
+    mut digits: Digits<'_>,
+    level: usize,
+    switches: &[(&SwitchingKey, Switch<'_>)],
+    rescale: bool,
+) -> Result<Vec<[Poly<Eval>; 2]>> {
+    let op = "key switch";
+    if let Some((key, _)) = switches.iter().find(|(key, _)| key.level() < level) {
+        return Err(CkksError::KeyLevel { op, have: key.level(), need: level });
+    }
+    context.check_level(op, level, usize::from(rescale))?;
+    let n = context.n();
+    let tables = context.level(level);
+    let (converter, inverses) = match &tables.rescale {
+        Some(t) if rescale => (&t.mod_down, &t.pq_inv),
+        _ => (&tables.mod_down, &tables.p_inv),
+    };
+    let (kept, all) = (inverses.len(), context.qp_limbs(level));
+    let polys = |limbs: usize| -> Vec<[Poly<Eval>; 2]> {
+        switches.iter().map(|_| std::array::from_fn(|_| Poly::scratch(n, limbs))).collect()
+    };
+    let mut tails = polys(all - kept);
+    digits.each(
+        context,
+        level,
+        kept..all,
+        by_limb(&mut tails, all - kept),
+        || (),
+        |(), i, digits, outs| {
+            for ((key, switch), [out0, out1]) in switches.iter().zip(outs) {
+                dot_limb(context, level, i, digits, key, switch.lift, [&mut *out0, &mut *out1]);
+                context.qp_table(level, i).inverse(out0);
+                context.qp_table(level, i).inverse(out1);
+            }
+        },
+    );
+    let mut outs = polys(kept);
+    // A remainder modulo a single prime takes no reconstruction.
+    let from = context.moduli_p().first().filter(|_| all - kept == 1);
+    if from.is_none() {
+        let conversions = tails.iter().flatten().zip(outs.iter_mut().flatten()).map(|(tail, out)| {
+            // The converter wants the special primes first, then the last chain prime.
+            let last = all - kept - context.special();
+            let src = (last..all - kept).chain(0..last).map(|j| tail.limb(j)).collect();
+            Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
+        });
+        convert(conversions.collect());
+    }
+    digits.each(
+        context,
+        level,
+        0..kept,
+        by_limb(&mut outs, kept),
+        || AlignedVec::scratch(2 * n),
+        |scratch, i, digits, outs| {
+            let m = context.q(i);
+            let (sum0, sum1) = scratch.split_at_mut(n);
+            for ((key, switch), (parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
+                dot_limb(context, level, i, digits, key, switch.lift, [&mut *sum0, &mut *sum1]);
+                for (k, (sum, out)) in [&mut *sum0, &mut *sum1].into_iter().zip(parts).enumerate() {
+                    if let Some(from) = from {
+                        pointwise::switch_centered(from, m, tail[k].limb(0), out);
+                    }
+                    context.q_table(i).forward(out);
+                    match &switch.automorphism {
+                        Some(automorphism) => {
+                            pointwise::sub_mul_scalar_assign(m, sum, out, inverses[i]);
+                            if let Some(c) = switch.add[k] {
+                                pointwise::add_assign(m, sum, c.limb(i));
+                            }
+                            automorphism.apply_eval(sum, out);
+                        }
+                        None => {
+                            pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
+                            if let Some(c) = switch.add[k] {
+                                pointwise::add_assign(m, out, c.limb(i));
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    );
+    Ok(outs)
+}
+
+/// The limbs of several pairs of polynomials, limb by limb.
+fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pair<'_>>> {
+    let mut lists: Vec<Vec<Pair<'_>>> = (0..limbs).map(|_| Vec::with_capacity(pairs.len())).collect();
+    for [c0, c1] in pairs {
+        for (list, (c0, c1)) in lists.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
+            list.push([c0, c1]);
+        }
+    }
+    lists
+}
+
+/// One limb of both components of an inner product, and of `P` times `lift`.
+fn dot_limb(
+    context: &Context,
+    level: usize,
+    i: usize,
+    digits: &[&[u64]],
+    key: &SwitchingKey,
+    lift: [Option<&Poly<Eval>>; 2],
+    out: Pair<'_>,
+) {
+    let m = context.qp_modulus(level, i);
+    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+    let [out0, out1] = out;
+    packed::dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
+    if i <= level {
+        for (part, out) in lift.into_iter().zip([out0, out1]) {
+            if let Some(c) = part {
+                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(i));
+            }
+        }
+    }
+}
