@@ -26,12 +26,44 @@ pub(crate) struct Summary {
     count: usize,
 }
 
+impl Summary {
+    /// Of one list, by several running results side by side.
+    fn of(values: &[f64]) -> Self {
+        const LANES: usize = 8;
+        let (mut lo, mut hi) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+        let (mut sum, mut squares) = ([0.0; LANES], [0.0; LANES]);
+        let blocks = values.chunks_exact(LANES);
+        let rest = blocks.remainder();
+        for block in blocks.chain((!rest.is_empty()).then_some(rest)) {
+            for (lane, &x) in block.iter().enumerate() {
+                lo[lane] = if x < lo[lane] { x } else { lo[lane] };
+                hi[lane] = if x > hi[lane] { x } else { hi[lane] };
+                sum[lane] += x;
+                squares[lane] += x * x;
+            }
+        }
+        let range = Range {
+            lo: lo.into_iter().fold(f64::INFINITY, f64::min),
+            hi: hi.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        };
+        Summary { range, sum: sum.iter().sum(), squares: squares.iter().sum(), count: values.len() }
+    }
+}
+
 /// Sets range and distribution of every value from running `samples` in the clear. Ranges get
 /// [`MARGIN`] on both sides, except those of the inputs: a picture's values have hard ends.
 ///
 /// # Errors
 /// When a sample does not fit the model's inputs.
 pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> {
+    Ok(calibrate_with(graph, samples)?.0)
+}
+
+/// [`calibrate`] with what the values did.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub(crate) fn calibrate_with(graph: &Graph, samples: &Samples) -> Result<(Graph, Vec<Summary>), InputError> {
     let summaries = summarise(graph, samples)?;
     let mut out = annotate(graph, &summaries);
     let ranges: Vec<Range> = out.nodes.iter().filter_map(|n| n.range).collect();
@@ -42,7 +74,7 @@ pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> 
         let std = (s.squares / s.count as f64 - mean * mean).max(0.0).sqrt();
         node.distribution = Some(Distribution { mean, std, histogram });
     }
-    Ok(out)
+    Ok((out, summaries))
 }
 
 /// Sets the ranges alone.
@@ -75,16 +107,7 @@ pub(crate) fn widen_by(r: Range, margin: f64) -> Range {
 /// # Errors
 /// When a sample does not fit the model's inputs.
 pub(crate) fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
-    let runs = each_sample(graph, samples, |_, value| {
-        let v = value.values();
-        let start = Range { lo: f64::INFINITY, hi: f64::NEG_INFINITY };
-        Summary {
-            range: v.iter().fold(start, |r, &x| Range { lo: r.lo.min(x), hi: r.hi.max(x) }),
-            sum: v.iter().sum(),
-            squares: v.iter().map(|x| x * x).sum(),
-            count: v.len(),
-        }
-    })?;
+    let runs = each_sample(graph, samples, |_, value| Summary::of(value.values()))?;
     // Sample by sample in order, so that sums do not depend on the number of threads.
     let total = runs.into_iter().reduce(|mut total, run| {
         for (t, r) in total.iter_mut().zip(run) {

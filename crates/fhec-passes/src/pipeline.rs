@@ -102,8 +102,8 @@ pub enum CompileError {
     Model(Diagnostics),
     /// A sample does not fit the model.
     Sample(InputError),
-    /// No polynomials keep the values in their intervals.
-    Unbounded(ApproximateError),
+    /// Activations cannot be approximated as asked for.
+    Approximation(ApproximateError),
     /// Neither samples nor an input range.
     NoRange,
     /// No ring degree has parameters: per log2 of the degree, why.
@@ -137,7 +137,7 @@ impl From<ApproximateError> for CompileError {
     fn from(e: ApproximateError) -> Self {
         match e {
             ApproximateError::Input(e) => CompileError::Sample(e),
-            ApproximateError::Unbounded { .. } | ApproximateError::Overflow { .. } => CompileError::Unbounded(e),
+            other => CompileError::Approximation(other),
         }
     }
 }
@@ -153,7 +153,7 @@ impl fmt::Display for CompileError {
         match self {
             CompileError::Model(d) => write!(f, "the model cannot be compiled:\n{d}"),
             CompileError::Sample(e) => write!(f, "calibration data: {e}"),
-            CompileError::Unbounded(e) => e.fmt(f),
+            CompileError::Approximation(e) => e.fmt(f),
             CompileError::NoRange => {
                 f.write_str("the range of the inputs is unknown: give calibration data, or declare the range")
             }

@@ -11,11 +11,16 @@ use clap::{Args, ValueEnum};
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Graph, Op, Range};
 use fhec_math::SecurityLevel;
+use fhec_passes::approximate::{ApproximateOptions, Method};
 use fhec_passes::driver::PassRun;
 use fhec_passes::pipeline::{self, Compiled, Options};
 use fhec_plan::Preprocess;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// Precision of minimax composites unless another is asked for: their error is then below what encryption leaves of a value
+/// that is bootstrapped.
+const MINIMAX_ALPHA: u32 = 12;
 
 /// Most calibration samples that are used unless more are asked for.
 const SAMPLES: usize = 256;
@@ -27,6 +32,8 @@ const SAMPLES: usize = 256;
   fhec compile cifar.onnx -o cifar.plan --calibrate pictures/ --mean 0.49,0.48,0.45 --std 0.25
   fhec compile small.onnx -o small.plan --input-range 0,1 --precision-bits 16 --memory-budget 2GiB
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --print-after approximate
+  fhec compile resnet20.onnx -o resnet20.plan --calibrate pictures.npy --accuracy-drop 0.5
+  fhec compile resnet20.onnx -o resnet20.plan --calibrate pictures.npy --activation relu-minimax
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
   fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput
 
@@ -67,6 +74,15 @@ pub(crate) struct Settings {
     /// Precision of the worst output, in bits of its range
     #[arg(long, value_name = "B", value_parser = parse_bits)]
     pub(crate) precision_bits: Option<f64>,
+    /// What becomes of activations that are no polynomials
+    #[arg(long, value_enum, default_value_t = ActivationMode::Layerwise)]
+    pub(crate) activation: ActivationMode,
+    /// Bits of the argument's range to which relu-minimax is right
+    #[arg(long, value_name = "BITS", default_value_t = MINIMAX_ALPHA, value_parser = clap::value_parser!(u32).range(4..=14))]
+    pub(crate) minimax_alpha: u32,
+    /// Classes that polynomials may change, in percent of all samples; by default 2 % error of the outputs are allowed
+    #[arg(long, value_name = "POINTS", value_parser = parse_points)]
+    pub(crate) accuracy_drop: Option<f64>,
     /// Memory that one evaluation may use
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     pub(crate) memory_budget: Option<u64>,
@@ -91,6 +107,17 @@ pub(crate) struct Settings {
     /// Divides scaled pixels: one value, or one per channel
     #[arg(long, value_name = "S,…", value_delimiter = ',')]
     pub(crate) std: Vec<f64>,
+}
+
+/// What becomes of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationMode {
+    /// A polynomial for each layer, of a degree that the calibration data ask for
+    Layerwise,
+    /// ReLU and other piecewise linear functions by composites of minimax polynomials, all equally accurate
+    ReluMinimax,
+    /// Refuse networks with other activations than polynomials
+    Keep,
 }
 
 /// What to optimise.
@@ -185,6 +212,9 @@ impl Settings {
             input_range: None,
             security: "128".into(),
             precision_bits: None,
+            activation: ActivationMode::Layerwise,
+            minimax_alpha: MINIMAX_ALPHA,
+            accuracy_drop: None,
             memory_budget: None,
             mode: Mode::Latency,
             batch: None,
@@ -214,6 +244,15 @@ impl Settings {
             goal: match self.goal {
                 Goal::Latency => fhec_passes::Goal::Latency,
                 Goal::Throughput => fhec_passes::Goal::Throughput,
+            },
+            approximate: ApproximateOptions {
+                method: match self.activation {
+                    ActivationMode::Layerwise => Method::Layerwise,
+                    ActivationMode::ReluMinimax => Method::Minimax(self.minimax_alpha),
+                    ActivationMode::Keep => Method::Keep,
+                },
+                accuracy_drop: self.accuracy_drop.map(|points| points / 100.0),
+                ..defaults.approximate
             },
             cost: calibrate::read(self.cost_table.as_deref())?.prices,
             ..defaults
@@ -343,6 +382,11 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
     if value.is_finite() && value > 0.0 { Ok(value) } else { Err(wrong()) }
 }
 
+fn parse_points(text: &str) -> Result<f64, String> {
+    let points = text.parse::<f64>().ok().filter(|p| *p > 0.0 && *p < 100.0);
+    points.ok_or_else(|| format!("'{text}' is no percentage between 0 and 100"))
+}
+
 fn parse_bits(text: &str) -> Result<f64, String> {
     let bits = text.parse::<f64>().ok().filter(|b| (1.0..=40.0).contains(b));
     bits.ok_or_else(|| format!("'{text}' is no number of bits between 1 and 40"))
@@ -362,6 +406,10 @@ mod tests {
         assert_eq!(parse_fraction("2"), Ok(2.0));
         for bad in ["0", "-1", "1/0", "x", "1/"] {
             assert!(parse_fraction(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_points("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "100", "nan", "x"] {
+            assert!(parse_points(bad).is_err(), "{bad}");
         }
         assert!(parse_bits("12.5").is_ok() && parse_bits("0").is_err() && parse_bits("nan").is_err());
     }

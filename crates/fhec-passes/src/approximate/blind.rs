@@ -1,7 +1,7 @@
 //! Approximation without samples: even weight on intervals from interval arithmetic, degrees by the largest error.
 
 use super::target::{DEGREES, Target, replace};
-use super::{ApproximateError, Approximated, approximations, check_finite, targets, unbounded, within_intervals};
+use super::{ApproximateError, Approximated, approximations, check_finite, targets, unbounded};
 use crate::bound::bound_ranges;
 use fhec_ir::nn::{Graph, Range, ValueId};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub(super) fn approximate(
             return Ok(Approximated {
                 notes: targets.iter().zip(&picks).map(|(t, &p)| note(graph, t, p)).collect(),
                 approximations: approximations(graph, &targets, &picks),
-                graph: within_intervals(bounded, &replaced),
+                graph: bounded,
                 output_error: 0.0,
             });
         }

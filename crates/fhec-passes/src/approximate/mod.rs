@@ -1,41 +1,77 @@
 //! Activation functions become polynomials: one per layer, fitted to the values that layer sees
-//! (OLA's idea), of the smallest degrees that keep the network's outputs within tolerance.
+//! (OLA's idea), of the smallest degrees that keep the network's outputs within tolerance; or composites of one accuracy for
+//! all layers.
 
+mod accuracy;
 mod blind;
 mod degrees;
 mod fit;
+mod minimax;
 mod response;
 mod search;
 mod target;
 
-use crate::calibrate::{Samples, annotate, summarise, widen, widen_by};
+use crate::calibrate::{Samples, Summary, annotate, calibrate_with, summarise, widen, widen_by};
+use accuracy::Decisions;
 use fhec_ir::Origin;
-use fhec_ir::nn::{Graph, InputError, Range, ValueId};
+use fhec_ir::nn::{Graph, InputError, Op, Range, ValueId};
+use fhec_math::minimax::MinimaxError;
+use minimax::Composites;
 use rayon::prelude::*;
 use search::Search;
 use std::collections::BTreeMap;
-use target::{DEGREES, Replaced, Target, function, replace, spread};
+use target::{DEGREES, Target, function, replace, spread};
 
-/// Rounds of widening intervals before the search gives up.
-const WIDENINGS: usize = 6;
+/// Rounds of widening intervals and tightening the tolerance before the search gives up.
+const ROUNDS: usize = 10;
+
+/// What the tolerance is multiplied by where too many decisions change.
+const TIGHTER: f64 = 0.7;
+
+/// No tolerance is made smaller than this.
+const LEAST_TOLERANCE: f64 = 1e-4;
 
 /// How far beyond the values seen, with polynomials in all layers, an interval must reach; otherwise it is widened. In units
 /// of the largest magnitude, as [`MARGIN`](crate::calibrate::MARGIN) is.
 const GUARD: f64 = 0.2;
 
+/// How activations become polynomials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// One polynomial per layer, of a degree of its own.
+    #[default]
+    Layerwise,
+    /// Piecewise linear functions by composites of minimax polynomials that are right to this many bits of the argument's range
+    /// (α of Lee et al., 2021/1688); all others layer by layer.
+    Minimax(u32),
+    /// Not at all: networks with other activations than powers and polynomials are refused.
+    Keep,
+}
+
 /// How good the approximation has to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApproximateOptions {
+    /// What is made of activations.
+    pub method: Method,
     /// Allowed root-mean-square error of the network's outputs that all approximations cause
     /// together, relative to the standard deviation of the outputs over the samples.
     pub tolerance: f64,
+    /// Instead of that, the part of all samples whose class, the largest output, may be expected to change. Errors are taken to be normal and
+    /// are compared with the margins between the outputs of the original network, sample by sample. No more classes of
+    /// the samples may really change than that, with two standard deviations of chance.
+    pub accuracy_drop: Option<f64>,
     /// Allowed maximal error of one activation, relative to its span, where there are no samples.
     pub blind_tolerance: f64,
 }
 
 impl Default for ApproximateOptions {
     fn default() -> Self {
-        ApproximateOptions { tolerance: 0.02, blind_tolerance: 1.0 / 64.0 }
+        ApproximateOptions {
+            method: Method::Layerwise,
+            tolerance: 0.02,
+            accuracy_drop: None,
+            blind_tolerance: 1.0 / 64.0,
+        }
     }
 }
 
@@ -46,7 +82,7 @@ pub struct Approximation {
     pub origin: Origin,
     /// The function's ONNX name.
     pub function: &'static str,
-    /// Degree of the polynomial.
+    /// Degree of the polynomial; of a composite, the product of its stages' degrees.
     pub degree: usize,
     /// Interval it is fitted on.
     pub interval: Range,
@@ -81,6 +117,12 @@ pub enum ApproximateError {
         /// What the argument ranged over at last.
         seen: Range,
     },
+    /// There is no composite of the precision that was asked for.
+    Minimax(MinimaxError),
+    /// A loss of accuracy was allowed for a network that does not decide between classes, or without samples.
+    NoClasses,
+    /// Activations that would have to be approximated, where that is not wanted.
+    Kept(Vec<(Origin, &'static str)>),
     /// A function leaves what can be computed with on the interval of its argument.
     Overflow {
         /// The node.
@@ -109,6 +151,14 @@ impl std::fmt::Display for ApproximateError {
                  approximation error, or give more calibration data",
                 seen.lo, seen.hi
             ),
+            ApproximateError::Minimax(e) => e.fmt(f),
+            ApproximateError::NoClasses => f.write_str(
+                "a loss of accuracy can only be judged with calibration data, for a network with one output of several classes",
+            ),
+            ApproximateError::Kept(list) => {
+                f.write_str("activations that are no polynomials would have to be approximated:")?;
+                list.iter().try_for_each(|(origin, function)| write!(f, "\n  node '{origin}' ({function})"))
+            }
             ApproximateError::Overflow { origin, function, interval } => write!(
                 f,
                 "node '{origin}' ({function}): its argument ranges from {:e} to {:e}, on which it has no finite values; \
@@ -121,55 +171,113 @@ impl std::fmt::Display for ApproximateError {
 
 impl std::error::Error for ApproximateError {}
 
-/// Replaces every activation that is not a power by a polynomial. `graph` must have ranges.
+/// Replaces every activation that is not a power by polynomials. `graph` must have ranges.
 ///
 /// # Errors
-/// When a sample does not fit the model's inputs, a function overflows, or no polynomials keep every layer in its
-/// interval.
+/// [`ApproximateError`]; most of all when a sample does not fit the model's inputs, a function overflows, or no polynomials
+/// keep every layer in its interval.
 pub fn approximate(
     graph: &Graph,
     samples: &Samples,
     options: &ApproximateOptions,
 ) -> Result<Approximated, ApproximateError> {
+    match options.method {
+        Method::Layerwise => layerwise(graph, samples, options),
+        Method::Minimax(alpha) => {
+            let composed = composed(graph, samples, alpha)?;
+            // What is not piecewise linear is left.
+            let mut all = layerwise(&composed.graph, samples, options)?;
+            let left = all.approximations.iter().map(|a| {
+                format!("'{}': {} is not piecewise linear and gets a polynomial of its own", a.origin, a.function)
+            });
+            all.notes.extend(left);
+            all.approximations.splice(..0, composed.approximations);
+            Ok(all)
+        }
+        Method::Keep => {
+            let kept = graph.nodes.iter().filter_map(|n| Some((n.origin.clone(), function(n)?.name())));
+            let kept: Vec<_> = kept.collect();
+            if kept.is_empty() { layerwise(graph, samples, options) } else { Err(ApproximateError::Kept(kept)) }
+        }
+    }
+}
+
+/// Replaces every activation by one polynomial.
+fn layerwise(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> Result<Approximated, ApproximateError> {
     let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
     if ids.is_empty() {
         let graph = graph.clone();
         return Ok(Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] });
     }
     let mut intervals: BTreeMap<ValueId, Range> = ids.iter().map(|&v| (v, operand_range(graph, v))).collect();
-    if samples.is_empty() {
-        return blind::approximate(graph, intervals, options.blind_tolerance);
-    }
     check_finite(graph, &intervals)?;
+    if samples.is_empty() {
+        return match options.accuracy_drop {
+            Some(_) => Err(ApproximateError::NoClasses),
+            None => blind::approximate(graph, intervals, options.blind_tolerance),
+        };
+    }
     let search = Search::new(graph, samples, &ids)?;
+    let decisions = options.accuracy_drop.map(|share| Decisions::new(graph, samples, share)).transpose()?;
+    let mut tolerance = decisions.as_ref().map_or(options.tolerance, |d| d.tolerance(search.spread()));
     let mut escaped = None;
     // Earlier polynomials shift what later layers see: where a value comes near the end of its interval, widen and
     // search again. Every round adds the margin, so few are needed.
-    for _ in 0..WIDENINGS {
+    for _ in 0..ROUNDS {
         check_finite(graph, &intervals)?;
         let targets = targets(graph, &intervals);
-        let found = search.choose(&targets, options.tolerance)?;
+        let found = search.choose(&targets, tolerance)?;
         let replaced = replace(graph, &targets, &found.picks);
         let seen = summarise(&replaced.graph, samples)?;
-        escaped = widen_where_needed(&mut intervals, &replaced, &seen);
+        escaped = widen_where_needed(&mut intervals, &replaced.operands, &seen);
         if escaped.is_some() {
             continue;
         }
         let mut notes = Vec::new();
-        if found.error > options.tolerance {
+        if let Some(decisions) = &decisions {
+            let changed = decisions.changed(&replaced.graph, samples)?;
+            if changed > decisions.allowed() && tolerance > LEAST_TOLERANCE {
+                tolerance *= TIGHTER;
+                continue;
+            }
+            notes.push(decisions.note(changed, found.error * search.spread()));
+        } else if found.error > tolerance {
             notes.push(format!(
                 "activation polynomials up to degree {} change the outputs by {:.1} % (asked: {:.1} %)",
                 DEGREES[DEGREES.len() - 1],
                 100.0 * found.error,
-                100.0 * options.tolerance
+                100.0 * tolerance
             ));
         }
         return Ok(Approximated {
-            graph: within_intervals(annotate(&replaced.graph, &seen), &replaced),
+            graph: within_intervals(annotate(&replaced.graph, &seen), &seen),
             approximations: approximations(graph, &targets, &found.picks),
             output_error: found.error,
             notes,
         });
+    }
+    Err(unbounded(graph, escaped))
+}
+
+/// Replaces every piecewise linear activation by composites, and finds the ranges of all values anew.
+fn composed(graph: &Graph, samples: &Samples, alpha: u32) -> Result<Composites, ApproximateError> {
+    let targets = graph.ids().filter(|&v| function(graph.node(v)).is_some());
+    let mut intervals: BTreeMap<ValueId, Range> = targets.map(|v| (v, operand_range(graph, v))).collect();
+    check_finite(graph, &intervals)?;
+    let mut escaped = None;
+    for _ in 0..ROUNDS {
+        let mut made = minimax::replace(graph, &intervals, alpha)?;
+        if samples.is_empty() {
+            let input = graph.inputs().first().and_then(|&v| graph.node(v).range);
+            made.graph = crate::bound::bound_ranges(&made.graph, input.unwrap_or(Range { lo: -1.0, hi: 1.0 }));
+            return Ok(made);
+        }
+        let calibrated = calibrate_with(&made.graph, samples)?;
+        escaped = widen_where_needed(&mut intervals, &made.operands, &calibrated.1);
+        if escaped.is_none() {
+            made.graph = within_intervals(calibrated.0, &calibrated.1);
+            return Ok(made);
+        }
     }
     Err(unbounded(graph, escaped))
 }
@@ -183,11 +291,11 @@ fn targets<'a>(graph: &'a Graph, intervals: &BTreeMap<ValueId, Range>) -> Vec<Ta
 /// Widens every interval that the values seen come too near to. Gives the first of them, with the values that it did not hold.
 fn widen_where_needed(
     intervals: &mut BTreeMap<ValueId, Range>,
-    replaced: &Replaced,
-    seen: &[crate::calibrate::Summary],
+    operands: &[(ValueId, ValueId, Range)],
+    seen: &[Summary],
 ) -> Option<(ValueId, Range)> {
     let mut first = None;
-    for (target, operand, _) in &replaced.operands {
+    for (target, operand, _) in operands {
         let seen = seen[operand.index()].range;
         let interval = intervals.entry(*target).or_insert(seen);
         let needed = widen_by(seen, GUARD);
@@ -201,12 +309,17 @@ fn widen_where_needed(
     first
 }
 
-/// The graph whose polynomials have operands of no larger range than their intervals. Ranges have a margin of their own, and
-/// intervals were found to hold all values with enough of it.
-fn within_intervals(mut graph: Graph, replaced: &Replaced) -> Graph {
-    for (_, operand, interval) in &replaced.operands {
+/// The graph whose polynomials have operands of no larger range than their intervals, where those hold all values seen. Ranges
+/// have a margin of their own, and polynomials are worth nothing outside.
+fn within_intervals(mut graph: Graph, seen: &[Summary]) -> Graph {
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let (&Op::Polynomial { interval, .. }, &[operand]) = (&node.op, node.inputs.as_slice()) else { continue };
+        let seen = seen[operand.index()].range;
         let range = &mut graph.nodes[operand.index()].range;
-        *range = range.map(|r| Range { lo: r.lo.max(interval.lo), hi: r.hi.min(interval.hi) });
+        if interval.lo <= seen.lo && seen.hi <= interval.hi {
+            *range = range.map(|r| Range { lo: r.lo.max(interval.lo), hi: r.hi.min(interval.hi) });
+        }
     }
     graph
 }

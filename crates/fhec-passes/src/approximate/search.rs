@@ -12,8 +12,11 @@ use rayon::prelude::*;
 /// Samples that the search runs; enough to tell degrees apart.
 const SAMPLES: usize = 32;
 
-/// Runs of candidates over the samples.
+/// Most runs of candidates over the samples.
 const RUNS: usize = 5;
+
+/// Part of the tolerance that a candidate has to use up for the search to end.
+const CLOSE: f64 = 0.9;
 
 /// Clear runs of the polynomial network against the original.
 pub(super) struct Search<'a> {
@@ -49,6 +52,11 @@ impl<'a> Search<'a> {
         Ok(Search { graph, samples, reference, spread, responses })
     }
 
+    /// Standard deviation of the outputs, which errors are relative to.
+    pub(super) fn spread(&self) -> f64 {
+        self.spread
+    }
+
     /// Every polynomial of every target with its depth and its predicted part of the squared error.
     pub(super) fn choices(&self, targets: &[Target<'_>]) -> Vec<Vec<Choice>> {
         let of_target = |(number, target): (usize, &Target<'_>)| {
@@ -68,23 +76,10 @@ impl<'a> Search<'a> {
 
     /// Root mean square error of the outputs of another network, relative to the standard deviation of the outputs.
     pub(super) fn measure(&self, polynomial: &Graph) -> Result<f64, InputError> {
-        let interpreter = Interpreter::new(polynomial).expect("rewriting keeps a graph valid");
-        let outputs = logits(polynomial);
-        let squares = self.samples.par_iter().zip(&self.reference).map(|(inputs, reference)| {
-            let mut got = Vec::with_capacity(reference.len());
-            interpreter.run_with(inputs, |id, value| {
-                if outputs.contains(&id) {
-                    got.push((id, value.clone()));
-                }
-            })?;
-            let found = |v: &ValueId| got.iter().find(|(id, _)| id == v).map(|(_, value)| value.values());
-            let values = outputs.iter().filter_map(found).flatten();
-            Ok(values.zip(reference).map(|(a, b)| (a - b).powi(2)).sum::<f64>())
-        });
-        // Summed up in order, so that the number of threads does not matter.
-        let squares: Vec<f64> = squares.collect::<Result<_, InputError>>()?;
-        let count: usize = self.reference.iter().map(Vec::len).sum();
-        Ok((squares.iter().sum::<f64>() / count.max(1) as f64).sqrt() / self.spread)
+        let got = outputs_of(polynomial, &self.samples)?;
+        let pairs = || self.reference.iter().flatten().zip(got.iter().flatten());
+        let square: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
+        Ok((square / pairs().count().max(1) as f64).sqrt() / self.spread)
     }
 
     /// Degrees with an error within `tolerance`, and levels as few as can be found; where none are within, those with the
@@ -125,6 +120,9 @@ impl<'a> Search<'a> {
             if best.as_ref().is_none_or(better) && (best.is_none() || !error.is_nan()) {
                 best = Some(Found { picks: picks.clone(), error });
             }
+            if within && error >= CLOSE * tolerance {
+                break;
+            }
             tried.push(picks);
             budget = match (good, bad) {
                 (Some(good), Some(bad)) => (good * bad).sqrt(),
@@ -137,8 +135,24 @@ impl<'a> Search<'a> {
     }
 }
 
+/// All outputs of every sample, those of a softmax before it.
+pub(super) fn outputs_of(graph: &Graph, samples: &[&[Tensor]]) -> Result<Vec<Vec<f64>>, InputError> {
+    let interpreter = Interpreter::new(graph).expect("rewriting keeps a graph valid");
+    let wanted = logits(graph);
+    let of_sample = |inputs: &&[Tensor]| {
+        let mut got: Vec<Option<Tensor>> = vec![None; wanted.len()];
+        interpreter.run_with(inputs, |id, value| {
+            for (slot, _) in got.iter_mut().zip(&wanted).filter(|(_, wanted)| **wanted == id) {
+                *slot = Some(value.clone());
+            }
+        })?;
+        Ok(got.iter().flatten().flat_map(|value| value.values().to_vec()).collect())
+    };
+    samples.par_iter().map(of_sample).collect()
+}
+
 /// The outputs; of one that is a softmax, what goes into it.
-fn logits(graph: &Graph) -> Vec<ValueId> {
+pub(super) fn logits(graph: &Graph) -> Vec<ValueId> {
     let logit = |o: &fhec_ir::nn::Output| match graph.node(o.value).op {
         Op::Softmax { .. } => graph.node(o.value).inputs[0],
         _ => o.value,

@@ -92,6 +92,22 @@ impl<'a> Density<'a> {
     }
 }
 
+/// Root mean square of an error curve on an interval under the distribution of the operand of activation `id`, and its
+/// largest value.
+pub(super) fn rms_where_seen(graph: &Graph, id: ValueId, interval: Range, error: impl Fn(f64) -> f64) -> (f64, f64) {
+    const POINTS: u32 = 4096;
+    let operand = graph.node(graph.node(id).inputs[0]);
+    let density = Density::new(operand.distribution.as_ref(), operand.range);
+    let seen = operand.distribution.is_some();
+    let (mut squares, mut weights, mut max) = (0.0, 0.0, 0.0f64);
+    for i in 0..=POINTS {
+        let x = interval.lo + (interval.hi - interval.lo) * f64::from(i) / f64::from(POINTS);
+        let (weight, e) = (if seen { density.at(x) } else { 1.0 }, error(x));
+        (squares, weights, max) = (squares + weight * e * e, weights + weight, max.max(e.abs()));
+    }
+    ((squares / weights).sqrt(), max)
+}
+
 /// Fits of all degrees that stay near the function on the whole interval; of the largest degree in any case.
 ///
 /// A polynomial that strays far where calibration saw little would fail silently on the first unusual input. So the weight
