@@ -9,6 +9,7 @@ use fhec_passes::bound::bound_ranges;
 use fhec_passes::calibrate::calibrate;
 use fhec_passes::canonicalise::canonicalise;
 use fhec_passes::fold_batch_norm::fold_batch_norm;
+use fhec_passes::quadratics::quadratics;
 use fhec_passes::refuse::refuse_unsupported;
 
 /// Repeatable values in [-1, 1].
@@ -181,6 +182,34 @@ fn canonical_form_of_products_prelus_and_constants() {
     let twice = net.then(Op::Add, &[prelu, prelu], "twice");
     let before = net.finish(&[twice]);
     let after = canonicalise(&before);
+    assert_same(&before, &after);
+    insta::assert_snapshot!(with_cost(&before, &after));
+}
+
+/// HerPN as models hold it, between two convolutions: a square between two convolutions.
+#[test]
+fn herpn_becomes_one_square() {
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let c = net.conv(x, 2, "conv1");
+    let h1 = net.batch_norm(c, "norm1");
+    let square = net.then(Op::Mul, &[c, c], "square");
+    let [one, root, f0, f1, f2] =
+        [-1.0, 0.5f64.sqrt(), 0.3989, 0.5, 0.2821].map(|v| net.graph.constant(Tensor::scalar(v)));
+    let less = net.then(Op::AddConst(one), &[square], "less");
+    let h2 = net.then(Op::MulConst(root), &[less], "h2");
+    let h2 = net.batch_norm(h2, "norm2");
+    let first = net.then(Op::MulConst(f1), &[h1], "first");
+    let second = net.then(Op::MulConst(f2), &[h2], "second");
+    let start = net.then(Op::AddConst(f0), &[first], "start");
+    let terms = net.then(Op::Add, &[start, second], "terms");
+    let gain = net.constant(&[1, 2, 1, 1], 0.7);
+    let shift = net.constant(&[1, 2, 1, 1], 0.8);
+    let scaled = net.then(Op::MulConst(gain), &[terms], "gain");
+    let shifted = net.then(Op::AddConst(shift), &[scaled], "shift");
+    let y = net.conv(shifted, 2, "conv2");
+    let before = net.finish(&[y]);
+    let after = quadratics(&canonicalise(&fold_batch_norm(&before)));
     assert_same(&before, &after);
     insta::assert_snapshot!(with_cost(&before, &after));
 }
