@@ -97,7 +97,8 @@ pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8;
 pub fn bundle_bytes<'a>(entries: impl IntoIterator<Item = (&'a str, usize, &'a Scale)>, context: &Context) -> u64 {
     let entry = |(name, level, scale): (&str, usize, &Scale)| {
         let scale = 12 + 16 * scale.to_parts().1.len();
-        (4 + name.len() + 4 + 8 + scale + 2 * Shape::new(context, level, false).bytes()) as u64
+        // Length of the name, the name, number, images, form and level.
+        (4 + name.len() + 4 + 4 + 8 + scale + 2 * Shape::new(context, level, false).bytes()) as u64
     };
     HEAD_LEN + 4 + entries.into_iter().map(entry).sum::<u64>()
 }
