@@ -7,9 +7,9 @@ use fhec_ir::nn::{Conv, Graph, Interpreter, Op};
 use fhec_ir::{Origin, Tensor};
 use fhec_math::SecretRng;
 use fhec_math::scale::Scale;
-use fhec_passes::{Compiled, Mode, Options, compile};
+use fhec_passes::{Compiled, Mode, Options, compile, compile_cheaper};
 use fhec_plan::{Insecure, Instruction, Plan, Reg, Verified, print};
-use fhec_runtime::{Client, ClearBackend, EncryptionKey, RuntimeError, Server, run, server_context};
+use fhec_runtime::{ClearBackend, Client, EncryptionKey, RuntimeError, Server, run, server_context};
 use std::sync::Arc;
 
 fn options(samples: Vec<Vec<Tensor>>) -> Options {
@@ -60,7 +60,8 @@ fn the_plan_of_a_small_network() {
 /// Batches of one image, of some, and full ones under encryption, against the clear network.
 #[test]
 fn every_image_of_a_batch_has_its_own_result() {
-    let wide = { let mut g = Graph { name: "wide".into(), ..Graph::default() };
+    let wide = {
+        let mut g = Graph { name: "wide".into(), ..Graph::default() };
         let x = input(&mut g, 5);
         let y = dense(&mut g, x, 2, "fc");
         finish(g, y)
@@ -172,6 +173,17 @@ fn rings_are_chosen_for_the_time_of_an_image() {
     assert_eq!(of(Some(1)), of(Some(100)));
 }
 
+/// One image is for latency mode, thousands are for throughput mode; both predictions are in the report.
+#[test]
+fn the_cheaper_mode_is_chosen() {
+    for (batch, mode) in [(1, "latency"), (4096, "throughput")] {
+        let compiled = compile_cheaper(&plain(), &options(samples(16)), batch, &mut |_| {}).expect("compiles");
+        assert_eq!(compiled.plan.is_batched(), mode == "throughput");
+        let notes = &compiled.plan.report.notes;
+        assert!(notes.iter().any(|n| n.starts_with(&format!("mode: {mode} for a batch of {batch}"))), "{notes:?}");
+    }
+}
+
 /// The bundled networks, in the clear: layouts and maps mean the same as the model.
 #[test]
 fn bundled_networks_keep_their_meaning() {
@@ -222,7 +234,12 @@ fn cryptonets_on_all_test_digits() {
         let bundle = client.encrypt_batch(&batch, EncryptionKey::Secret(&secret), &mut rng).expect("fits");
         let (output, trace) = server.run(&bundle, &mut |_| {}).expect("runs");
         let got = client.decrypt_batch(0, &output, &secret).expect("decrypts");
-        println!("{} digits in {:.2?}: {:.0} a second", digits.len(), trace.total, digits.len() as f64 / trace.total.as_secs_f64());
+        println!(
+            "{} digits in {:.2?}: {:.0} a second",
+            digits.len(),
+            trace.total,
+            digits.len() as f64 / trace.total.as_secs_f64()
+        );
         right += got.iter().zip(labels).filter(|(logits, label)| argmax(logits) == **label).count();
         let class = |d: &Tensor| argmax(clear.run(std::slice::from_ref(d)).expect("fits")[0].values());
         clear_right += digits.iter().zip(labels).filter(|(d, label)| class(d) == **label).count();

@@ -113,7 +113,9 @@ mod tests {
         for bits in [22, 37, 49] {
             let m = Modulus::new(ntt_primes_near(bits, 10).next().expect("a prime")).expect("odd");
             // The last has more products than a lazy sum takes without a carry.
-            for (sums, taken, n) in [(1, 1, 8), (2, 5, 40), (3, 7, 24), (5, 25, 64), (7, 3, 8), (8, 33, 32), (4, 9001, 16)] {
+            for (sums, taken, n) in
+                [(1, 1, 8), (2, 5, 40), (3, 7, 24), (5, 25, 64), (7, 3, 8), (8, 33, 32), (4, 9001, 16)]
+            {
                 let count = taken.min(40) + 2;
                 let limbs: Vec<Vec<u64>> = (0..count).map(|i| words(&m, n, i as u64 + 1)).collect();
                 let mut packed = vec![0; n * count];

@@ -32,6 +32,7 @@ pub mod rescale;
 pub mod scales;
 
 // Analyses and choices, and the plan.
+pub mod auto;
 mod bootstrap_price;
 pub mod bootstrapped;
 pub mod cost;
@@ -40,8 +41,8 @@ pub mod driver;
 pub mod emit;
 mod magnitudes;
 pub mod matrices;
-pub mod noise;
 pub mod mode;
+pub mod noise;
 pub mod parameters;
 pub mod pipeline;
 mod poly_noise;
@@ -52,6 +53,7 @@ pub mod sensitivity;
 pub mod shape;
 pub mod stage;
 
+pub use auto::compile_cheaper;
 pub use cost_file::CostFile;
 pub use mode::Mode;
 pub use parameters::Goal;

@@ -12,9 +12,9 @@
 //! | [`program`] | the plan itself: parameters, keys, registers, instructions, report |
 //! | [`weights`] | the weight tensors, memory-mapped |
 
+mod batch;
 pub mod error;
 pub mod layout;
-mod batch;
 pub mod linear;
 pub mod matrix;
 pub mod print;

@@ -89,7 +89,7 @@ pub(crate) struct Settings {
     /// How tensors are packed
     #[arg(long, value_enum, default_value_t = Mode::Latency)]
     pub(crate) mode: Mode,
-    /// Images that will be evaluated together in throughput mode; as many as there are slots by default
+    /// Images that will be evaluated together; in throughput mode as many as there are slots by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: Option<u32>,
     /// What to make fast
@@ -136,6 +136,8 @@ pub(crate) enum Mode {
     Latency,
     /// Thousands of images, one a slot: the least time for each of a batch
     Throughput,
+    /// Whichever takes less time for the images of --batch
+    Auto,
 }
 
 impl Compile {
@@ -257,13 +259,20 @@ impl Settings {
             cost: calibrate::read(self.cost_table.as_deref())?.prices,
             ..defaults
         };
-        pipeline::compile_watched(graph, &options, watch).with_context(|| model.display().to_string())
+        let compiled = match self.batch {
+            Some(batch) if self.mode == Mode::Auto => {
+                fhec_passes::compile_cheaper(graph, &options, batch as usize, watch)
+            }
+            _ => pipeline::compile_watched(graph, &options, watch),
+        };
+        compiled.with_context(|| model.display().to_string())
     }
 
     fn mode(&self) -> Result<fhec_passes::Mode> {
-        ensure!(self.batch.is_none() || self.mode == Mode::Throughput, "--batch is for --mode throughput");
+        ensure!(self.batch.is_none() || self.mode != Mode::Latency, "--batch is for --mode throughput and auto");
+        ensure!(self.batch.is_some() || self.mode != Mode::Auto, "--mode auto: say for how many images with --batch");
         Ok(match self.mode {
-            Mode::Latency => fhec_passes::Mode::Latency,
+            Mode::Latency | Mode::Auto => fhec_passes::Mode::Latency,
             Mode::Throughput => fhec_passes::Mode::Throughput { batch: self.batch.map(|n| n as usize) },
         })
     }

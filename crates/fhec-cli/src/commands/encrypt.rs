@@ -80,7 +80,8 @@ impl Encrypt {
         };
         files::write(&self.output, Access::Public, |out| client.write_ciphertexts(&bundle, out))?;
         let size = std::fs::metadata(&self.output).map(|m| m.len()).unwrap_or(0);
-        let count = if head.is_batched() { format!("  {}", format::count(images.len(), "image")) } else { String::new() };
+        let count =
+            if head.is_batched() { format!("  {}", format::count(images.len(), "image")) } else { String::new() };
         status(&format!("{}  {}{count}", self.output.display(), format::bytes(size)));
         Ok(())
     }

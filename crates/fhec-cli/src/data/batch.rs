@@ -60,7 +60,8 @@ fn by_input(given: &[String], specs: &[InputSpec]) -> Result<Vec<DataSet>> {
     let mut sets: Vec<Option<DataSet>> = specs.iter().map(|_| None).collect();
     for text in given {
         let found = named(text, specs);
-        let (at, path) = found.with_context(|| format!("--input {text}: give --input NAME=FILE once for each input"))?;
+        let (at, path) =
+            found.with_context(|| format!("--input {text}: give --input NAME=FILE once for each input"))?;
         ensure!(sets[at].is_none(), "--input {text}: the input '{}' is given twice", specs[at].name);
         sets[at] = Some(DataSet::open(Path::new(path), &specs[at..=at])?);
     }

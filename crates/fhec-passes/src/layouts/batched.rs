@@ -30,7 +30,9 @@ pub(crate) fn choose(skeleton: &Skeleton, classes: &Classes, cost: &LinearCost) 
         let make = &skeleton.get(id).make;
         let price = match make {
             Make::Map(affine) => {
-                let term = |t| matrix(t, &layouts[classes.class(t.source)], own).map_or(f64::INFINITY, |m| products(&m) as f64);
+                let term = |t| {
+                    matrix(t, &layouts[classes.class(t.source)], own).map_or(f64::INFINITY, |m| products(&m) as f64)
+                };
                 cost.scalar * affine.terms.iter().map(term).sum::<f64>() + cost.output * own.ciphertexts as f64
             }
             other => nonlinear(other, cost) * own.ciphertexts as f64,

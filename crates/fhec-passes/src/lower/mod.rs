@@ -12,9 +12,9 @@ mod nonlinear;
 mod ops;
 pub(crate) mod value;
 
-use crate::layouts::{LinearCost, batched};
 use crate::layouts::choose::{Choice, choose};
 use crate::layouts::classes::Classes;
+use crate::layouts::{LinearCost, batched};
 use crate::rewrite::Rewriter;
 use fhec_ir::{Diagnostics, he, nn};
 use fhec_plan::{Layout, Nest};
