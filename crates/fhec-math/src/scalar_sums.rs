@@ -13,6 +13,8 @@ use crate::cpu::dispatch;
 pub const LANES: usize = 8;
 /// Most sums at once.
 pub const MAX_SUMS: usize = 8;
+/// Sums of a map that the engine holds before it rescales them, up to [`MAX_SUMS`] more; the compiler counts their memory.
+pub const WAVE: usize = 128;
 
 /// Interleaves parts of limbs, all of one length that is a multiple of [`LANES`]: word `8v + l` of limb `i` goes to
 /// `out[(v · limbs + i) · 8 + l]`.

@@ -10,6 +10,7 @@ use fhec_math::bsgs::{BsgsTerm, BsgsWeights};
 use fhec_math::buffer::HUGE_BYTES;
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
 use fhec_math::diagonals::STEP;
+use fhec_math::scalar_sums::{MAX_SUMS, WAVE};
 use fhec_math::streamed::{StreamedMap, WINDOW};
 use fhec_plan::linear::LinearGroup;
 use serde::{Deserialize, Serialize};
@@ -332,6 +333,11 @@ impl Prices<'_> {
     /// Evaluating a map of so many products with scalars, with the rescales of its outputs.
     pub fn scalar_map(&self, level: usize, products: usize, outputs: usize) -> f64 {
         self.scalar_products(level, products) + outputs as f64 * self.rescale(level, 2)
+    }
+
+    /// Bytes of the sums that the engine holds before it rescales them.
+    pub fn scalar_scratch(&self, level: usize, outputs: usize) -> u64 {
+        outputs.min(WAVE + MAX_SUMS) as u64 * self.ciphertext_bytes(level)
     }
 
     /// Bringing so many scalars to the residues of all limbs.

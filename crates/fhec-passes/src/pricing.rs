@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 
 /// Bytes of code, of the allocator and of small tables that a run comes to touch.
 const PROCESS: u64 = 12 << 20;
+/// Bytes of a weight that is a scalar, ready for use.
+const SCALAR_BYTES: u64 = 20;
 /// Most bytes of encoded plaintexts kept between runs when no memory budget is given.
 const DEFAULT_CACHE: u64 = 512 << 20;
 
@@ -85,7 +87,19 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64
         tensors.iter().map(|t| 8 * graph.tensors[t.index()].len() as u64).sum::<u64>()
     };
     let largest = graph.matrices.iter().map(loaded).max().unwrap_or(0);
-    prices.table_bytes() + galois + relin + weights + diagonals + largest
+    // Where images share ciphertexts, inputs are many; a server holds them as they came, half of each a seed, and all weights
+    // as integers.
+    let batched = |id: &ValueId| graph.node(*id).layout.slots == 1;
+    let input = |id: ValueId| match graph.node(id).op {
+        Op::Input(_) => {
+            graph.node(id).layout.ciphertexts as u64 * prices.ciphertext_bytes(model.levels()[id.index()]) / 2
+        }
+        _ => 0,
+    };
+    let inputs: u64 = graph.ids().filter(batched).map(input).sum();
+    let groups = graph.ids().filter(batched).flat_map(|id| &model.groups()[id.index()]);
+    let scalars: u64 = groups.map(|g| SCALAR_BYTES * g.bsgs.products() as u64).sum();
+    prices.table_bytes() + galois + relin + weights + diagonals + largest + inputs + scalars
 }
 
 /// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.
@@ -138,6 +152,8 @@ struct Item<'a> {
     result: usize,
     /// Ciphertexts of the result.
     count: usize,
+    /// Ciphertexts of the result that are ever in memory together.
+    kept: usize,
     /// The last item that reads the result.
     last_use: usize,
     /// Whether the result is in memory before the evaluation begins.
@@ -172,7 +188,8 @@ fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
 /// Seconds of a node at other levels than the model's: of its operands and of its result.
 pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, level: usize, result: usize) -> f64 {
     let count = model.graph().node(id).layout.ciphertexts;
-    let item = Item { work: work(model, id), level, result, count, last_use: id.index(), given: false };
+    let work = work(model, id);
+    let item = Item { work, level, result, count, kept: count, last_use: id.index(), given: false };
     let share = share(&item, prices);
     share.seconds + share.encode
 }
@@ -184,6 +201,18 @@ fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
         graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
     }
     graph.outputs.iter().for_each(|o| last_use[o.value.index()] = graph.nodes.len());
+    let mut kept: Vec<usize> = graph.nodes.iter().map(|n| n.layout.ciphertexts).collect();
+    // Of hundreds of products only a few exist at a time, and none of their relinearised forms.
+    for id in graph.ids().filter(|&id| graph.node(id).layout.slots == 1 && model.rescaled_at_once(id)) {
+        let (product, rescale) = (graph.node(id).inputs[0], last_use[id.index()]);
+        let readers = graph.nodes.iter().filter(|n| n.inputs.contains(&product)).count();
+        if graph.node(product).op == Op::Mul && readers == 1 {
+            kept[id.index()] = 0;
+            kept[product.index()] = 0;
+            let factors = graph.node(product).inputs.iter();
+            factors.for_each(|f| last_use[f.index()] = last_use[f.index()].max(rescale));
+        }
+    }
     let item = |id: ValueId| {
         let node = graph.node(id);
         let result = model.levels()[id.index()];
@@ -192,6 +221,7 @@ fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
             level: node.inputs.first().map_or(result, |v| model.levels()[v.index()]),
             result,
             count: node.layout.ciphertexts,
+            kept: kept[id.index()],
             last_use: last_use[id.index()],
             given: matches!(node.op, Op::Input(_)),
         }
@@ -245,6 +275,7 @@ fn plan_items(verified: &Verified) -> Vec<Item<'_>> {
             result: facts.level,
             // An output is the register that it names.
             count: if output { 0 } else { facts.ciphertexts },
+            kept: if output { 0 } else { facts.ciphertexts },
             last_use: facts.last_read,
             given: matches!(instruction.op, Op::Input(_)),
         }
@@ -277,6 +308,7 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
                     let products = group.bsgs.products();
                     sum.seconds += prices.scalar_map(level, products, matrix.out_ciphertexts);
                     sum.encode += prices.encode_scalars(level, products);
+                    sum.scratch = sum.scratch.max(prices.scalar_scratch(level, matrix.out_ciphertexts));
                     continue;
                 }
                 let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
@@ -309,7 +341,7 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
 
 /// Prices items that run one after another. [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
 fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
-    let bytes = |item: &Item<'_>| item.count as u64 * prices.ciphertext_bytes(item.result);
+    let bytes = |item: &Item<'_>| item.kept as u64 * prices.ciphertext_bytes(item.result);
     let mut price = Price::default();
     // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use fhec_math::scalar_sums::{LANES, MAX_SUMS, gather, scalar_sums};
+use fhec_math::scalar_sums::{LANES, MAX_SUMS, WAVE, gather, scalar_sums};
 use fhec_math::{AlignedVec, Poly, Scale};
 use rayon::prelude::*;
 
@@ -19,8 +19,6 @@ use crate::evaluator::Evaluator;
 use crate::params::Context;
 
 const OP: &str = "scalar map";
-/// Outputs of a wave, more or less.
-pub(crate) const WAVE: usize = 128;
 /// Words of inputs brought together at a time, more or less: half of a small second-level cache.
 const BLOCK: usize = 1 << 15;
 /// Outputs join others as long as that takes at most so many times the products that they have.
