@@ -9,8 +9,10 @@ use crate::commands::decrypt::Decrypt;
 use crate::commands::demo::Demo;
 use crate::commands::encrypt::Encrypt;
 use crate::commands::explain::Explain;
+use crate::commands::infer::Infer;
 use crate::commands::keygen::Keygen;
 use crate::commands::run::Run;
+use crate::commands::serve::Serve;
 use crate::commands::simulate::Simulate;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -30,6 +32,10 @@ use clap::{Parser, Subcommand};
   client       fhec encrypt mnist.plan --secret-key keys/secret.key --input seven.png -o x.ct
   server       fhec run     mnist.plan --eval-keys keys/eval.keys --input x.ct -o y.ct
   client       fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3
+
+With a server instead of files to carry around:
+  server       fhec serve mnist.plan --keys clients --listen 0.0.0.0:8080
+  client       fhec infer --server http://HOST:8080 --key keys/secret.key seven.png --top 3
 
 Or all of it on a bundled network:
   fhec demo
@@ -59,6 +65,10 @@ enum Command {
     Run(Run),
     /// Decrypt an output
     Decrypt(Decrypt),
+    /// Serve a plan to many clients over HTTP
+    Serve(Serve),
+    /// Have a server evaluate inputs that only you can read
+    Infer(Infer),
     /// Run a plan unencrypted over a data set: accuracy, and the error of every layer
     Simulate(Simulate),
     /// Measure what operations cost on this machine, for the compiler
@@ -82,6 +92,8 @@ impl Cli {
             Command::Encrypt(c) => c.run(),
             Command::Run(c) => c.run(),
             Command::Decrypt(c) => c.run(),
+            Command::Serve(c) => c.run(),
+            Command::Infer(c) => c.run(),
             Command::Simulate(c) => c.run(),
             Command::Calibrate(c) => c.run(),
             Command::Bench(c) => c.run(),

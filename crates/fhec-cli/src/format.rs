@@ -88,6 +88,24 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     if (1.0..1e18).contains(&value) { Ok(value as u64) } else { Err(format!("'{text}' is no usable size")) }
 }
 
+/// A time that a user gives: `90s`, `10m`, `24h`, `7d`; a bare number are seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().map_err(|_| format!("'{text}' does not begin with a number"))?;
+    let factor = match text[end..].trim() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        unit => return Err(format!("unknown unit '{unit}'; use s, m, h or d")),
+    };
+    match number.checked_mul(factor) {
+        Some(seconds @ 1..=1_000_000_000) => Ok(std::time::Duration::from_secs(seconds)),
+        _ => Err(format!("'{text}' is no usable time")),
+    }
+}
+
 /// Which side of a column its entries are moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -171,6 +189,15 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         for bad in ["", "GiB", "-1", "0", "1e3", "9999999999TiB", "8 apples"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn given_times_are_read_or_refused() {
+        let seconds = |text| parse_duration(text).map(|d| d.as_secs());
+        assert_eq!(["90", "90s", " 10 m", "24h", "7d"].map(seconds), [90, 90, 600, 86400, 604800].map(Ok));
+        for bad in ["", "s", "-1", "0", "1.5h", "1w", "99999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::files;
 use anyhow::{Context, Result, ensure};
 use fhec_ckks::container::{
-    BundleEntry, Header, KeySizes, Kind, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
+    BundleEntry, Header, KeySizes, Kind, bundle_bytes, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
     write_ciphertexts, write_public_key, write_secret_key,
 };
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
@@ -71,10 +71,21 @@ impl Client {
     /// Reads output number `index` from a file of ciphertexts and decrypts it: a row-major tensor for each image, not
     /// rounded.
     pub(crate) fn decrypt(&self, secret: &SecretKey, path: &Path, index: usize) -> Result<Vec<Vec<f64>>> {
-        let context = || path.display().to_string();
         let file = files::map(path)?;
-        let bundle = read_ciphertexts((*file).as_ref(), self.inner.context(), &self.hash).with_context(context)?;
-        self.inner.decrypt_batch(index, &bundle, secret).with_context(context)
+        self.decrypt_bytes(secret, (*file).as_ref(), index).with_context(|| path.display().to_string())
+    }
+
+    /// [`Self::decrypt`] from memory.
+    pub(crate) fn decrypt_bytes(&self, secret: &SecretKey, file: &[u8], index: usize) -> Result<Vec<Vec<f64>>> {
+        let bundle = read_ciphertexts(file, self.inner.context(), &self.hash)?;
+        Ok(self.inner.decrypt_batch(index, &bundle, secret)?)
+    }
+
+    /// Most bytes that a file of all outputs has.
+    pub(crate) fn output_bytes(&self) -> u64 {
+        let outputs = self.inner.head().outputs.iter();
+        let ciphertexts = outputs.flat_map(|o| vec![(o.name.as_str(), o.level, &o.scale); o.layout.ciphertexts]);
+        bundle_bytes(ciphertexts, self.inner.context())
     }
 }
 

@@ -16,10 +16,14 @@ pub(crate) fn open(path: &Path) -> Result<Verified> {
 
 /// Reads what a client needs: parameters, keys, inputs and outputs.
 pub(crate) fn open_head(path: &Path) -> Result<PlanHead> {
-    let context = || path.display().to_string();
     let file = files::map(path)?;
-    let head = PlanHead::read((*file).as_ref()).with_context(context)?;
-    check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, Insecure::Refuse).with_context(context)?;
+    head((*file).as_ref()).with_context(|| path.display().to_string())
+}
+
+/// [`open_head`] from memory.
+pub(crate) fn head(file: &[u8]) -> Result<PlanHead> {
+    let head = PlanHead::read(file)?;
+    check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, Insecure::Refuse)?;
     Ok(head)
 }
 

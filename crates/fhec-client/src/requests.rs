@@ -30,7 +30,8 @@ impl Connection {
     /// payload may be sent again, by this or another process: the server does the work once.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with [`Code::UnknownKey`] where the server wants the keys again, and any other [`ClientError`].
+    /// [`ClientError::Refused`] with [`Code::UnknownKey`] where the server wants the keys again, or with [`Code::UnknownRequest`] where
+    /// it has lost the rounds before this one, and any other [`ClientError`].
     pub fn request(
         &self,
         frame: &Frame,
@@ -49,8 +50,11 @@ impl Connection {
                     patience.renew();
                     progress(&now);
                 }
-                // It has restarted, or had to forget.
-                Err(Failure::Final(ClientError::Refused(refusal))) if sent && refusal.code == Code::UnknownRequest => {
+                // It ends, has restarted, or had to forget. What came of earlier rounds is gone with the request, so those cannot be
+                // taken up again here.
+                Err(Failure::Final(ClientError::Refused(refusal)))
+                    if frame.round == 0 && refusal.code == Code::UnknownRequest =>
+                {
                     sent = false;
                     let failure = Failure::Later(ClientError::Refused(refusal), Some(Duration::ZERO));
                     self.wait(&mut patience, failure)?;

@@ -58,7 +58,7 @@ impl Decrypt {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let head = plan_file::open_head(&self.plan)?;
-        let index = self.choose(&head.outputs)?;
+        let index = choose(self.select.as_deref(), &head.outputs)?;
         let output = &head.outputs[index];
         let labels = self.labels.as_deref().map(names).transpose()?;
         let client = keys::Client::new(&head)?;
@@ -99,19 +99,20 @@ impl Decrypt {
         let (n, share) = (images.len(), 100.0 * right as f64 / images.len().max(1) as f64);
         Ok(format!("{right} of {n} right ({share:.2} %)\n"))
     }
+}
 
-    fn choose(&self, outputs: &[Output]) -> Result<usize> {
-        let known = || outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-        match &self.select {
-            Some(name) => outputs
-                .iter()
-                .position(|o| &o.name == name)
-                .with_context(|| format!("there is no output '{name}'; there are {}", known())),
-            None if outputs.len() > 1 => bail!("the plan has several outputs; choose one with --select: {}", known()),
-            None => {
-                ensure!(!outputs.is_empty(), "the plan has no output");
-                Ok(0)
-            }
+/// Index of the output that `select` names; it need not be named where there is only one.
+pub(crate) fn choose(select: Option<&str>, outputs: &[Output]) -> Result<usize> {
+    let known = || outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+    match select {
+        Some(name) => outputs
+            .iter()
+            .position(|o| o.name == name)
+            .with_context(|| format!("there is no output '{name}'; there are {}", known())),
+        None if outputs.len() > 1 => bail!("the plan has several outputs; choose one with --select: {}", known()),
+        None => {
+            ensure!(!outputs.is_empty(), "the plan has no output");
+            Ok(0)
         }
     }
 }
@@ -146,7 +147,8 @@ pub(crate) fn largest(values: &[f64], k: usize) -> Vec<usize> {
     order
 }
 
-fn top(output: &Output, values: &[f64], k: usize, labels: Option<&[String]>) -> String {
+/// A table of the largest values.
+pub(crate) fn top(output: &Output, values: &[f64], k: usize, labels: Option<&[String]>) -> String {
     let mut table = Table::new(&[("class", Align::Left), ("value", Align::Right)]);
     for i in largest(values, k) {
         let name = labels.and_then(|l| l.get(i)).cloned().unwrap_or_else(|| i.to_string());

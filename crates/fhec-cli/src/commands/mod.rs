@@ -10,6 +10,8 @@ pub(crate) mod demo;
 mod digit;
 pub(crate) mod encrypt;
 pub(crate) mod explain;
+pub(crate) mod infer;
 pub(crate) mod keygen;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod simulate;

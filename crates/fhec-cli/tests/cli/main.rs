@@ -8,3 +8,4 @@ mod hostile;
 mod listings;
 mod measures;
 mod road;
+mod serving;

@@ -83,9 +83,9 @@ fn every_kind_of_nonsense_is_refused_with_its_reason() {
     let inputs = [16, 16, 4].map(|n| plans::pseudo(n, 0.2));
     let key = EncryptionKey::Secret(&stranger.secret);
     let bundle = stranger.client.encrypt(&inputs, key, &mut stranger.rng).expect("encrypts");
-    // Another chain under the right hash of the plan.
+    // Another chain under the right hash of the plan; one of them, for three are too large.
     let mut other = Vec::new();
-    write_ciphertexts(&bundle, stranger.client.context(), MLP.hash(), &mut other).expect("writes");
+    write_ciphertexts(&bundle[..1], stranger.client.context(), MLP.hash(), &mut other).expect("writes");
     assert_eq!(code(post(address, &body(&fresh(&other), &other))), Some(Code::Refused));
     // Sound ciphertexts that are not those of the inputs.
     let mut nothing = Vec::new();
@@ -173,7 +173,7 @@ fn connections_that_say_nothing_are_closed_and_counted() {
     let mut silent: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(address).expect("connects")).collect();
     for (i, stream) in silent.iter_mut().enumerate() {
         // Some begin to speak. Those that were turned away already cannot.
-        let _ = stream.write_all(&b"POST /v1/requests HTTP/1.1\r\nContent-Length: 9999\r\n\r\nFHEX"[..20 * i]);
+        let _ = stream.write_all(&b"POST /v1/requests HTTP/1.1\r\nContent-Length: 9999\r\n\r\nFHEX"[..11 * i]);
     }
     let until = Instant::now() + Duration::from_secs(10);
     // Once they have been silent for too long, others are served.
@@ -197,13 +197,24 @@ fn one_client_cannot_take_everything() {
     let (mut greedy, mut modest) = (Person::new(&MLP, 1), Person::new(&MLP, 2));
     greedy.upload(&connection);
     modest.upload(&connection);
-    // Nobody fetches these.
-    let mut statuses = Vec::new();
-    for i in 0..4 {
-        let (frame, payload, _) = greedy.question(f64::from(i) + 0.5);
-        let answer = raw(server.address(), &http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat()));
-        statuses.push(answer.0);
+    // Two requests that are never sent to their end, and no more.
+    let mut half = |seed: f64| {
+        let (frame, payload, _) = greedy.question(seed);
+        let all = http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat());
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream.write_all(&all[..all.len() / 2]).expect("sends");
+        stream
+    };
+    let held = [half(0.5), half(0.6)];
+    let (frame, payload, _) = greedy.question(0.7);
+    let third = http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat());
+    let until = Instant::now() + Duration::from_secs(3);
+    // Until both have been seen.
+    while code(raw(server.address(), &third)) != Some(Code::Limited) {
+        assert!(Instant::now() < until, "there is no limit");
+        connection.forget(frame.key, frame.request);
     }
-    assert_eq!(statuses, [202, 202, 429, 429]);
     modest.ask(&connection, 0.3);
+    drop(held);
+    greedy.ask(&connection, 0.8);
 }
