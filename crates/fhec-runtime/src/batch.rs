@@ -11,7 +11,7 @@ use rayon::prelude::*;
 /// # Errors
 /// [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
 pub(crate) fn slots(head: &PlanHead, input: &Input, images: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
-    let packed: Vec<Slots> = images.par_iter().map(|values| pack(input, values)).collect::<Result<_>>()?;
+    let packed: Vec<Slots> = images.par_iter().map(|values| pack(input, values, 1)).collect::<Result<_>>()?;
     let [one] = &packed[..] else { return Ok(interleaved(head, input, &packed)) };
     if head.is_batched() {
         return Ok(interleaved(head, input, &packed));

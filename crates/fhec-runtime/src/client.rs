@@ -5,13 +5,14 @@
 //! ([`Output::error_std`](fhec_plan::Output::error_std)) before anybody else sees them.
 
 use crate::batch;
+use crate::clear::Slots;
 use crate::context::{context, key_request};
 use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
 use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, PublicKey, SecretKey,
 };
-use fhec_math::{SecretRng, Zeroizing};
+use fhec_math::{Scale, SecretRng, Zeroizing};
 use fhec_plan::verify::check_head;
 use fhec_plan::{Insecure, PlanHead, Postprocess};
 use rayon::prelude::*;
@@ -169,13 +170,44 @@ impl Client {
     /// [`RuntimeError::Ckks`] for ciphertexts of other parameters.
     pub fn decrypt_batch(&self, index: usize, bundle: &[BundleEntry], secret: &SecretKey) -> Result<Vec<Vec<f64>>> {
         let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
-        let (layout, level, scale) = (&output.layout, output.level, &output.scale);
+        let shape = (output.layout.ciphertexts, output.level, &output.scale);
         let images = batch::count(self.head.batch(), bundle)?;
-        let ciphertexts = collect(&self.context, bundle, &output.name, layout.ciphertexts, level, scale)?;
+        let slots = self.decrypt_all(&output.name, shape, bundle, secret)?;
+        Ok(batch::images(&self.head, output, &slots, images))
+    }
+
+    /// Decrypts any value of a run to the slots of its first image. `shape` is what the plan says of it: number of
+    /// ciphertexts, level and scale; the values come as the plan has them, in no unit of the model.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ciphertexts`] where the bundle does not hold a value of this name and shape, [`RuntimeError::Ckks`]
+    /// for ciphertexts of other parameters.
+    pub fn decrypt_slots(
+        &self,
+        name: &str,
+        shape: (usize, usize, &Scale),
+        bundle: &[BundleEntry],
+        secret: &SecretKey,
+    ) -> Result<Slots> {
+        let slots = self.decrypt_all(name, shape, bundle, secret)?;
+        Ok(match self.head.is_batched() {
+            true => Slots::new(1, slots.iter().map(|c| c[0]).collect()),
+            false => Slots::new(self.head.parameters.slots(), slots.concat()),
+        })
+    }
+
+    /// All slots of every ciphertext of a value.
+    fn decrypt_all(
+        &self,
+        name: &str,
+        (count, level, scale): (usize, usize, &Scale),
+        bundle: &[BundleEntry],
+        secret: &SecretKey,
+    ) -> Result<Vec<Vec<f64>>> {
+        let ciphertexts = collect(&self.context, bundle, name, count, level, scale)?;
         let decrypt =
             |c: &Ciphertext| -> Result<Vec<f64>> { Ok(self.encoder.decode(&self.encryptor.decrypt(secret, c)?)?) };
-        let slots = ciphertexts.par_iter().map(decrypt).collect::<Result<Vec<_>>>()?;
-        Ok(batch::images(&self.head, output, &slots, images))
+        ciphertexts.par_iter().map(decrypt).collect()
     }
 }
 
@@ -186,7 +218,7 @@ pub(crate) fn collect(
     name: &str,
     count: usize,
     level: usize,
-    scale: &fhec_math::Scale,
+    scale: &Scale,
 ) -> Result<Vec<Ciphertext>> {
     let wrong = |problem: String| RuntimeError::Ciphertexts { name: name.into(), problem };
     let mut found: Vec<Option<&BundleEntry>> = vec![None; count];

@@ -90,6 +90,21 @@ fn the_clear_backend_agrees_with_a_direct_computation() {
 }
 
 #[test]
+fn evaluations_side_by_side_are_single_ones() {
+    for verified in [mlp(), convolution(8), everything(), several_terms(), wide(), refreshed()] {
+        for lanes in [1, 3, clear::LANES] {
+            let each: Vec<Vec<Vec<f64>>> = (0..lanes).map(|lane| inputs(&verified, 0.37 + lane as f64)).collect();
+            let joined = (0..verified.plan().inputs.len()).map(|i| each.iter().flat_map(|x| x[i].clone()).collect());
+            let backend = ClearBackend::with_lanes(&verified, lanes);
+            let got = run(&verified, &backend, joined.collect(), &mut |_| ()).expect("runs").outputs;
+            let single: Vec<Vec<Vec<f64>>> = each.iter().map(|x| common::clear(&verified, x)).collect();
+            let want = (0..got.len()).map(|o| single.iter().flat_map(|y| y[o].clone()).collect());
+            assert_eq!(got, want.collect::<Vec<Vec<f64>>>());
+        }
+    }
+}
+
+#[test]
 fn every_budget_gives_the_same_ciphertexts() {
     let verified = mlp();
     let inputs = inputs(&verified, 0.9);

@@ -9,7 +9,7 @@ mod model;
 mod random;
 
 use crate::backend::{Backend, OpResult, Step};
-use crate::clear::{ClearBackend, Slots};
+use crate::clear::{ClearBackend, Slots, row_norms};
 use crate::context::context;
 use crate::error::{OpError, Result};
 use fhec_ckks::chebyshev::{ChebyshevPlan, Schedule};
@@ -94,8 +94,8 @@ impl NoiseBackend {
 
     fn row_norms(&self, verified: &Verified, matrix: MatrixId) -> &[f64] {
         self.shared.row_norms[matrix.index()].get_or_init(|| {
-            let norm = |row: &[(u32, f64)]| row.iter().map(|(_, w)| w * w).sum();
-            self.shared.clear.rows(verified, matrix).rows().map(norm).collect()
+            let plan = verified.plan();
+            row_norms(&plan.matrices[matrix.index()], &plan.weights)
         })
     }
 

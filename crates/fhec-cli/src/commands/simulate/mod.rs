@@ -1,6 +1,6 @@
 //! `fhec simulate`: a plan over a data set without encryption, compared with the original network.
 
-mod layers;
+pub(super) mod layers;
 mod probe;
 
 use super::compile;
@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use fhec_ir::nn::{Graph, Interpreter};
 use fhec_plan::Plan;
 use fhec_plan::verify::Verified;
+use fhec_runtime::clear::LANES;
 use fhec_runtime::{Backend, ClearBackend, NoiseBackend, postprocess, run};
 use rayon::prelude::*;
 use serde_json::json;
@@ -103,21 +104,30 @@ impl Simulate {
             Kind::Noise => Some(NoiseBackend::new(&verified, 0)?),
         };
         let (progress, done) = (Progress::new("samples"), AtomicUsize::new(0));
-        let samples: Vec<Sample> = (0..count)
-            .into_par_iter()
-            .map(|i| {
-                let values = set.sample(i)?;
-                let outputs = original.run(&compile::tensors(&specs, values.clone())?)?;
-                let noisy = noise.as_ref().map(|n| evaluate(&verified, &n.with_seed(i as u64), values.clone()));
-                let sample = Sample {
-                    original: outputs.iter().flat_map(|t| t.values()).copied().collect(),
-                    clear: evaluate(&verified, &clear, values)?,
-                    noisy: noisy.transpose()?,
-                };
+        let side_by_side = ClearBackend::with_lanes(&verified, LANES);
+        let group = |first: usize| -> Result<Vec<Sample>> {
+            let range = first..count.min(first + LANES);
+            let values = range.clone().map(|i| set.sample(i)).collect::<Result<Vec<_>>>()?;
+            let outputs = match values.len() {
+                LANES => evaluate(&verified, &side_by_side, &values)?,
+                n => evaluate(&verified, &ClearBackend::with_lanes(&verified, n), &values)?,
+            };
+            let sample = |((i, values), clear): ((usize, Vec<Vec<f64>>), Vec<f64>)| -> Result<Sample> {
+                let noisy =
+                    noise.as_ref().map(|n| evaluate(&verified, &n.with_seed(i as u64), std::slice::from_ref(&values)));
+                let outputs = original.run(&compile::tensors(&specs, values)?)?;
                 progress.set(done.fetch_add(1, Ordering::Relaxed) + 1, count);
-                Ok(sample)
-            })
-            .collect::<Result<_>>()?;
+                Ok(Sample {
+                    original: outputs.iter().flat_map(|t| t.values()).copied().collect(),
+                    clear,
+                    noisy: noisy.transpose()?.map(|n| n.concat()),
+                })
+            };
+            range.zip(values).zip(outputs).map(sample).collect()
+        };
+        let groups: Vec<usize> = (0..count).step_by(LANES).collect();
+        let samples: Vec<Vec<Sample>> = groups.into_par_iter().map(group).collect::<Result<_>>()?;
+        let samples: Vec<Sample> = samples.into_iter().flatten().collect();
         let seconds = progress.elapsed().as_secs_f64();
         drop(progress);
         let some = count.min(LAYER_SAMPLES);
@@ -136,20 +146,28 @@ impl Simulate {
     }
 }
 
-/// Outputs of a plan for one sample, after what is left to the client.
-fn evaluate<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<Vec<f64>>
+/// Outputs of a plan for samples that a backend does side by side, after what is left to the client: those of one sample
+/// joined, sample after sample.
+fn evaluate<B>(verified: &Verified, backend: &B, samples: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<f64>>>
 where
     B: Backend<Input = Vec<f64>, Output = Vec<f64>>,
 {
-    let mut outputs = run(verified, backend, values, &mut |_| {})?.outputs;
-    for (values, output) in outputs.iter_mut().zip(&verified.plan().outputs) {
-        postprocess(&output.postprocess, &output.shape, values);
+    let plan = verified.plan();
+    let inputs = (0..plan.inputs.len()).map(|i| samples.iter().flat_map(|s| s[i].iter().copied()).collect());
+    let outputs = run(verified, backend, inputs.collect(), &mut |_| {})?.outputs;
+    let mut own = vec![Vec::new(); samples.len()];
+    for (values, output) in outputs.iter().zip(&plan.outputs) {
+        for (own, values) in own.iter_mut().zip(values.chunks(output.layout.elements())) {
+            let mut values = values.to_vec();
+            postprocess(&output.postprocess, &output.shape, &mut values);
+            own.extend(values);
+        }
     }
-    Ok(outputs.concat())
+    Ok(own)
 }
 
 /// Inputs and outputs of plan and model have the same names and shapes.
-fn same_model(graph: &Graph, specs: &[InputSpec], plan: &Plan) -> Result<()> {
+pub(super) fn same_model(graph: &Graph, specs: &[InputSpec], plan: &Plan) -> Result<()> {
     let inputs: Vec<(String, Vec<usize>)> =
         compile::specs(graph, None).into_iter().map(|s| (s.name, s.shape)).collect();
     let own: Vec<(String, Vec<usize>)> = specs.iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
