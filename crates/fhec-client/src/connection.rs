@@ -196,9 +196,7 @@ impl Connection {
 fn failure(error: ureq::Error) -> Failure {
     let text = error.to_string();
     match error {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::HostNotFound => {
-            ClientError::Address(text).into()
-        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::HostNotFound => ClientError::Address(text).into(),
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => ClientError::Certificates(text).into(),
         // How a refused certificate shows.
         ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => ClientError::Certificates(text).into(),

@@ -87,7 +87,13 @@ mod tests {
         let id = RequestId(std::array::from_fn(|i| (i * 17) as u8));
         assert_eq!(id.to_string(), "00112233445566778899aabbccddeeff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "00", "00112233445566778899AABBCCDDEEFF", "00112233445566778899aabbccddeefg", "+0112233445566778899aabbccddeeff"] {
+        for bad in [
+            "",
+            "00",
+            "00112233445566778899AABBCCDDEEFF",
+            "00112233445566778899aabbccddeefg",
+            "+0112233445566778899aabbccddeeff",
+        ] {
             assert_eq!(bad.parse::<RequestId>(), Err(NameError { expected: 32 }), "{bad}");
         }
         // Characters of several bytes whose number of bytes is right.

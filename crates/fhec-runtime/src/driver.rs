@@ -1,10 +1,10 @@
 //! Runs a verified plan on a backend: instruction after instruction, each register freed after its last
-//! use, the time of every layer taken.
+//! use, the time of every layer taken. [`run`] goes through all of it, [`Execution`] step by step.
 
 use crate::backend::{Backend, OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_plan::{Op, Reg, Verified};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// One executed instruction.
@@ -86,6 +86,8 @@ struct Schedule {
     /// Products that are made together with such a pair: number of the relinearisation to that of the product. Of hundreds of
     /// products, which are half as large again as their results, only a few exist at a time.
     products: BTreeMap<usize, usize>,
+    /// Those relinearisations and products: a later instruction does their work.
+    deferred: BTreeSet<usize>,
 }
 
 impl Schedule {
@@ -124,7 +126,8 @@ impl Schedule {
         for (reg, number) in last {
             free[number].push(reg);
         }
-        Schedule { free, fused, products }
+        let deferred = fused.values().chain(products.values()).copied().collect();
+        Schedule { free, fused, products, deferred }
     }
 }
 
@@ -139,66 +142,200 @@ pub fn run<B: Backend>(
     inputs: Vec<B::Input>,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<Run<B::Output>> {
-    let plan = verified.plan();
-    if inputs.len() != plan.inputs.len() {
-        return Err(RuntimeError::InputCount { found: inputs.len(), expected: plan.inputs.len() });
+    let mut execution = Execution::new(verified, backend, inputs)?;
+    while let Some(event) = execution.step()? {
+        observe(event);
     }
-    let mut execution = Execution {
-        verified,
-        backend,
-        schedule: Schedule::of(verified),
-        registers: Registers { values: BTreeMap::new(), bytes: BTreeMap::new(), live: 0 },
-        inputs: inputs.into_iter().map(Some).collect(),
-        outputs: plan.outputs.iter().map(|_| None).collect(),
-    };
-    let mut trace = Trace { layers: vec![Duration::ZERO; plan.layers.len()], ..Trace::default() };
-    let start = Instant::now();
-    for (number, instruction) in plan.instructions.iter().enumerate() {
-        let begin = start.elapsed();
-        let step = Step::new(verified, number);
-        execution.step(&step).map_err(|source| RuntimeError::Instruction {
+    Ok(execution.finish())
+}
+
+/// A run that goes on when it is told to: one instruction at a time. Between two instructions what it holds can be
+/// looked at, and a later run can start from that.
+pub struct Execution<'a, B: Backend> {
+    verified: &'a Verified,
+    backend: &'a B,
+    schedule: Schedule,
+    /// Number of the next instruction.
+    next: usize,
+    registers: Registers<B::Value>,
+    inputs: Vec<Option<B::Input>>,
+    outputs: Vec<Option<B::Output>>,
+    start: Instant,
+    trace: Trace,
+}
+
+impl<'a, B: Backend> Execution<'a, B> {
+    /// A run from the first instruction, with one entry of `inputs` per input of the plan.
+    ///
+    /// # Errors
+    /// [`RuntimeError::InputCount`].
+    pub fn new(verified: &'a Verified, backend: &'a B, inputs: Vec<B::Input>) -> Result<Self> {
+        let plan = verified.plan();
+        if inputs.len() != plan.inputs.len() {
+            return Err(RuntimeError::InputCount { found: inputs.len(), expected: plan.inputs.len() });
+        }
+        Ok(Execution {
+            verified,
+            backend,
+            schedule: Schedule::of(verified),
+            next: 0,
+            registers: Registers { values: BTreeMap::new(), bytes: BTreeMap::new(), live: 0 },
+            inputs: inputs.into_iter().map(Some).collect(),
+            outputs: plan.outputs.iter().map(|_| None).collect(),
+            start: Instant::now(),
+            trace: Trace { layers: vec![Duration::ZERO; plan.layers.len()], ..Trace::default() },
+        })
+    }
+
+    /// Number of the next instruction; that of all of them at the end.
+    pub fn next(&self) -> usize {
+        self.next
+    }
+
+    /// The registers that hold a value whenever instruction `next` is about to run.
+    pub fn live_before(&self, next: usize) -> BTreeSet<Reg> {
+        let mut found = BTreeSet::new();
+        self.each_live(|number, live| {
+            if number == next {
+                found.clone_from(live);
+            }
+        });
+        found
+    }
+
+    /// Calls `f` for every instruction, and for the end, with the registers that hold a value before it.
+    pub fn each_live(&self, mut f: impl FnMut(usize, &BTreeSet<Reg>)) {
+        let instructions = &self.verified.plan().instructions;
+        let mut live = BTreeSet::new();
+        for (number, instruction) in instructions.iter().enumerate() {
+            f(number, &live);
+            if self.keeps(number) {
+                live.insert(instruction.dst);
+            }
+            self.schedule.free[number].iter().for_each(|reg| {
+                live.remove(reg);
+            });
+        }
+        f(instructions.len(), &live);
+    }
+
+    /// The outputs that exist whenever instruction `next` is about to run.
+    pub fn outputs_before(&self, next: usize) -> BTreeSet<usize> {
+        let instructions = self.verified.plan().instructions.iter().take(next);
+        instructions.filter_map(|i| if let Op::Output { output, .. } = i.op { Some(output) } else { None }).collect()
+    }
+
+    /// Whether an instruction leaves a value in its register.
+    fn keeps(&self, number: usize) -> bool {
+        let instruction = &self.verified.plan().instructions[number];
+        match instruction.op {
+            // The register equals its source; it is kept only where somebody reads it.
+            Op::Output { .. } => self.verified.register(instruction.dst).last_read != number,
+            _ => !self.schedule.deferred.contains(&number),
+        }
+    }
+
+    /// The value of a register.
+    pub fn register(&self, reg: Reg) -> Option<&B::Value> {
+        self.registers.values.get(&reg)
+    }
+
+    /// The same, to be lent out: it must hold the same value again when the run goes on.
+    pub fn register_mut(&mut self, reg: Reg) -> Option<&mut B::Value> {
+        self.registers.values.get_mut(&reg)
+    }
+
+    /// An output, if it exists already; to be lent out like a register.
+    pub fn output_mut(&mut self, output: usize) -> Option<&mut B::Output> {
+        self.outputs.get_mut(output)?.as_mut()
+    }
+
+    /// Goes to instruction `next` with the values of an earlier run, instead of computing them.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Resume`] where there is no such instruction, or where the registers and outputs are not just those
+    /// that exist there.
+    pub fn resume(
+        &mut self,
+        next: usize,
+        registers: BTreeMap<Reg, B::Value>,
+        outputs: BTreeMap<usize, B::Output>,
+    ) -> Result<()> {
+        let total = self.verified.plan().instructions.len();
+        if next > total {
+            return Err(RuntimeError::Resume(format!("instruction {next} of {total}")));
+        }
+        let (live, done) = (self.live_before(next), self.outputs_before(next));
+        if !registers.keys().eq(&live) || !outputs.keys().eq(&done) {
+            let (found, there) = (registers.len() + outputs.len(), live.len() + done.len());
+            let what = format!("{found} values before instruction {next}, which are not the {there} that exist there");
+            return Err(RuntimeError::Resume(what));
+        }
+        for instruction in &self.verified.plan().instructions[..next] {
+            if let Op::Input(index) = instruction.op {
+                self.inputs[index] = None;
+            }
+        }
+        for (reg, value) in registers {
+            let bytes = self.backend.bytes(&value);
+            self.registers.set(reg, value, bytes);
+        }
+        for (output, value) in outputs {
+            self.outputs[output] = Some(value);
+        }
+        self.trace.peak_register_bytes = self.registers.live;
+        self.next = next;
+        Ok(())
+    }
+
+    /// Executes the next instruction; `None` where none is left.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Instruction`] with number and layer of what failed. The run cannot go on then.
+    pub fn step(&mut self) -> Result<Option<&Event>> {
+        let plan = self.verified.plan();
+        let number = self.next;
+        let Some(instruction) = plan.instructions.get(number) else { return Ok(None) };
+        let begin = self.start.elapsed();
+        let step = Step::new(self.verified, number);
+        self.execute(&step).map_err(|source| RuntimeError::Instruction {
             number,
             op: instruction.op.name(),
             layer: plan.layers[instruction.layer.index()].name.clone(),
             source,
         })?;
-        trace.peak_register_bytes = trace.peak_register_bytes.max(execution.registers.live);
-        for &reg in &execution.schedule.free[number] {
-            execution.registers.free(reg);
+        self.trace.peak_register_bytes = self.trace.peak_register_bytes.max(self.registers.live);
+        for &reg in &self.schedule.free[number] {
+            self.registers.free(reg);
         }
+        self.next += 1;
         let event = Event {
             number,
             total: plan.instructions.len(),
             op: instruction.op.name(),
             layer: instruction.layer.index(),
             begin,
-            time: start.elapsed() - begin,
+            time: self.start.elapsed() - begin,
             level: step.result.level,
             ciphertexts: step.result.ciphertexts,
-            live_bytes: execution.registers.live,
+            live_bytes: self.registers.live,
         };
-        trace.layers[event.layer] += event.time;
-        observe(&event);
-        trace.events.push(event);
+        self.trace.layers[event.layer] += event.time;
+        self.trace.events.push(event);
+        Ok(self.trace.events.last())
     }
-    trace.total = start.elapsed();
-    // The verifier made sure that every output is written.
-    Ok(Run { outputs: execution.outputs.into_iter().flatten().collect(), trace })
-}
 
-struct Execution<'a, B: Backend> {
-    verified: &'a Verified,
-    backend: &'a B,
-    schedule: Schedule,
-    registers: Registers<B::Value>,
-    inputs: Vec<Option<B::Input>>,
-    outputs: Vec<Option<B::Output>>,
-}
+    /// Outputs and trace, once no instruction is left.
+    pub fn finish(mut self) -> Run<B::Output> {
+        self.trace.total = self.start.elapsed();
+        // The verifier made sure that every output is written.
+        Run { outputs: self.outputs.into_iter().flatten().collect(), trace: self.trace }
+    }
 
-impl<B: Backend> Execution<'_, B> {
-    fn step(&mut self, step: &Step) -> OpResult<()> {
+    fn execute(&mut self, step: &Step) -> OpResult<()> {
         let (b, r) = (self.backend, &self.registers);
         let value = match &step.instruction.op {
+            _ if self.schedule.deferred.contains(&step.number) => return Ok(()),
             Op::Input(index) => {
                 let input = self.inputs[*index].take().ok_or_else(|| OpError::Input("it is read twice".into()))?;
                 b.input(step, *index, input)?
@@ -211,7 +348,6 @@ impl<B: Backend> Execution<'_, B> {
             Op::Add(x, y) => b.add(step, r.get(*x)?, r.get(*y)?)?,
             Op::Sub(x, y) => b.sub(step, r.get(*x)?, r.get(*y)?)?,
             Op::Negate(x) => b.negate(step, r.get(*x)?)?,
-            Op::Mul(..) if self.schedule.products.values().any(|&n| n == step.number) => return Ok(()),
             Op::Mul(x, y) if x == y => b.square(step, r.get(*x)?)?,
             Op::Mul(x, y) => b.mul(step, r.get(*x)?, r.get(*y)?)?,
             Op::MulScalar { src, value, scale } => b.mul_scalar(step, r.get(*src)?, *value, scale)?,
@@ -219,7 +355,6 @@ impl<B: Backend> Execution<'_, B> {
             Op::AddScalar { src, value } => b.add_scalar(step, r.get(*src)?, *value)?,
             Op::AddVector { src, vector } => b.add_vector(step, r.get(*src)?, *vector)?,
             Op::Rotate { src, steps } => b.rotate(step, r.get(*src)?, *steps)?,
-            Op::Relinearise(_) if self.schedule.fused.values().any(|&n| n == step.number) => return Ok(()),
             Op::Relinearise(x) => b.relinearise(step, r.get(*x)?)?,
             Op::Rescale(x) => match self.schedule.fused.get(&step.number) {
                 Some(&first) => {
@@ -240,8 +375,7 @@ impl<B: Backend> Execution<'_, B> {
             Op::Output { src, output } => {
                 let value = r.get(*src)?;
                 self.outputs[*output] = Some(b.output(step, *output, value)?);
-                // The register equals its source; it is kept only where somebody reads it.
-                if step.result.last_read == step.number {
+                if !self.keeps(step.number) {
                     return Ok(());
                 }
                 value.clone()

@@ -90,6 +90,9 @@ pub enum RuntimeError {
         /// Index asked for.
         index: usize,
     },
+    /// What should be gone on from is not what a run holds there.
+    #[error("the run cannot go on from {0}")]
+    Resume(String),
     /// The evaluation keys lack something that the plan uses.
     #[error("the evaluation keys do not fit the plan: {0}")]
     Keys(String),

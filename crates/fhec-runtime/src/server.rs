@@ -2,14 +2,17 @@
 //! hold a secret key.
 
 use crate::batch;
-use crate::ckks::CkksBackend;
+use crate::ckks::{CkksBackend, CkksValue};
 use crate::client::collect;
 use crate::context::context;
-use crate::driver::{Event, Trace, run};
-use crate::error::Result;
+use crate::driver::{Event, Execution, Trace};
+use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
-use fhec_ckks::{Context, EvaluationKeys, InsecureToken};
-use fhec_plan::Verified;
+use fhec_ckks::{Ciphertext, Context, EvaluationKeys, InsecureToken};
+use fhec_math::Scale;
+use fhec_plan::{Reg, Verified};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// The engine's context for a verified plan; wanted for reading keys and ciphertexts.
@@ -65,26 +68,194 @@ impl Server {
     /// instruction.
     ///
     /// # Errors
-    /// [`RuntimeError::Ciphertexts`](crate::RuntimeError::Ciphertexts) for a bundle that does not fit the plan's
-    /// inputs, [`RuntimeError::Batch`](crate::RuntimeError::Batch) for one of too many images, and as [`run`].
+    /// As [`begin`](Self::begin) and [`run`](crate::run).
     pub fn run(&self, bundle: &[BundleEntry], observe: &mut dyn FnMut(&Event)) -> Result<(Vec<BundleEntry>, Trace)> {
-        let verified = self.backend.verified();
-        let plan = verified.plan();
-        let images = batch::count(plan.batch(), bundle)? as u32;
-        let inputs = plan
+        let mut evaluation = self.begin(bundle)?;
+        while let Some(event) = evaluation.step()? {
+            observe(event);
+        }
+        Ok(evaluation.finish())
+    }
+
+    /// The same, an instruction at a time.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ciphertexts`] for a bundle that does not fit the plan's inputs, [`RuntimeError::Batch`] for one of too
+    /// many images.
+    pub fn begin(&self, bundle: &[BundleEntry]) -> Result<Evaluation<'_>> {
+        let (backend, verified) = (&self.backend, &**self.backend.verified());
+        let images = batch::count(verified.plan().batch(), bundle)? as u32;
+        let inputs = verified
+            .plan()
             .inputs
             .iter()
-            .map(|i| collect(self.backend.context(), bundle, &i.name, i.layout.ciphertexts, i.level, &i.scale))
+            .map(|i| collect(backend.context(), bundle, &i.name, i.layout.ciphertexts, i.level, &i.scale))
             .collect::<Result<Vec<_>>>()?;
-        let done = run(verified, &self.backend, inputs, observe)?;
-        let entries = plan.outputs.iter().zip(done.outputs).flat_map(|(output, ciphertexts)| {
-            (0..).zip(ciphertexts).map(|(index, c)| BundleEntry {
-                name: output.name.clone(),
-                index,
-                images,
-                form: BundleForm::Full(c),
-            })
-        });
-        Ok((entries.collect(), done.trace))
+        Ok(Evaluation { verified, backend, images, execution: Execution::new(verified, backend, inputs)? })
     }
+}
+
+/// Something that an evaluation holds between two instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    /// The value of a register.
+    Register(Reg),
+    /// An output that is done, by index.
+    Output(usize),
+}
+
+impl fmt::Display for Held {
+    /// A short name: `r12`, `y0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Held::Register(reg) => write!(f, "r{}", reg.0),
+            Held::Output(index) => write!(f, "y{index}"),
+        }
+    }
+}
+
+/// An evaluation under way.
+///
+/// All that a later one needs to go on from here are the ciphertexts that this one [holds](Self::held). They are lent
+/// out one value at a time and never copied.
+pub struct Evaluation<'a> {
+    verified: &'a Verified,
+    backend: &'a CkksBackend,
+    /// Images in the slots of every ciphertext.
+    images: u32,
+    execution: Execution<'a, CkksBackend>,
+}
+
+impl Evaluation<'_> {
+    /// Number of the next instruction; that of all of them at the end.
+    pub fn next(&self) -> usize {
+        self.execution.next()
+    }
+
+    /// The parameters.
+    pub fn context(&self) -> Arc<Context> {
+        Arc::clone(self.backend.context())
+    }
+
+    /// Executes the next instruction; `None` where none is left.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Instruction`]; the evaluation cannot go on then.
+    pub fn step(&mut self) -> Result<Option<&Event>> {
+        self.execution.step()
+    }
+
+    /// What the evaluation holds now. `None` while there is a product before its relinearisation, which has no form
+    /// outside of the engine: a few instructions later there will be none.
+    pub fn held(&self) -> Option<BTreeSet<Held>> {
+        let next = self.next();
+        self.as_held(next, &self.execution.live_before(next))
+    }
+
+    fn as_held(&self, next: usize, live: &BTreeSet<Reg>) -> Option<BTreeSet<Held>> {
+        if live.iter().any(|&reg| self.verified.register(reg).degree != 1) {
+            return None;
+        }
+        let outputs = self.execution.outputs_before(next).into_iter().map(Held::Output);
+        Some(live.iter().copied().map(Held::Register).chain(outputs).collect())
+    }
+
+    /// What evaluations of this plan hold before every instruction, and at the end; see [`held`](Self::held).
+    pub fn all_held(&self) -> Vec<Option<BTreeSet<Held>>> {
+        let mut all = Vec::new();
+        self.execution.each_live(|next, live| all.push(self.as_held(next, live)));
+        all
+    }
+
+    /// Level, scale and number of the ciphertexts of a value.
+    fn shape(&self, held: Held) -> Option<(usize, &Scale, usize)> {
+        match held {
+            Held::Register(reg) => {
+                let facts = self.verified.facts().register(reg)?;
+                Some((facts.level, &facts.scale, facts.ciphertexts))
+            }
+            Held::Output(index) => {
+                let output = self.verified.plan().outputs.get(index)?;
+                Some((output.level, &output.scale, output.layout.ciphertexts))
+            }
+        }
+    }
+
+    /// Most bytes of the file that a value makes, by the plan alone.
+    pub fn file_bytes(&self, held: Held) -> u64 {
+        /// Header, checksum, name, level and scale.
+        const BESIDES: u64 = 1 << 12;
+        let context = self.backend.context();
+        self.shape(held).map_or(0, |(level, _, count)| {
+            let bits: u64 = (0..=level).map(|i| u64::from(context.q(i).bits())).sum();
+            count as u64 * (2 * bits * context.n() as u64 / 8 + BESIDES)
+        })
+    }
+
+    /// Lends the ciphertexts of a value out, as a bundle that calls the value by its short name. `None` where the value
+    /// does not exist or is a product.
+    pub fn lend<T>(&mut self, held: Held, read: impl FnOnce(&[BundleEntry]) -> T) -> Option<T> {
+        let name = held.to_string();
+        let place = match held {
+            Held::Register(reg) => match self.execution.register_mut(reg)? {
+                CkksValue::Ciphertexts(ciphertexts) => ciphertexts,
+                CkksValue::Products(_) => return None,
+            },
+            Held::Output(index) => self.execution.output_mut(index)?,
+        };
+        let bundle = bundle(&name, self.images, std::mem::take(place));
+        let result = read(&bundle);
+        let full = bundle.into_iter().filter_map(|entry| match entry.form {
+            BundleForm::Full(ciphertext) => Some(ciphertext),
+            BundleForm::Seeded(_) => None,
+        });
+        *place = full.collect();
+        Some(result)
+    }
+
+    /// Goes to instruction `next` without computing what came before: `read` gives the values that an earlier evaluation
+    /// of the same plan, inputs and keys held there, each as it was lent out.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Resume`] where nothing can be gone on from there, [`RuntimeError::Ciphertexts`] for ciphertexts that
+    /// are not of the value, and those of `read`.
+    pub fn resume<E: From<RuntimeError>>(
+        &mut self,
+        next: usize,
+        mut read: impl FnMut(Held) -> Result<Vec<BundleEntry>, E>,
+    ) -> Result<(), E> {
+        let total = self.verified.plan().instructions.len();
+        if next > total {
+            return Err(RuntimeError::Resume(format!("instruction {next} of {total}")).into());
+        }
+        let held = self.as_held(next, &self.execution.live_before(next));
+        let held = held.ok_or_else(|| RuntimeError::Resume(format!("a product before instruction {next}")))?;
+        let (mut registers, mut outputs) = (BTreeMap::new(), BTreeMap::new());
+        for value in held {
+            let bundle = read(value)?;
+            let Some((level, scale, count)) = self.shape(value) else { continue };
+            let ciphertexts = collect(self.backend.context(), &bundle, &value.to_string(), count, level, scale)?;
+            match value {
+                Held::Register(reg) => {
+                    registers.insert(reg, CkksValue::Ciphertexts(ciphertexts));
+                }
+                Held::Output(index) => {
+                    outputs.insert(index, ciphertexts);
+                }
+            }
+        }
+        Ok(self.execution.resume(next, registers, outputs)?)
+    }
+
+    /// The ciphertexts of the outputs, and what was done, once no instruction is left.
+    pub fn finish(self) -> (Vec<BundleEntry>, Trace) {
+        let done = self.execution.finish();
+        let outputs = self.verified.plan().outputs.iter().zip(done.outputs);
+        (outputs.flat_map(|(output, ciphertexts)| bundle(&output.name, self.images, ciphertexts)).collect(), done.trace)
+    }
+}
+
+fn bundle(name: &str, images: u32, ciphertexts: Vec<Ciphertext>) -> Vec<BundleEntry> {
+    let entry = |(index, c)| BundleEntry { name: name.into(), index, images, form: BundleForm::Full(c) };
+    (0..).zip(ciphertexts).map(entry).collect()
 }

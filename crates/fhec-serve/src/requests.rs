@@ -146,7 +146,13 @@ pub(crate) struct Counts {
 
 impl Requests {
     pub(crate) fn new(limits: RequestLimits) -> Self {
-        let table = Table { entries: BTreeMap::new(), queue: FairQueue::new(), receiving: BTreeMap::new(), running: 0, open: true };
+        let table = Table {
+            entries: BTreeMap::new(),
+            queue: FairQueue::new(),
+            receiving: BTreeMap::new(),
+            running: 0,
+            open: true,
+        };
         Requests { table: Mutex::new(table), work: Condvar::new(), limits }
     }
 
@@ -223,8 +229,7 @@ impl Requests {
         if !table.open {
             return Err(refuse(Code::Ending, "the server ends"));
         }
-        let entry =
-            Entry { frame, digest, state: State::Queued(payload), seen: Instant::now(), watch: Arc::default() };
+        let entry = Entry { frame, digest, state: State::Queued(payload), seen: Instant::now(), watch: Arc::default() };
         table.entries.insert(name, entry);
         table.queue.push(frame.key, Waiting::Evaluate(frame.request));
         drop(table);
@@ -304,9 +309,8 @@ impl Requests {
     /// Removes what nobody has asked for in too long, but not what runs.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut table = self.table();
-        let old = |e: &Entry| {
-            !matches!(e.state, State::Running) && now.saturating_duration_since(e.seen) > self.limits.ttl
-        };
+        let old =
+            |e: &Entry| !matches!(e.state, State::Running) && now.saturating_duration_since(e.seen) > self.limits.ttl;
         let gone: Vec<Name> = table.entries.iter().filter(|(_, e)| old(e)).map(|(name, _)| *name).collect();
         for name in gone {
             remove(&mut table, name);
@@ -369,7 +373,10 @@ fn unknown(request: RequestId) -> Refusal {
 }
 
 fn wrong_round(known: &Frame, sent: &Frame) -> Refusal {
-    refuse(Code::Conflict, format!("round {} of request {}, which is at round {}", sent.round, sent.request, known.round))
+    refuse(
+        Code::Conflict,
+        format!("round {} of request {}, which is at round {}", sent.round, sent.request, known.round),
+    )
 }
 
 #[cfg(test)]

@@ -56,12 +56,7 @@ pub(super) async fn upload(
     }
 }
 
-async fn receive(
-    service: &Arc<Service>,
-    key: &str,
-    offset: u64,
-    body: &mut Incoming,
-) -> Result<KeyStatus, Refusal> {
+async fn receive(service: &Arc<Service>, key: &str, offset: u64, body: &mut Incoming) -> Result<KeyStatus, Refusal> {
     let id = parse(key)?;
     if service.is_ending() {
         return Err(refuse(Code::Ending, "the server ends"));
@@ -103,9 +98,7 @@ async fn append(service: &Arc<Service>, ticket: &Arc<Ticket>, bytes: Vec<u8>) ->
 }
 
 /// Does what touches the disk on a thread that may wait for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(refuse(Code::Failed, "the upload failed")))
 }

@@ -82,8 +82,10 @@ fn name(key: &str, request: &str) -> Result<Name, Refusal> {
 /// Receives a frame. What can be refused by its header is refused before its payload takes memory.
 async fn receive(service: &Service, headers: &HeaderMap, body: &mut Incoming) -> Result<Frame, Refusal> {
     let most = service.limits.payload_bytes;
-    let too_large = |found: u64| refuse(Code::TooLarge, format!("a payload of {found} bytes; the plan takes {most} at most"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let too_large =
+        |found: u64| refuse(Code::TooLarge, format!("a payload of {found} bytes; the plan takes {most} at most"));
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if let Some(announced) = announced.filter(|&len| len > most + HEADER_LEN as u64) {
         return Err(too_large(announced - HEADER_LEN as u64));
     }
@@ -92,7 +94,10 @@ async fn receive(service: &Service, headers: &HeaderMap, body: &mut Incoming) ->
         return Err(refuse(Code::Malformed, "a server takes frames of inputs only"));
     }
     if hex(&frame.plan) != service.limits.plan {
-        return Err(refuse(Code::Refused, format!("the frame is for plan {}, here is {}", hex(&frame.plan), service.limits.plan)));
+        return Err(refuse(
+            Code::Refused,
+            format!("the frame is for plan {}, here is {}", hex(&frame.plan), service.limits.plan),
+        ));
     }
     if frame.rounds != service.limits.rounds || frame.batch > service.limits.batch {
         let (rounds, batch) = (service.limits.rounds, service.limits.batch);
@@ -110,7 +115,10 @@ async fn receive(service: &Service, headers: &HeaderMap, body: &mut Incoming) ->
     // All else in it is checked when its turn comes.
     let header = Header::read(&payload).map_err(refused)?;
     if header.kind != Kind::Ciphertexts || header.plan != frame.plan {
-        return Err(refuse(Code::Refused, format!("the payload holds {} of plan {}", header.kind.name(), hex(&header.plan))));
+        return Err(refuse(
+            Code::Refused,
+            format!("the payload holds {} of plan {}", header.kind.name(), hex(&header.plan)),
+        ));
     }
     service.requests.submit(admission, payload)?;
     Ok(frame)

@@ -169,7 +169,8 @@ impl Keys {
         if now.duration_since(entry.touched) >= TOUCH {
             entry.touched = now;
             // Only the age after a restart depends on it.
-            let _ = File::options().append(true).open(self.path(id, true)).and_then(|f| f.set_modified(SystemTime::now()));
+            let _ =
+                File::options().append(true).open(self.path(id, true)).and_then(|f| f.set_modified(SystemTime::now()));
         }
         Ok(())
     }

@@ -66,7 +66,8 @@ fn every_kind_of_nonsense_is_refused_with_its_reason() {
         assert_eq!(code(post(address, &body(&bad, &payload))), Some(expected), "{bad:?}");
     }
     // A promise of more than the plan explains is refused before it is kept.
-    let promise = b"POST /v1/requests HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\nFHEX";
+    let promise =
+        b"POST /v1/requests HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\nFHEX";
     assert_eq!(code(raw(address, promise)), Some(Code::TooLarge));
 
     // Ciphertexts: damaged, of another kind, of other parameters.
@@ -97,7 +98,10 @@ fn every_kind_of_nonsense_is_refused_with_its_reason() {
     let (_, another, _) = person.question(0.5);
     let claimed = fhec_protocol::Frame { payload: another.len() as u64, ..frame };
     assert_eq!(code(post(address, &body(&claimed, &another))), Some(Code::Conflict));
-    assert_eq!(code(raw(address, &http("GET", &format!("/v1/requests/{}/{}/1", frame.key, frame.request), b""))), Some(Code::UnknownRequest));
+    assert_eq!(
+        code(raw(address, &http("GET", &format!("/v1/requests/{}/{}/1", frame.key, frame.request), b""))),
+        Some(Code::UnknownRequest)
+    );
 
     person.ask(&connection, 0.9);
     assert_eq!(metric(address, "fhec_panics_total"), 0.0);
@@ -132,7 +136,8 @@ fn wrong_keys_are_refused_and_leave_nothing() {
     refused(&secret, Code::Refused);
     let mut public = Vec::new();
     let mut rng = fhec_math::SecretRng::from_seed(&[1; 32]);
-    write_public_key(&person.client.generate_public(&person.secret, &mut rng), MLP.hash(), &mut public).expect("writes");
+    write_public_key(&person.client.generate_public(&person.secret, &mut rng), MLP.hash(), &mut public)
+        .expect("writes");
     public.resize(size, 0);
     refused(&public, Code::Refused);
     // Right bytes under a wrong name.

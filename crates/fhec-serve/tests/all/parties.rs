@@ -73,7 +73,8 @@ impl Person {
     /// Random inputs, encrypted: header and payload of a request, and the outputs in the clear.
     pub(crate) fn question(&mut self, seed: f64) -> (Frame, Vec<u8>, Vec<Vec<f64>>) {
         let inputs = plans::inputs(&MLP, seed);
-        let bundle = self.client.encrypt(&inputs, EncryptionKey::Secret(&self.secret), &mut self.rng).expect("encrypts");
+        let bundle =
+            self.client.encrypt(&inputs, EncryptionKey::Secret(&self.secret), &mut self.rng).expect("encrypts");
         let mut payload = Vec::new();
         write_ciphertexts(&bundle, self.client.context(), MLP.hash(), &mut payload).expect("writes");
         (self.frame(random_request().expect("random"), &payload), payload, plans::clear(&MLP, &inputs))
@@ -116,10 +117,8 @@ pub(crate) fn raw(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
 
 /// A request of HTTP after which the connection closes.
 pub(crate) fn http(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 

@@ -30,7 +30,8 @@ fn keys_are_sent_once_and_results_are_right() {
     let key = fhec_runtime::EncryptionKey::Public(&public);
     let bundle = person.client.encrypt(&plans::inputs(&MLP, 0.1), key, &mut person.rng).expect("encrypts");
     let mut largest = Vec::new();
-    fhec_ckks::container::write_ciphertexts(&bundle, person.client.context(), MLP.hash(), &mut largest).expect("writes");
+    fhec_ckks::container::write_ciphertexts(&bundle, person.client.context(), MLP.hash(), &mut largest)
+        .expect("writes");
     assert_eq!(largest.len() as u64, limits.payload_bytes);
     assert_eq!(metric(server.address(), "fhec_evaluation_seconds_count"), 2.0);
     assert_eq!(metric(server.address(), "fhec_keys_ready"), 1.0);
