@@ -3,6 +3,7 @@
 use crate::commands::bench::Bench;
 use crate::commands::calibrate::Calibrate;
 use crate::commands::check::Check;
+use crate::commands::compare::Compare;
 use crate::commands::compile::Compile;
 use crate::commands::completions::Completions;
 use crate::commands::decrypt::Decrypt;
@@ -42,7 +43,7 @@ Or all of it on a bundled network:
 
 FHEC_LOG=debug shows every pass of the compiler with its time.
 
-Exit status: 0 done, 1 failed, 2 wrong usage."
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -71,6 +72,8 @@ enum Command {
     Infer(Infer),
     /// Run a plan unencrypted over a data set: accuracy, and the error of every layer
     Simulate(Simulate),
+    /// Decrypt the values of a run layer by layer and hold them against what they should be
+    Compare(Compare),
     /// Measure what operations cost on this machine, for the compiler
     Calibrate(Calibrate),
     /// Run micro-benchmarks of the engine
@@ -95,6 +98,7 @@ impl Cli {
             Command::Serve(c) => c.run(),
             Command::Infer(c) => c.run(),
             Command::Simulate(c) => c.run(),
+            Command::Compare(c) => c.run(),
             Command::Calibrate(c) => c.run(),
             Command::Bench(c) => c.run(),
             Command::Demo(c) => c.run(),

@@ -12,6 +12,19 @@ use tempfile::NamedTempFile;
 /// Largest data file that is read into memory, bytes; also the most that a compressed file may unpack to.
 pub(crate) const MAX_DATA: u64 = 4 << 30;
 
+/// How the names of temporary files begin and end.
+const TEMPORARY: (&str, &str) = (".fhec-", ".tmp");
+
+/// Whether a file is called like one that [`stage`] has not put in its place; a process that was killed leaves such.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)
+}
+
+/// Makes a file that is written bit by bit, such as a log; whatever was there is gone.
+pub(crate) fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| cannot_write(path))
+}
+
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -123,7 +136,7 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
     // The error of the temporary file itself would name that file.
     fs::metadata(folder).with_context(|| cannot_write(path))?;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".fhec-").suffix(".tmp");
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -7,9 +7,10 @@ use fhec_ckks::container::{
     write_ciphertexts, write_public_key, write_secret_key,
 };
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
-use fhec_math::SecretRng;
+use fhec_math::{Scale, SecretRng};
 use fhec_plan::PlanHead;
 use fhec_runtime::EncryptionKey;
+use fhec_runtime::clear::Slots;
 use std::io::Write;
 use std::path::Path;
 
@@ -86,6 +87,21 @@ impl Client {
         let outputs = self.inner.head().outputs.iter();
         let ciphertexts = outputs.flat_map(|o| vec![(o.name.as_str(), o.level, &o.scale); o.layout.ciphertexts]);
         bundle_bytes(ciphertexts, self.inner.context())
+    }
+
+    /// Reads the result of a layer from a file of ciphertexts and decrypts it to its slots: whatever value the file holds
+    /// the first ciphertext of, which must have the given number of ciphertexts, level and scale.
+    pub(crate) fn decrypt_slots(
+        &self,
+        secret: &SecretKey,
+        path: &Path,
+        shape: (usize, usize, &Scale),
+    ) -> Result<Slots> {
+        let context = || path.display().to_string();
+        let file = files::map(path)?;
+        let bundle = read_ciphertexts((*file).as_ref(), self.inner.context(), &self.hash).with_context(context)?;
+        let name = bundle.first().map_or("", |entry| &entry.name);
+        self.inner.decrypt_slots(name, shape, &bundle, secret).with_context(context)
     }
 }
 

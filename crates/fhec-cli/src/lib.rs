@@ -18,6 +18,7 @@ mod progress;
 pub use data::{read_labels, read_samples};
 
 use clap::Parser;
+use commands::run::Interrupted;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -45,8 +46,8 @@ fn trace() {
     }
 }
 
-/// The whole command: reads the process's arguments, and returns its status (0 success, 1 failure; wrong usage
-/// ends the process with 2).
+/// The whole command: reads the process's arguments, and returns its status (0 success, 1 failure, 128 and the signal's
+/// number for a run that was stopped; wrong usage ends the process with 2).
 pub fn main() -> ExitCode {
     memory::keep_freed();
     // Wrong usage ends here, with status 2.
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Without standard error there is nobody to tell; the status still says it.
             let _ = writeln!(std::io::stderr(), "fhec: {}", message(&error));
-            ExitCode::FAILURE
+            error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, |i| ExitCode::from(i.status()))
         }
     }
 }

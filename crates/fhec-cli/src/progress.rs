@@ -50,6 +50,51 @@ impl Progress {
     }
 }
 
+/// A bar for steps of very different lengths, which tells the name of the step in work and the time that is left.
+pub(crate) struct Work {
+    label: String,
+    start: Instant,
+    visible: bool,
+    bar: OnceLock<ProgressBar>,
+}
+
+impl Work {
+    /// Parts of the bar.
+    const PARTS: u64 = 1000;
+
+    /// Nothing is done yet.
+    pub(crate) fn new(label: impl Into<String>) -> Self {
+        let (start, visible) = (Instant::now(), std::io::stderr().is_terminal());
+        Work { label: label.into(), start, visible, bar: OnceLock::new() }
+    }
+
+    /// So much (0 to 1) is done; `now` gives the step that begins and the time left, if anybody looks.
+    pub(crate) fn set(&self, done: f64, now: impl FnOnce() -> (String, String)) {
+        if !self.visible || self.start.elapsed() < PATIENCE {
+            return;
+        }
+        let bar = self.bar.get_or_init(|| {
+            let bar = ProgressBar::new(Self::PARTS).with_elapsed(self.start.elapsed());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {elapsed} {wide_msg}") {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar.set_prefix(self.label.clone());
+            bar
+        });
+        let (step, left) = now();
+        bar.set_message(format!("(left: {left}) {step}"));
+        bar.set_position((done * Self::PARTS as f64) as u64);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// A line on standard error that says which step runs, once the first two seconds are over, and only on a terminal.
 pub(crate) struct Steps {
     start: Instant,

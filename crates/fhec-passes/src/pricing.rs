@@ -109,6 +109,8 @@ pub struct PlanPrice {
     pub seconds: f64,
     /// Seconds of each layer, by its number.
     pub layers: Vec<f64>,
+    /// Seconds of each instruction, by its number.
+    pub instructions: Vec<f64>,
 }
 
 /// Prices a plan.
@@ -120,7 +122,7 @@ pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
     for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
         layers[instruction.layer.index()] += seconds;
     }
-    PlanPrice { seconds: price.seconds(), layers }
+    PlanPrice { seconds: price.seconds(), layers, instructions: price.nodes }
 }
 
 /// What a node or an instruction asks of the engine.

@@ -1,6 +1,7 @@
-//! `fhec bench`: micro-benchmarks of the engine.
+//! `fhec bench`: micro-benchmarks of the engine, and pictures of what runs took.
 
 use super::calibrate::{distinct, parse_seconds};
+use super::plot;
 use crate::files::print;
 use crate::format::{self, Align, Table};
 use crate::progress::Steps;
@@ -13,6 +14,7 @@ use fhec_measure::bootstrap;
 use fhec_passes::cost_file::Machine;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Arguments of `fhec bench`.
 #[derive(Args)]
@@ -22,17 +24,31 @@ use std::collections::BTreeMap;
   fhec bench --log-n 16 --json > bench.json
   fhec bench --bootstrap
   fhec bench --bootstrap deep,twice --threads 1,2 --json
+  fhec bench --plot resnet20.svg --trace t.jsonl
+  fhec bench --plot predicted.svg --plan resnet20.plan
 
 Parameters are as large as 128 bits of security let them be, with primes of up to 46 bits. Times
 are medians of a tight loop, each limb count by itself; rotations share nothing unless they are
 called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
 
 Bootstraps run at parameters of their own, all with 128 bits of security: shallow (2^15), deep,
-arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].")]
+arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].
+
+With --plot nothing is measured: the time of every layer is drawn, from the trace of a run (fhec run
+--trace; the last evaluation in it) or as a plan predicts it.")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Draw the time of every layer as SVG
+    #[arg(long, value_name = "FILE", requires = "source", conflicts_with_all = ["json", "log_n", "threads", "seconds", "bootstrap"])]
+    plot: Option<PathBuf>,
+    /// The trace to draw
+    #[arg(long, value_name = "FILE", requires = "plot", group = "source")]
+    trace: Option<PathBuf>,
+    /// The plan to draw the predicted times of
+    #[arg(long, value_name = "FILE", requires = "plot", group = "source")]
+    plan: Option<PathBuf>,
     /// log2 of the ring degrees, 12 to 17
     #[arg(
         long, value_name = "N,…", value_delimiter = ',', default_value = "14,15,16",
@@ -60,6 +76,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
+        match (&self.plot, &self.trace, &self.plan) {
+            (Some(output), Some(trace), _) => return plot::of_trace(trace, output),
+            (Some(output), None, Some(plan)) => return plot::of_plan(plan, output),
+            _ => {}
+        }
         let threads: Vec<usize> = distinct(&self.threads).into_iter().map(usize::from).collect();
         ensure!(threads.iter().all(|&t| t <= 1024), "--threads: at most 1024");
         let machine = machine::this();

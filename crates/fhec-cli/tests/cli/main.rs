@@ -6,6 +6,7 @@ mod common;
 mod failures;
 mod hostile;
 mod listings;
+mod long;
 mod measures;
 mod road;
 mod serving;

@@ -156,8 +156,8 @@ fn predicted_times_are_the_times() {
                 run.arg("run").arg(&plan).args(files).arg("--input").arg(at("x.ct")).arg("-o").arg(at("y.ct"));
                 let out: crate::common::Outcome = run.args(["--threads", "1"]).output().expect("starts").into();
                 out.ok();
-                let trace = json(&std::fs::read_to_string(trace).expect("written"));
-                number(&trace["runs"][0]["seconds"])
+                let trace = std::fs::read_to_string(trace).expect("written");
+                number(&json(trace.lines().last().expect("an end"))["seconds"])
             })
             .collect();
         times.sort_by(f64::total_cmp);
@@ -169,4 +169,28 @@ fn predicted_times_are_the_times() {
         std::fs::remove_dir_all(at("keys")).expect("removes");
     }
     assert!(wrong.is_empty(), "{wrong:?} are off by more than a factor of 1.5");
+}
+
+#[test]
+fn layers_are_drawn_from_traces_and_from_plans() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let (plan, keys) = (s.at("small.plan"), s.at("small-keys/eval.keys"));
+    let run = ["run".into(), plan.clone(), "--eval-keys".into(), keys, "--input".into(), s.at("x.ct")];
+    let mut command = crate::common::command();
+    command.args(run).arg("-o").arg(at("y.ct")).arg("--trace").arg(at("t.jsonl"));
+    crate::common::Outcome::from(command.output().expect("starts")).ok();
+    fhec!["bench", "--plot", at("t.svg"), "--trace", at("t.jsonl")].ok();
+    fhec!["bench", "--plot", at("p.svg"), "--plan", plan].ok();
+    let [measured, predicted] = ["t.svg", "p.svg"].map(|f| std::fs::read_to_string(at(f)).expect("written"));
+    for part in ["<svg", "small: ", "dense1", "class=\"linear\"", "class=\"mark\"", "thread"] {
+        assert!(measured.contains(part), "{part} in\n{measured}");
+    }
+    assert!(predicted.contains("predicted") && !predicted.contains("class=\"mark\""), "{predicted}");
+    fhec!["bench", "--plot", at("x.svg"), "--trace", s.at("x.npy")].fails(&["x.npy", "not a trace"]);
+    fhec!["bench", "--plot", at("x.svg"), "--trace", at("t.svg")].fails(&["t.svg", "line 1"]);
+    assert!(!at("x.svg").exists());
+    assert_eq!(fhec!["bench", "--plot", at("x.svg")].code, 2);
+    assert_eq!(fhec!["bench", "--plan", plan].code, 2);
+    assert_eq!(fhec!["bench", "--plot", at("x.svg"), "--plan", plan, "--threads", "2"].code, 2);
 }

@@ -93,7 +93,7 @@ fn several_inputs_in_one_run_equal_single_runs() {
     let (s, scratch) = (small(), small().scratch());
     let at = |name: &str| scratch.path().join(name);
     let keys = s.at("small-keys/eval.keys");
-    let trace = at("trace.json");
+    let trace = at("trace.jsonl");
     fhec![
         "run",
         s.at("small.plan"),
@@ -117,10 +117,22 @@ fn several_inputs_in_one_run_equal_single_runs() {
         .ok();
     let [a, b, c] = ["a.ct", "b.ct", "c.ct"].map(|f| std::fs::read(at(f)).expect("written"));
     assert!(a == b && b == c, "evaluation depends on nothing but its input");
-    let trace: Value = serde_json::from_slice(&std::fs::read(trace).expect("trace")).expect("json");
-    assert_eq!(trace["runs"].as_array().map(Vec::len), Some(2));
-    assert!(trace["runs"][0]["layers"].as_array().is_some_and(|l| !l.is_empty()));
-    assert!(trace["runs"][0]["seconds"].as_f64().is_some_and(|s| s > 0.0));
+    let trace = std::fs::read_to_string(trace).expect("trace");
+    let records: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    let of = |kind: &str| records.iter().filter(|r| r["record"] == kind).cloned().collect::<Vec<Value>>();
+    let (runs, nodes, ends) = (of("run"), of("node"), of("end"));
+    assert_eq!((runs.len(), ends.len(), records.len()), (2, 2, 4 + nodes.len()));
+    assert_eq!(runs[0]["instructions"].as_u64(), Some(nodes.len() as u64 / 2));
+    let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("{v} is no number"));
+    for name in ["number", "level", "log2_scale", "ciphertexts", "begin", "seconds", "predicted_seconds", "live_bytes"]
+    {
+        assert!(nodes.iter().all(|n| number(&n[name]) >= 0.0), "{name}");
+    }
+    assert!(nodes.iter().any(|n| n["op"] == "linear" && number(&n["log2_scale"]) > 10.0));
+    for end in ends {
+        let sum: f64 = end["layers"].as_array().expect("layers").iter().map(|l| number(&l["seconds"])).sum();
+        assert!(sum > 0.0 && sum <= number(&end["seconds"]));
+    }
 }
 
 #[test]

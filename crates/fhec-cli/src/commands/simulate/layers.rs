@@ -5,7 +5,8 @@
 //! offset over all samples; what the fit leaves is the error.
 
 use super::super::compile::tensors;
-use super::probe::{Probe, results};
+use super::super::run::results;
+use super::probe::Probe;
 use crate::data::{DataSet, InputSpec};
 use crate::format::{self, Align, Table};
 use crate::progress::Progress;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Below this part of explained variance the values of a layer are not those of its ONNX node in another
 /// scale, but something else (a merged view of them); no error is given then.
-const COMPARABLE: f64 = 0.5;
+pub(crate) const COMPARABLE: f64 = 0.5;
 
 /// The error of one layer.
 pub(super) struct LayerError {
@@ -39,7 +40,7 @@ pub(super) struct LayerError {
 
 /// Sums for a least-squares line from plan values to original values.
 #[derive(Clone, Copy, Default)]
-struct Moments {
+pub(crate) struct Moments {
     n: f64,
     x: f64,
     y: f64,
@@ -49,7 +50,8 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(pairs: impl Iterator<Item = (f64, f64)>) -> Self {
+    /// Those of some pairs of plan value and original value.
+    pub(crate) fn of(pairs: impl Iterator<Item = (f64, f64)>) -> Self {
         pairs.fold(Moments::default(), |m, (x, y)| m.and(Moments { n: 1.0, x, y, xx: x * x, xy: x * y, yy: y * y }))
     }
 
@@ -64,7 +66,8 @@ impl Moments {
         }
     }
 
-    fn line(&self) -> Line {
+    /// The best line through the pairs.
+    pub(crate) fn line(&self) -> Line {
         let n = self.n.max(1.0);
         let (mx, my) = (self.x / n, self.y / n);
         let variance = self.xx / n - mx * mx;
@@ -75,30 +78,35 @@ impl Moments {
 
 /// The best line, and the variance of the original values.
 #[derive(Clone, Copy)]
-struct Line {
+pub(crate) struct Line {
     factor: f64,
     offset: f64,
-    variance: f64,
+    /// Variance of the original values.
+    pub(crate) variance: f64,
 }
 
 impl Line {
     /// Sum of the squares of what the line leaves. Taken value by value: as a difference of moments it would drown in
     /// rounding where the fit is good.
-    fn squares(&self, pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
+    pub(crate) fn squares(&self, pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
         pairs.map(|(x, y)| (y - self.factor * x - self.offset).powi(2)).sum()
     }
 }
 
 /// A layer of the plan and its node of the original graph.
-struct Pair<'a> {
-    layer: usize,
-    node: ValueId,
-    layout: &'a Layout,
-    positions: Vec<usize>,
+pub(crate) struct Pair<'a> {
+    /// Number of the layer.
+    pub(crate) layer: usize,
+    /// The node whose value is the layer's result.
+    pub(crate) node: ValueId,
+    /// Where the elements are.
+    pub(crate) layout: &'a Layout,
+    /// The slots of the elements, in row-major order.
+    pub(crate) positions: Vec<usize>,
 }
 
 /// Results of the layers of one run, by layer.
-pub(super) type LayerValues = BTreeMap<usize, Slots>;
+pub(crate) type LayerValues = BTreeMap<usize, Slots>;
 
 /// Errors of all layers that can be compared, in the plan's order. `evaluate` runs the plan on one sample, see
 /// [`values`].
@@ -180,7 +188,7 @@ impl<E: Fn(usize, Vec<Vec<f64>>) -> Result<LayerValues> + Sync> Compare<'_, E> {
 }
 
 /// The results of all layers for one sample.
-pub(super) fn values<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<LayerValues>
+pub(crate) fn values<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<LayerValues>
 where
     B: Backend<Value = Slots, Input = Vec<f64>, Output = Vec<f64>>,
 {
@@ -192,13 +200,13 @@ where
 
 /// Elements of a layer's tensor out of slots; the layout is the plan's word only, so nothing it says is
 /// used as an index unchecked.
-fn unpack<'a>(slots: &'a Slots, layout: &Layout, positions: &'a [usize]) -> impl Iterator<Item = f64> + 'a {
+pub(crate) fn unpack<'a>(slots: &'a Slots, layout: &Layout, positions: &'a [usize]) -> impl Iterator<Item = f64> + 'a {
     let (own, period) = (layout.slots.max(1), slots.period());
     positions.iter().map(move |&at| slots.values().get(at / own * period + at % own % period).copied().unwrap_or(0.0))
 }
 
 /// The layers whose last ONNX node is in the original graph with as many elements.
-fn pairs<'a>(verified: &'a Verified, graph: &Graph) -> Vec<Pair<'a>> {
+pub(crate) fn pairs<'a>(verified: &'a Verified, graph: &Graph) -> Vec<Pair<'a>> {
     let plan = verified.plan();
     let layers = plan.layers.iter().zip(&plan.report.layers).enumerate();
     layers

@@ -1,7 +1,6 @@
 //! A backend that lets another one work and keeps the result of every layer.
 
 use fhec_math::Scale;
-use fhec_plan::verify::Verified;
 use fhec_plan::{LinearTerm, PolyId, Reg, VectorId};
 use fhec_runtime::backend::OpResult;
 use fhec_runtime::{Backend, Step};
@@ -13,16 +12,6 @@ pub(super) struct Probe<'a, B: Backend> {
     inner: &'a B,
     wanted: &'a BTreeMap<Reg, usize>,
     seen: Mutex<BTreeMap<usize, B::Value>>,
-}
-
-/// The register that holds the result of each layer, by layer; layers of which the plan does not say are
-/// left out.
-pub(super) fn results(verified: &Verified) -> BTreeMap<Reg, usize> {
-    let layers = verified.plan().report.layers.iter().take(verified.plan().layers.len()).enumerate();
-    layers
-        .filter_map(|(layer, report)| Some((report.value.as_ref()?.reg, layer)))
-        .filter(|(reg, _)| verified.facts().register(*reg).is_some())
-        .collect()
 }
 
 impl<'a, B: Backend> Probe<'a, B> {
