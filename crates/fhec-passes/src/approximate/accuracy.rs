@@ -129,7 +129,7 @@ mod tests {
         let outputs: Vec<Vec<f64>> = (0..50).map(|i| vec![1.0, 1.0 + f64::from(i) / 10.0]).collect();
         let errors = [0.005, 0.02, 0.1].map(|share| largest_error(&outputs, 2.0, share));
         assert!(errors[0] < errors[1] && errors[1] < errors[2]);
-        for (error, share) in errors.iter().zip([0.005, 0.02, 0.1]) {
+        for (error, share) in errors.iter().zip([0.005f64, 0.02, 0.1]) {
             // The first sample is a tie: it may always change.
             let tie = 0.01;
             let found = expected_changes(&outputs, error * 2.0);
