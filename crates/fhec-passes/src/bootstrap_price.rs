@@ -3,90 +3,213 @@
 
 use crate::cost::Prices;
 use fhec_math::bootstrap::{BootstrapSpec, Matrix, terms, trace};
-use fhec_math::chebyshev::{ChebyshevPlan, depth_of_degree};
-use std::collections::BTreeSet;
+use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
+use fhec_math::diagonals::STEP;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Limb transforms for each limb of a raised ciphertext: two to raise it, two for the switch back to the dense secret.
 const TRANSFORMS_OF_RAISE: f64 = 4.0;
 
+/// The parts of a bootstrap of vectors of one number of slots, counted once for all chains and targets.
+#[derive(Clone, Debug)]
+pub struct Circuit {
+    log_slots: u32,
+    /// Slots to coefficients, with absolute levels.
+    down: Vec<Part>,
+    /// Coefficients to slots, with levels above the target.
+    up: Vec<Part>,
+    /// Level to which vectors are raised, above the target.
+    raised: usize,
+    /// Rotations of every sum of the trace.
+    trace: Vec<usize>,
+    /// Level of EvalMod's argument, above the target.
+    eval_mod: usize,
+    cosine: Vec<ChebyshevOp>,
+    /// Level of the first double angle's result and their number.
+    doubled: (usize, usize),
+    arcsine: Vec<ChebyshevOp>,
+}
+
+/// One matrix.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    level: usize,
+    rescale: bool,
+    babies: usize,
+    giants: usize,
+    products: usize,
+    /// log2 of the number of slots after which diagonals repeat.
+    log_period: u32,
+}
+
+impl Part {
+    fn of(matrix: &Matrix) -> Self {
+        let terms = terms(matrix.group);
+        let distinct = |rotations: BTreeSet<i64>| rotations.into_iter().filter(|&r| r != 0).count();
+        Part {
+            level: matrix.level,
+            rescale: matrix.rescale,
+            babies: distinct(terms.iter().map(|t| t.baby).collect()),
+            giants: distinct(terms.iter().map(|t| t.giant).collect()),
+            products: terms.len(),
+            log_period: matrix.group.last,
+        }
+    }
+}
+
+impl Circuit {
+    /// The circuit for vectors of `2^log_slots` slots in a ring of degree `2^log_n`.
+    pub fn new(spec: &BootstrapSpec, log_slots: u32, log_n: u32) -> Self {
+        let operations = |coefficients: &[f64]| {
+            ChebyshevPlan::new(coefficients).map_or(Vec::new(), |plan: ChebyshevPlan| plan.operations())
+        };
+        // The cosine's values do not matter, only that it is even.
+        let even: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
+        let rotations = spec.up_rotations(&BTreeSet::from([log_slots]));
+        let levels = spec.eval_mod_levels();
+        let doubles = spec.double_angles as usize;
+        Circuit {
+            log_slots,
+            down: spec.down(log_slots).iter().map(Part::of).collect(),
+            up: spec.up(log_slots, 0).iter().map(Part::of).collect(),
+            raised: spec.raised_level(log_slots, 0),
+            trace: trace(log_slots, log_n - 1, &rotations).iter().map(|sum| sum.len() - 1).collect(),
+            eval_mod: levels,
+            cosine: operations(&even),
+            doubled: (levels - depth_of_degree(spec.cosine_degree as usize) - doubles, doubles),
+            arcsine: if spec.arcsine { operations(&[0.0, 1.0, 0.0, 1.0]) } else { Vec::new() },
+        }
+    }
+
+    /// Bytes of its encoded matrices, where results lie at up to `output_level`; those of several circuits of one
+    /// chain are shared where they are the same.
+    fn matrix_bytes(&self, prices: &Prices<'_>, output_level: usize, shared: &mut BTreeMap<(u32, usize, bool), u64>) {
+        let slots = prices.shape().log_n - 1;
+        let up = self.up.iter().map(|part| Part { level: part.level + output_level, ..*part });
+        for part in self.down.iter().copied().chain(up) {
+            let repeat = 1u64 << (slots - part.log_period.min(slots)).min(STEP.ilog2());
+            let values = (1u64 << prices.shape().log_n) / repeat;
+            let bytes = part.products as u64 * prices.limb_bytes(part.level, true, (repeat >= 8).then_some(8));
+            let wraps = part.log_period == self.log_slots;
+            shared.insert((part.log_period, part.level, wraps), bytes * values);
+        }
+    }
+}
+
 impl Prices<'_> {
-    /// Seconds of bootstrapping `ciphertexts` of `2^log_slots` slots each to level `target`, two at a time where there are
-    /// two; nothing where the chain has no bootstraps.
-    pub fn bootstrap(&self, ciphertexts: usize, log_slots: u32, target: usize) -> f64 {
-        let Some(spec) = &self.shape().bootstrap else { return 0.0 };
-        let shared = self.linear_part(spec, log_slots, target);
-        let each = self.eval_mod(spec, target + spec.eval_mod_levels());
-        self.bootstrap_factor() * (ciphertexts.div_ceil(2) as f64 * shared + ciphertexts as f64 * each)
+    /// Seconds of bootstrapping `ciphertexts` to level `target`, two at a time where there are two; nothing where the chain has no
+    /// bootstraps.
+    pub fn bootstrap(&self, circuit: &Circuit, ciphertexts: usize, target: usize) -> f64 {
+        if self.shape().bootstrap.is_none() {
+            return 0.0;
+        }
+        let pairs = ciphertexts.div_ceil(2) as f64 * self.linear_part(circuit, target);
+        self.bootstrap_factor() * (pairs + ciphertexts as f64 * self.eval_mod(circuit, target))
+    }
+
+    /// Bytes that bootstraps hold besides evaluation keys: encoded matrices, and the keys of encapsulation.
+    pub fn bootstrap_bytes(&self, circuits: &BTreeMap<u32, Circuit>) -> u64 {
+        let chain = self.shape().log2_q.len();
+        let Some(output) = self.shape().bootstrap.as_ref().and_then(|spec| spec.output_level(chain - 1)) else {
+            return 0;
+        };
+        let mut matrices = BTreeMap::new();
+        circuits.values().for_each(|circuit| circuit.matrix_bytes(self, output, &mut matrices));
+        // Two halves over q_0 and p_0, and two over the chain and p_0.
+        let encapsulation = (2 * (chain as u64 + 3) * 8) << self.shape().log_n;
+        matrices.values().sum::<u64>() + encapsulation
+    }
+
+    /// Peak bytes of scratch memory of a bootstrap to level `target` on one thread: the babies of the first matrix after the raise,
+    /// and the digits that they are made of.
+    pub fn bootstrap_scratch(&self, circuit: &Circuit, target: usize) -> u64 {
+        let raised = circuit.raised + target;
+        let limbs = (raised + 1 + self.shape().special()) as u64;
+        let babies = circuit.up.first().map_or(0, |part| part.babies as u64 + 1);
+        let polynomials = 2 * babies + self.shape().digits_at(raised) as u64;
+        (8 * polynomials * limbs) << self.shape().log_n
     }
 
     /// Everything up to EvalMod, which one ciphertext or two need once. A lower target leaves out limbs of the message,
     /// so all levels above lie as much lower.
-    fn linear_part(&self, spec: &BootstrapSpec, log_slots: u32, target: usize) -> f64 {
-        let raised = spec.raised_level(log_slots, target);
-        let down: f64 = spec.down(log_slots).iter().map(|m| self.matrix(m)).sum();
-        let up: f64 = spec.up(log_slots, target).iter().map(|m| self.matrix(m)).sum();
-        let rotations = spec.up_rotations(&BTreeSet::from([log_slots]));
-        let trace = trace(log_slots, self.shape().log_n - 1, &rotations);
+    fn linear_part(&self, circuit: &Circuit, target: usize) -> f64 {
+        let raised = circuit.raised + target;
+        let down: f64 = circuit.down.iter().map(|part| self.part(part, part.level)).sum();
+        let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
         let w = self.linear_weights(raised);
-        let trace: f64 =
-            trace.iter().map(|sum| w.decompose + (sum.len() - 1) as f64 * w.baby + self.mod_down(raised, false)).sum();
-        let conjugation = self.rotate(target + spec.eval_mod_levels());
+        let division = self.mod_down(raised, false);
+        let trace: f64 = circuit.trace.iter().map(|&n| w.decompose + n as f64 * w.baby + division).sum();
+        let conjugation = self.rotate(target + circuit.eval_mod);
         down + self.transforms(TRANSFORMS_OF_RAISE * (raised + 1) as f64) + trace + up + conjugation
     }
 
-    fn matrix(&self, matrix: &Matrix) -> f64 {
-        let terms = terms(matrix.group);
-        let distinct = |rotations: BTreeSet<i64>| rotations.into_iter().filter(|&r| r != 0).count() as f64;
-        let babies = distinct(terms.iter().map(|t| t.baby).collect());
-        let giants = distinct(terms.iter().map(|t| t.giant).collect());
-        let w = self.linear_weights(matrix.level);
+    fn part(&self, part: &Part, level: usize) -> f64 {
+        let w = self.linear_weights(level);
         w.decompose
-            + babies * w.baby
-            + giants * w.giant
-            + terms.len() as f64 * w.product
-            + self.mod_down(matrix.level, matrix.rescale)
+            + part.babies as f64 * w.baby
+            + part.giants as f64 * w.giant
+            + part.products as f64 * w.product
+            + self.mod_down(level, part.rescale)
     }
 
-    /// The cosine, its double angles and the arcsine, from `level` down.
-    fn eval_mod(&self, spec: &BootstrapSpec, level: usize) -> f64 {
-        // Its values do not matter, only that it is even.
-        let coefficients: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
-        let polynomial = |level: usize, coefficients: &[f64]| {
-            ChebyshevPlan::new(coefficients).map_or(0.0, |plan| self.polynomial(level, &plan))
+    /// The cosine, its double angles and the arcsine.
+    fn eval_mod(&self, circuit: &Circuit, target: usize) -> f64 {
+        let (bottom, doubles) = circuit.doubled;
+        let angle = |k: usize| {
+            let level = target + bottom + k;
+            self.multiply(level) + self.relinearise_rescale(level) + self.elementwise(level, 3)
         };
-        let cosine = polynomial(level, &coefficients);
-        let bottom = level - depth_of_degree(spec.cosine_degree as usize) - spec.double_angles as usize;
-        let arcsine = if spec.arcsine { polynomial(bottom, &[0.0, 1.0, 0.0, 1.0]) } else { 0.0 };
-        let doubled = (1..=spec.double_angles as usize).map(|k| {
-            self.multiply(bottom + k) + self.relinearise_rescale(bottom + k) + self.elementwise(bottom + k, 3)
-        });
-        cosine + doubled.sum::<f64>() + arcsine
+        self.operations(target + circuit.eval_mod, &circuit.cosine)
+            + (1..=doubles).map(angle).sum::<f64>()
+            + self.operations(target + bottom, &circuit.arcsine)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Circuit;
     use crate::cost::CostTable;
     use crate::shape::Shape;
     use fhec_math::bootstrap::BootstrapSpec;
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn fewer_slots_lower_targets_and_pairs_are_cheaper() {
-        let shape = Shape {
+    fn shape() -> Shape {
+        Shape {
             log_n: 16,
             log2_q: vec![49.0; 29],
             log2_p: vec![49.5; 10],
             digits: vec![10, 10, 9],
             bootstrap: Some(BootstrapSpec::default()),
-        };
-        let table = CostTable::default();
+        }
+    }
+
+    fn circuit(log_slots: u32) -> Circuit {
+        Circuit::new(&BootstrapSpec::default(), log_slots, 16)
+    }
+
+    #[test]
+    fn fewer_slots_lower_targets_and_pairs_are_cheaper() {
+        let (shape, table) = (shape(), CostTable::default());
         let prices = table.prices(&shape);
-        let full = prices.bootstrap(1, 15, 16);
+        let full = prices.bootstrap(&circuit(15), 1, 16);
         assert!((0.5..10.0).contains(&full), "{full}");
-        assert!(prices.bootstrap(1, 15, 8) < 0.9 * full);
-        assert!(prices.bootstrap(1, 12, 16) < full);
-        assert!(prices.bootstrap(2, 15, 16) < 1.5 * full);
-        let three = prices.bootstrap(2, 15, 16) + full;
-        assert!((prices.bootstrap(3, 15, 16) - three).abs() < 1e-9);
+        assert!(prices.bootstrap(&circuit(15), 1, 8) < 0.9 * full);
+        assert!(prices.bootstrap(&circuit(12), 1, 16) < full);
+        assert!(prices.bootstrap(&circuit(15), 2, 16) < 1.5 * full);
+        let three = prices.bootstrap(&circuit(15), 2, 16) + full;
+        assert!((prices.bootstrap(&circuit(15), 3, 16) - three).abs() < 1e-9);
+    }
+
+    #[test]
+    fn circuits_share_matrices() {
+        let (shape, table) = (shape(), CostTable::default());
+        let prices = table.prices(&shape);
+        let bytes =
+            |slots: &[u32]| prices.bootstrap_bytes(&slots.iter().map(|&k| (k, circuit(k))).collect::<BTreeMap<_, _>>());
+        assert!((100 << 20..1 << 30).contains(&bytes(&[15])), "{}", bytes(&[15]));
+        // Layers 1 … 4 and 5 … 8 are the same for both; 9 … 12 wrap for 12.
+        assert!(bytes(&[15, 12]) < bytes(&[15]) + bytes(&[12]));
+        assert!(bytes(&[15, 12]) > bytes(&[15]));
+        assert_eq!(bytes(&[15, 15]), bytes(&[15]));
     }
 }

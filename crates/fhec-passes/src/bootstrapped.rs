@@ -1,124 +1,267 @@
 //! Parameters and placement for networks deeper than any chain: which values are bootstrapped, over which chain.
 //!
-//! The chain has the sections that a bootstrap prescribes ([`BootstrapSpec`]); free are the number of special primes, which
-//! decides into how few digits the chain is split, and the number of levels for the network, which takes what the security
-//! table leaves. For every candidate the cheapest [placement] is found, and the cheapest of all wins.
+//! For every [chain](crate::chain) that is secure the cheapest [placement] is found, and what it takes to load the keys that it
+//! needs is added: a chain that is longer than it is used makes every key larger. Chains with the same number of special primes
+//! are tried from the longest down, as long as a shorter one could still be cheaper.
 
-use crate::cost::CostTable;
+use crate::bootstrap_price::Circuit;
+use crate::chain::{self, Chain, LEAST_MESSAGES};
+use crate::cost::{CostTable, Prices};
 use crate::levels::{self, Placed};
-use crate::matrices::{self, MatrixInfo};
 use crate::noise::Model;
-use crate::parameters::{LIMIT_SLACK, MAX_SPECIAL, P_MARGIN, fewest};
-use crate::placement::{self, Placement, Refresh};
+use crate::parameters::{Demands, Goal};
+use crate::placement::{self, Placement, Refresh, Step};
 use crate::plan_bsgs::plan_bsgs;
-use crate::pricing::node_seconds;
+use crate::pricing::{alike, node_seconds};
+use crate::rotation_keys;
 use crate::sensitivity::Sensitivity;
-use crate::shape::{MAX_LOG2_PRIME, Shape};
+use crate::shape::Shape;
+use crate::stage::Analysis;
 use fhec_ir::he::facts::levels_consumed;
-use fhec_ir::he::{Graph, ValueId};
-use fhec_math::Scale;
+use fhec_ir::he::{Graph, Op, ValueId};
 use fhec_math::bootstrap::BootstrapSpec;
-use fhec_math::security::{SecurityLevel, max_log_qp};
-use fhec_plan::bootstrap_slots;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use fhec_plan::{KeyManifest, bootstrap_slots};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Ring degrees with bootstraps, as log2.
-pub const RINGS: std::ops::RangeInclusive<u32> = 16..=17;
+/// Special primes and levels of the chain whose prices split the maps into babies and giants at first; they are split anew
+/// once levels are known.
+const NOMINAL: (usize, usize) = (6, 10);
 
-/// Most levels for the network: more make every key larger and are hardly ever used.
-const MAX_MESSAGE_LEVELS: usize = 30;
-
-/// Sizes of the sections of a chain, in bits: the lowest prime and those of slots-to-coefficients and EvalMod are as large as
-/// primes may be, messages and coefficients-to-slots need less.
-const MESSAGE: f64 = 40.0;
-const COEFFS_TO_SLOTS: f64 = 45.0;
-
-/// A graph with bootstraps and the chain that they were placed for.
+/// A placement of bootstraps and the chain that it was made for.
 #[derive(Clone, Debug)]
 pub struct Chosen {
-    /// The graph, with the level of every value.
-    pub placed: Placed,
     /// Sizes of the primes, and the circuit.
     pub shape: Shape,
     /// log2 of the largest values times their scale inside the network.
     pub amplitude: f64,
+    /// What was decided, one for every node of the graph.
+    pub placement: Placement,
+    /// What the decisions were made from.
+    pub steps: Vec<Step>,
+    /// Seconds by which choices are compared, estimated.
+    pub objective: f64,
+    /// Bytes of keys and encoded matrices, estimated.
+    pub bytes: u64,
 }
 
-/// The circuit for a ring.
-fn spec(log_n: u32) -> BootstrapSpec {
-    let last = log_n - 1 - 12;
-    BootstrapSpec {
-        slots_to_coeffs: vec![vec![4, 4], vec![4, last]],
-        coeffs_to_slots: vec![4, 4, 4, last],
-        input_scale: Scale::pow2(MESSAGE as i64),
-        ..BootstrapSpec::default()
+impl Chosen {
+    /// The graph with bootstraps and level drops.
+    pub fn placed(&self, graph: &Graph) -> Placed {
+        levels::apply(graph, &self.placement.decisions)
+    }
+
+    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes; `None`
+    /// where there is none.
+    pub fn alternatives(&self) -> Vec<Option<f64>> {
+        let without = placement::alternatives(&self.steps, &self.placement);
+        let decisions = self.placement.decisions.iter().zip(without).filter(|(d, _)| d.bootstrap.is_some());
+        decisions.map(|(_, cost)| cost.map(|cost| cost - self.placement.cost)).collect()
     }
 }
 
-/// The shape with so many special primes and as many levels as the security table leaves.
-fn candidate(log_n: u32, security: SecurityLevel, special: usize) -> Option<Shape> {
-    let spec = spec(log_n);
-    let limit = f64::from(max_log_qp(security, log_n)?) - LIMIT_SLACK;
-    let above: Vec<f64> = std::iter::repeat_n(MAX_LOG2_PRIME, spec.eval_mod_levels())
-        .chain(std::iter::repeat_n(COEFFS_TO_SLOTS, spec.coeffs_to_slots.len()))
-        .collect();
-    let below = vec![MAX_LOG2_PRIME; 1 + spec.slots_to_coeffs.len()];
-    let log2_p = vec![MAX_LOG2_PRIME; special];
-    let taken: f64 = above.iter().chain(&below).chain(&log2_p).sum();
-    let levels = ((limit - taken) / MESSAGE).floor();
-    if levels < 1.0 {
-        return None;
-    }
-    let message = vec![MESSAGE; (levels as usize).min(MAX_MESSAGE_LEVELS)];
-    let log2_q = [below, message, above].concat();
-    let digits = fewest(&log2_q, log2_p.iter().sum::<f64>() - P_MARGIN.0)?;
-    Some(Shape { log_n, log2_q, log2_p, digits, bootstrap: Some(spec) })
+/// The cheapest placements over all chains of a ring, best first, for a graph whose products are rescaled and relinearised and
+/// whose levels are not placed: those for larger and larger primes, and with a memory budget the one with the smallest keys.
+///
+/// None where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine evaluates.
+pub fn choose(graph: &Graph, analysis: &Analysis, log_n: u32, demands: &Demands, table: &CostTable) -> Vec<Chosen> {
+    let nominal = Chain { log_n, special: NOMINAL.0, levels: NOMINAL.1, largest: LEAST_MESSAGES[0] };
+    let Some(shape) = nominal.shape(LEAST_MESSAGES[0]).filter(|_| analysis.plans.all()) else { return Vec::new() };
+    let weights = table.prices(&shape).linear_weights(NOMINAL.1 / 2);
+    let planned = plan_bsgs(graph, |_| weights);
+    let sensitivity = Sensitivity::unknown(graph.nodes.len());
+    let levels = vec![0; graph.nodes.len()];
+    let model = Model::new(&planned, &levels, &analysis.matrices, &sensitivity, &analysis.plans);
+    Search::new(model, log_n, demands, table).run()
 }
 
-/// The cheapest placement over all candidates, for a graph whose products are rescaled and relinearised and whose levels are not
-/// placed; `None` where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine
-/// evaluates.
-pub fn choose(graph: &Graph, log_n: u32, security: SecurityLevel, table: &CostTable) -> Option<Chosen> {
-    if graph.polynomials.iter().any(|p| p.chebyshev.iter().skip(1).all(|&c| c == 0.0)) {
-        return None;
+/// The least level at which an operation can run. Products of values go no lower than to where slots-to-coefficients begins:
+/// the primes below are larger than those of the network, and scales would shrink from product to product.
+fn least_level(graph: &Graph, id: ValueId, spec: &BootstrapSpec) -> usize {
+    let op = &graph.node(id).op;
+    let below = if matches!(op, Op::Polynomial { .. } | Op::Rescale) { spec.slots_to_coeffs.len() } else { 0 };
+    levels_consumed(graph, op) + below
+}
+
+/// Whether the longest chain of a ring holds every operation of a graph by itself. If not, nothing more has to be known.
+pub fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
+    let below = chain::spec(log_n).slots_to_coeffs.len();
+    let longest = chain::chains(log_n, demands.security).iter().flatten().map(|c| c.levels + below).max();
+    let largest = graph.ids().map(|id| least_level(graph, id, &chain::spec(log_n))).max();
+    longest.is_some_and(|longest| largest.is_none_or(|largest| largest <= longest))
+}
+
+/// What stays the same for all chains.
+struct Search<'a> {
+    model: Model<'a>,
+    log_n: u32,
+    demands: &'a Demands,
+    table: &'a CostTable,
+    /// The first node that costs the same, by node.
+    alike: Vec<ValueId>,
+    /// By log2 of the number of slots.
+    circuits: BTreeMap<u32, Circuit>,
+    /// Elements of the network's own keys.
+    own_keys: KeyManifest,
+}
+
+/// A placement for one chain.
+struct Found {
+    chain: Chain,
+    placement: Placement,
+    steps: Vec<Step>,
+    objective: f64,
+    bytes: u64,
+}
+
+impl<'a> Search<'a> {
+    fn new(model: Model<'a>, log_n: u32, demands: &'a Demands, table: &'a CostTable) -> Self {
+        let graph = model.graph();
+        let slots: BTreeSet<u32> = graph.nodes.iter().map(|n| bootstrap_slots(n.layout.period)).collect();
+        let spec = chain::spec(log_n);
+        let circuits = slots.into_iter().map(|k| (k, Circuit::new(&spec, k, log_n))).collect();
+        let own_keys = rotation_keys::manifest_at(&model, log_n, |id| levels_consumed(graph, &graph.node(id).op));
+        Search { alike: alike(&model), model, log_n, demands, table, circuits, own_keys }
     }
-    let matrices = matrices::analyse(graph);
-    let mut best: Option<(Placement, Shape)> = None;
-    for special in 1..=MAX_SPECIAL {
-        let Some(shape) = candidate(log_n, security, special) else { continue };
-        let Some(placement) = place(graph, &matrices, &shape, table) else { continue };
-        if best.as_ref().is_none_or(|(b, _)| placement.cost < b.cost) {
-            best = Some((placement, shape));
+
+    fn run(&self) -> Vec<Chosen> {
+        let mut found: Vec<Found> = Vec::new();
+        // Least objective for each of the least sizes of primes.
+        let mut best = [f64::INFINITY; LEAST_MESSAGES.len()];
+        let mut all = chain::chains(self.log_n, self.demands.security);
+        // Likely ones first: what is cheap makes others end early.
+        all.sort_by_key(|chains| chains.first().map_or(0, |c| c.special.abs_diff(NOMINAL.0)));
+        for chains in all {
+            let shortest = chains.last().copied();
+            let mut longest = usize::MAX;
+            for chain in chains.iter().filter(|c| c.levels > 0) {
+                // Levels that the placement over a longer chain left unused are not missed.
+                if chain.levels > longest {
+                    continue;
+                }
+                let fits = |least: &u32| chain.message(*least).is_some();
+                let most = LEAST_MESSAGES.iter().rposition(|least| fits(least)).unwrap_or(0);
+                let limit = if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[most] };
+                let Some((next, used)) = self.over(*chain, limit) else {
+                    // Too dear or too short; the same holds for shorter ones.
+                    break;
+                };
+                longest = used.saturating_sub(chain::spec(self.log_n).slots_to_coeffs.len()).min(chain.levels - 1);
+                let least = shortest.map_or(0.0, |shortest| next.placement.cost + self.least_keys(shortest));
+                best[..=most].iter_mut().for_each(|b| *b = b.min(next.objective));
+                found.push(next);
+                if least >= limit {
+                    break;
+                }
+            }
+        }
+        self.ranked(&found)
+    }
+
+    /// The best placement over a chain and the highest level that it uses.
+    fn over(&self, chain: Chain, limit: f64) -> Option<(Found, usize)> {
+        let shape = chain.shape(chain.message(LEAST_MESSAGES[0])?)?;
+        let prices = self.table.prices(&shape);
+        let steps = self.steps(&shape, &prices)?;
+        let placement = placement::place_below(&steps, limit - self.least_keys(chain))?;
+        let used = placement.decisions.iter().map(|d| d.level.max(d.bootstrap.unwrap_or(0))).max()?;
+        let (seconds, bytes) = self.keys(&shape, &prices, &placement);
+        let objective = placement.cost + seconds;
+        Some((Found { chain, placement, steps, objective, bytes }, used))
+    }
+
+    /// What placement must know.
+    fn steps(&self, shape: &Shape, prices: &Prices<'_>) -> Option<Vec<Step>> {
+        let spec = shape.bootstrap.as_ref()?;
+        let top = spec.output_level(shape.log2_q.len() - 1)?;
+        let graph = self.model.graph();
+        let mut costs: BTreeMap<ValueId, Vec<f64>> = BTreeMap::new();
+        let mut refreshes: BTreeMap<(usize, u32), Refresh> = BTreeMap::new();
+        for id in graph.ids() {
+            let layout = &graph.node(id).layout;
+            let (count, log_slots) = (layout.ciphertexts, bootstrap_slots(layout.period));
+            refreshes.entry((count, log_slots)).or_insert_with(|| Refresh {
+                from: spec.input_level(log_slots),
+                cost: (0..=top).map(|target| prices.bootstrap(&self.circuits[&log_slots], count, target)).collect(),
+            });
+            if self.alike[id.index()] == id {
+                let least = least_level(graph, id, spec);
+                let cost = |level| node_seconds(&self.model, prices, id, level, self.demands.goal);
+                let levels = (0..=top).map(|level| if level < least { f64::INFINITY } else { cost(level) });
+                costs.insert(id, levels.collect());
+            }
+        }
+        let refresh = |id: ValueId| {
+            let layout = &graph.node(id).layout;
+            refreshes.get(&(layout.ciphertexts, bootstrap_slots(layout.period))).cloned()
+        };
+        Some(levels::steps(graph, |id| costs[&self.alike[id.index()]].clone(), refresh))
+    }
+
+    /// Seconds to load the keys of a placement, and bytes of keys and of the matrices of bootstraps.
+    fn keys(&self, shape: &Shape, prices: &Prices<'_>, placement: &Placement) -> (f64, u64) {
+        let graph = self.model.graph();
+        let level = |id: ValueId| placement.decisions[id.index()].level;
+        let mut keys = rotation_keys::manifest_at(&self.model, self.log_n, level);
+        let refreshed = graph.ids().filter(|id| placement.decisions[id.index()].bootstrap.is_some());
+        let slots: BTreeSet<u32> = refreshed.map(|id| bootstrap_slots(graph.node(id).layout.period)).collect();
+        if let Some(spec) = shape.bootstrap.as_ref().filter(|_| !slots.is_empty()) {
+            let output = spec.output_level(shape.log2_q.len() - 1).unwrap_or(0);
+            keys.add_bootstrap(spec, self.log_n, output, &slots);
+        }
+        let bytes: u64 = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
+        let circuits = self.circuits.iter().filter(|(k, _)| slots.contains(k)).map(|(&k, c)| (k, c.clone())).collect();
+        (self.key_seconds(bytes), bytes + prices.bootstrap_bytes(&circuits))
+    }
+
+    fn key_seconds(&self, bytes: u64) -> f64 {
+        match self.demands.goal {
+            Goal::Latency => bytes as f64 * self.table.read_byte * 1e-9,
+            Goal::Throughput => 0.0,
         }
     }
-    let (placement, shape) = best?;
-    Some(Chosen { placed: levels::apply(graph, &placement.decisions), shape, amplitude: MESSAGE })
-}
 
-fn place(graph: &Graph, matrices: &[MatrixInfo], shape: &Shape, table: &CostTable) -> Option<Placement> {
-    let spec = shape.bootstrap.as_ref()?;
-    let top = spec.output_level(shape.log2_q.len() - 1)?;
-    let prices = table.prices(shape);
-    // Babies and giants for a middling level; they are split anew once levels are known.
-    let weights = prices.linear_weights(top / 2);
-    let planned = plan_bsgs(graph, |_| weights);
-    let levels = vec![0; graph.nodes.len()];
-    let sensitivity = Sensitivity::unknown(graph.nodes.len());
-    let model = Model::new(&planned, &levels, matrices, &sensitivity);
-    let refreshes: RefCell<BTreeMap<(usize, u32), Vec<f64>>> = RefCell::default();
-    let refresh = |id: ValueId| {
-        let layout = &graph.node(id).layout;
-        let log_slots = bootstrap_slots(layout.period);
-        let mut known = refreshes.borrow_mut();
-        let cost = known.entry((layout.ciphertexts, log_slots)).or_insert_with(|| {
-            (0..=top).map(|target| prices.bootstrap(layout.ciphertexts, log_slots, target)).collect()
-        });
-        Some(Refresh { from: spec.input_level(log_slots), cost: cost.clone() })
-    };
-    let cost = |id: ValueId, level: usize| {
-        let result = level - levels_consumed(graph, &graph.node(id).op);
-        node_seconds(&model, &prices, id, level, result)
-    };
-    placement::place(&levels::steps(&planned, top, cost, refresh))
+    /// Seconds that it takes at least to load the keys for a chain: those of the network, as low as possible, and those of
+    /// bootstraps of the fewest slots.
+    fn least_keys(&self, chain: Chain) -> f64 {
+        let shape = chain.message(LEAST_MESSAGES[0]).and_then(|message| chain.shape(message));
+        let (Some(shape), Some(&slots)) = (shape, self.circuits.keys().next()) else { return 0.0 };
+        let prices = self.table.prices(&shape);
+        let mut keys = self.own_keys.clone();
+        let output = shape.bootstrap.as_ref().and_then(|spec| spec.output_level(shape.log2_q.len() - 1));
+        if let (Some(spec), Some(output)) = (&shape.bootstrap, output) {
+            keys.add_bootstrap(spec, self.log_n, output, &BTreeSet::from([slots]));
+        }
+        self.key_seconds(keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum())
+    }
+
+    /// The best for each of the least sizes of primes, and under a memory budget those that seem to keep it; then the smallest.
+    fn ranked(&self, found: &[Found]) -> Vec<Chosen> {
+        let budget = self.demands.memory_budget.unwrap_or(u64::MAX);
+        let mut list: Vec<(usize, u32)> = Vec::new();
+        for least in LEAST_MESSAGES {
+            let fits = |f: &(usize, &Found)| f.1.chain.message(least).is_some() && f.1.bytes <= budget;
+            let cheapest = found.iter().enumerate().filter(fits).min_by(|a, b| a.1.objective.total_cmp(&b.1.objective));
+            if let Some((at, message)) = cheapest.and_then(|(at, f)| Some((at, f.chain.message(least)?))) {
+                list.push((at, message));
+            }
+        }
+        if self.demands.memory_budget.is_some() {
+            let smallest = found.iter().enumerate().min_by_key(|(_, f)| f.bytes);
+            list.extend(smallest.and_then(|(at, f)| Some((at, f.chain.message(LEAST_MESSAGES[0])?))));
+        }
+        let mut seen = BTreeSet::new();
+        list.retain(|choice| seen.insert(*choice));
+        let chosen = |(at, message): (usize, u32)| {
+            let Found { chain, placement, steps, objective, bytes } = &found[at];
+            Some(Chosen {
+                shape: chain.shape(message)?,
+                amplitude: f64::from(message),
+                placement: placement.clone(),
+                steps: steps.clone(),
+                objective: *objective,
+                bytes: *bytes,
+            })
+        };
+        list.into_iter().filter_map(chosen).collect()
+    }
 }

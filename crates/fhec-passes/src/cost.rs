@@ -8,7 +8,7 @@ use crate::layouts::LinearCost;
 use crate::shape::{Shape, single_hoisting};
 use fhec_math::bsgs::{BsgsTerm, BsgsWeights};
 use fhec_math::buffer::HUGE_BYTES;
-use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
+use fhec_math::chebyshev::{ChebyshevOp, ChebyshevOpKind, ChebyshevPlan};
 use fhec_math::diagonals::STEP;
 use fhec_math::scalar_sums::{MAX_SUMS, WAVE};
 use fhec_math::streamed::{StreamedMap, WINDOW};
@@ -282,15 +282,19 @@ impl Prices<'_> {
     /// Bytes of a group's diagonals, kept ready to multiply in the order of use: whole bytes a residue, and what repeats
     /// within 32 positions once.
     pub fn diagonal_bytes(&self, level: usize, group: &LinearGroup, period: usize) -> u64 {
-        let bytes = |log2: &f64| (log2.floor() as u64 + 1).div_ceil(8);
-        let special = if single_hoisting(self.shape, level, group) { &[][..] } else { &self.shape.log2_p };
-        let limbs = self.shape.log2_q[..=level].iter().chain(special);
         let n = 1u64 << self.shape.log_n;
         let repeat = (n / 2 / (period as u64).clamp(1, n / 2)).min(STEP as u64);
-        let values = n / repeat;
         // Long runs are stored as whole words.
-        let each: u64 = limbs.map(|log2| values * if repeat < 8 { bytes(log2) } else { 8 }).sum();
-        group.bsgs.products() as u64 * each
+        let word = (repeat >= 8).then_some(8);
+        let special = !single_hoisting(self.shape, level, group);
+        group.bsgs.products() as u64 * (n / repeat) * self.limb_bytes(level, special, word)
+    }
+
+    /// Bytes of one value of a diagonal in every limb of the chain, and of the special primes too: whole bytes, or `word` each.
+    pub(crate) fn limb_bytes(&self, level: usize, special: bool, word: Option<u64>) -> u64 {
+        let bytes = |log2: &f64| word.unwrap_or((log2.floor() as u64 + 1).div_ceil(8));
+        let special = if special { &self.shape.log2_p[..] } else { &[] };
+        self.shape.log2_q[..=level].iter().chain(special).map(bytes).sum()
     }
 
     /// Prices of the parts of a linear map at a level, in seconds.
@@ -347,24 +351,27 @@ impl Prices<'_> {
 
     /// Evaluating a polynomial whose argument is at `level`, for one ciphertext.
     pub fn polynomial(&self, level: usize, plan: &ChebyshevPlan) -> f64 {
+        self.operations(level, &plan.operations())
+    }
+
+    /// The same by its list of operations.
+    pub(crate) fn operations(&self, level: usize, operations: &[ChebyshevOp]) -> f64 {
         let mut relinearised = false;
-        plan.operations()
-            .iter()
-            .map(|op| {
-                let at = level - op.depth;
-                // A relinearisation is followed by the rescale of its value, in one division.
-                let fused = std::mem::replace(&mut relinearised, op.kind == ChebyshevOpKind::Relinearise);
-                match op.kind {
-                    ChebyshevOpKind::Rescale if fused => 0.0,
-                    ChebyshevOpKind::Multiply | ChebyshevOpKind::Square => self.multiply(at),
-                    ChebyshevOpKind::ScalarMultiply => self.elementwise(at, 2 * op.polys),
-                    ChebyshevOpKind::ScalarAdd => self.elementwise(at, 1),
-                    ChebyshevOpKind::Add => self.elementwise(at, op.polys),
-                    ChebyshevOpKind::Relinearise => self.relinearise_rescale(at),
-                    ChebyshevOpKind::Rescale => self.rescale(at, op.polys),
-                }
-            })
-            .sum()
+        let price = |op: &ChebyshevOp| {
+            let at = level - op.depth;
+            // A relinearisation is followed by the rescale of its value, in one division.
+            let fused = std::mem::replace(&mut relinearised, op.kind == ChebyshevOpKind::Relinearise);
+            match op.kind {
+                ChebyshevOpKind::Rescale if fused => 0.0,
+                ChebyshevOpKind::Multiply | ChebyshevOpKind::Square => self.multiply(at),
+                ChebyshevOpKind::ScalarMultiply => self.elementwise(at, 2 * op.polys),
+                ChebyshevOpKind::ScalarAdd => self.elementwise(at, 1),
+                ChebyshevOpKind::Add => self.elementwise(at, op.polys),
+                ChebyshevOpKind::Relinearise => self.relinearise_rescale(at),
+                ChebyshevOpKind::Rescale => self.rescale(at, op.polys),
+            }
+        };
+        operations.iter().map(price).sum()
     }
 
     /// Bytes in memory of a switching key that reaches up to `level`: residues take whole bytes.

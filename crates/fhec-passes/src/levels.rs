@@ -121,12 +121,11 @@ fn levels_of(placed: &Graph, old: &Graph, decisions: &[Decision]) -> Vec<usize> 
     levels
 }
 
-/// What [`placement`](crate::placement) must know of every node of a graph without level drops. `cost` is that of a node with
-/// operands at a level, up to `top`; `refresh` tells how a value may be bootstrapped.
+/// What [`placement`](crate::placement) must know of every node of a graph without level drops. `cost` is that of a node by
+/// level of its operands, infinite below what it consumes; `refresh` tells how a value may be bootstrapped.
 pub fn steps(
     graph: &Graph,
-    top: usize,
-    cost: impl Fn(ValueId, usize) -> f64,
+    cost: impl Fn(ValueId) -> Vec<f64>,
     refresh: impl Fn(ValueId) -> Option<Refresh>,
 ) -> Vec<Step> {
     let mut products: Vec<bool> = Vec::with_capacity(graph.nodes.len());
@@ -140,11 +139,10 @@ pub fn steps(
                 Op::Relinearise => false,
                 _ => node.inputs.iter().any(|v| products[v.index()]),
             });
-            let consumed = levels_consumed(graph, &node.op);
             Step {
                 inputs: node.inputs.iter().map(|v| v.index()).collect(),
-                consumed,
-                cost: (0..=top).map(|level| if level < consumed { f64::INFINITY } else { cost(id, level) }).collect(),
+                consumed: levels_consumed(graph, &node.op),
+                cost: cost(id),
                 bootstrap: if products[id.index()] { None } else { refresh(id) },
             }
         })

@@ -33,8 +33,9 @@ pub mod scales;
 
 // Analyses and choices, and the plan.
 pub mod auto;
-mod bootstrap_price;
+pub mod bootstrap_price;
 pub mod bootstrapped;
+mod chain;
 pub mod cost;
 pub mod cost_file;
 pub mod driver;
@@ -48,6 +49,7 @@ pub mod pipeline;
 mod poly_noise;
 pub mod pricing;
 pub mod report;
+mod rings;
 pub mod rotation_keys;
 pub mod sensitivity;
 pub mod shape;

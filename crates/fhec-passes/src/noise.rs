@@ -19,7 +19,10 @@ use crate::sensitivity::Sensitivity;
 use crate::shape::{Shape, single_hoisting};
 use fhec_ir::he::{Graph, Node, Op, ValueId};
 use fhec_math::chebyshev::ChebyshevPlan;
+use fhec_plan::Polynomial;
 use fhec_plan::linear::LinearGroup;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Standard deviation of the engine's error distribution (centred binomial of 42 bits).
 const SIGMA: f64 = 3.240_370_349_203_93;
@@ -83,6 +86,29 @@ impl Elementary {
     }
 }
 
+/// How the polynomials of a graph are evaluated, by [`fhec_plan::PolyId`]; nothing for constants. Finding that takes a while, so
+/// that all versions of a graph share it.
+#[derive(Clone, Debug, Default)]
+pub struct Plans(Vec<Option<Arc<ChebyshevPlan>>>);
+
+impl Plans {
+    /// The plans of a graph's polynomials. Networks repeat few, and each is planned once.
+    pub fn of(graph: &Graph) -> Self {
+        let mut known: BTreeMap<Vec<u64>, Option<Arc<ChebyshevPlan>>> = BTreeMap::new();
+        let plan = |p: &Polynomial| {
+            let bits = p.chebyshev.iter().map(|c| c.to_bits()).collect();
+            let new = || ChebyshevPlan::new(&p.chebyshev).ok().map(Arc::new);
+            known.entry(bits).or_insert_with(new).clone()
+        };
+        Plans(graph.polynomials.iter().map(plan).collect())
+    }
+
+    /// Whether every polynomial can be evaluated: no engine evaluates constants.
+    pub fn all(&self) -> bool {
+        self.0.iter().all(Option::is_some)
+    }
+}
+
 /// Everything the prediction depends on that stays the same while parameters are searched.
 #[derive(Debug)]
 pub struct Model<'a> {
@@ -93,7 +119,7 @@ pub struct Model<'a> {
     /// Groups of every linear map's terms (empty for other nodes).
     groups: Vec<Vec<LinearGroup>>,
     /// Plans of polynomials, by node.
-    plans: Vec<Option<(ChebyshevPlan, PolyGains)>>,
+    plans: Vec<Option<(Arc<ChebyshevPlan>, PolyGains)>>,
 }
 
 /// Variances that a node adds to its result.
@@ -125,6 +151,7 @@ impl<'a> Model<'a> {
         levels: &'a [usize],
         matrices: &'a [MatrixInfo],
         sensitivity: &'a Sensitivity,
+        plans: &Plans,
     ) -> Self {
         let groups = graph
             .nodes
@@ -136,7 +163,7 @@ impl<'a> Model<'a> {
             .collect();
         let plan = |(node, arguments): (&Node, &Vec<f64>)| match &node.op {
             Op::Polynomial { poly, .. } => {
-                let plan = ChebyshevPlan::new(&graph.polynomials[poly.index()].chebyshev).ok()?;
+                let plan = Arc::clone(plans.0[poly.index()].as_ref()?);
                 let gains = PolyGains::of(&plan, arguments);
                 Some((plan, gains))
             }
@@ -165,7 +192,7 @@ impl<'a> Model<'a> {
 
     /// Evaluation plan of a polynomial's node.
     pub fn plan(&self, id: ValueId) -> Option<&ChebyshevPlan> {
-        self.plans[id.index()].as_ref().map(|(plan, _)| plan)
+        self.plans[id.index()].as_ref().map(|(plan, _)| plan.as_ref())
     }
 
     /// Whether the value is a relinearised product that nothing uses but a rescale: the two are one division.

@@ -133,7 +133,7 @@ pub fn select(
     for special in 1..=MAX_SPECIAL.min(placed.top() + 1) {
         match search.smallest(special).and_then(|point| Ok((search.affordable(&point.shape)?, point))) {
             Ok((price, point)) => candidates.push((price.objective(demands.goal, table), point)),
-            Err(why) => unfit = worse(unfit, why),
+            Err(why) => unfit = nearer(unfit, why),
         }
     }
     let size = |p: &Point| p.shape.log2_qp();
@@ -143,7 +143,7 @@ pub fn select(
     for (_, point) in candidates {
         match search.realise(&point) {
             Ok(selected) => return Ok(selected),
-            Err(why) => unfit = worse(unfit, why),
+            Err(why) => unfit = nearer(unfit, why),
         }
     }
     Err(unfit)
@@ -199,7 +199,7 @@ fn log2_bounds(placed: &Placed) -> Vec<f64> {
 }
 
 /// The reason that is nearer to success.
-fn worse(a: Unfit, b: Unfit) -> Unfit {
+pub(crate) fn nearer(a: Unfit, b: Unfit) -> Unfit {
     match (a, b) {
         (Unfit::Memory(x), Unfit::Memory(y)) => Unfit::Memory(x.min(y)),
         (Unfit::Memory(x), _) | (_, Unfit::Memory(x)) => Unfit::Memory(x),
@@ -237,7 +237,7 @@ impl Search<'_> {
                         best = Some(point);
                     }
                 }
-                Err(why) => unfit = worse(unfit, why),
+                Err(why) => unfit = nearer(unfit, why),
             }
         }
         best.ok_or(unfit)
@@ -253,7 +253,7 @@ impl Search<'_> {
                 Ok(point) => return Ok(point),
                 // Larger primes will not fit either.
                 Err(Unfit::Security) => break,
-                Err(why) => unfit = worse(unfit, why),
+                Err(why) => unfit = nearer(unfit, why),
             }
         }
         Err(unfit)

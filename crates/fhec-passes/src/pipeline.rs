@@ -1,39 +1,26 @@
-//! The pipeline: which passes run, in which order, and the choice of the ring degree.
+//! The pipeline: which passes run, in which order.
 
 use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, approximate};
-use crate::bootstrapped;
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate;
 use crate::canonicalise::canonicalise;
-use crate::common_subexpressions::common_subexpressions;
 use crate::cost::CostTable;
 use crate::driver::{Broken, Driver, PassRun};
 use crate::fold_batch_norm::fold_batch_norm;
-use crate::levels::{self, Placed};
-use crate::lower::Lowering;
-use crate::merge_linear::merge_linear;
 use crate::mode::Mode;
-use crate::parameters::{Demands, Goal, PRIME_MARGIN, Selected, Unfit};
-use crate::plan_bsgs::plan_bsgs;
+use crate::parameters::{Demands, Goal, Unfit};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
+use crate::rings::{Choice, best};
 use crate::sensitivity::MAX_SAMPLES;
-use crate::shape::Shape;
-use crate::stage::{Emitted, Stage};
-use crate::{relinearise, rescale, scales};
+use crate::stage::Emitted;
 use fhec_ir::he::facts::FactError;
 use fhec_ir::nn::{InputError, Op, Range};
 use fhec_ir::{Diagnostics, Tensor, he, nn};
 use fhec_math::security::SecurityLevel;
-use fhec_plan::{KeyManifest, Plan, Preprocess};
+use fhec_plan::{Plan, Preprocess};
 use std::fmt;
-
-/// Ring degrees tried, as log2, smallest first.
-pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
-/// Rings above this, as log2, are tried only where none up to it will do: their keys are too large to be a matter of
-/// taste.
-const LARGEST_BY_CHOICE: u32 = 16;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
@@ -220,106 +207,26 @@ pub fn compile_watched(
         memory_budget: options.memory_budget,
         goal: if batched { Goal::Throughput } else { options.goal },
     };
-    let mut reasons = Vec::new();
-    let mut best: Option<Choice> = None;
-    for log_n in RINGS {
-        // The largest ring is slower than bootstraps in a smaller one, which give levels but no precision.
-        let too_deep = reasons.iter().all(|(_, why)| *why == Unfit::Security);
-        if log_n > LARGEST_BY_CHOICE && best.is_none() && too_deep && !batched {
-            best = bootstrapped(&front.graph, &samples, options, &demands, &mut driver, &mut reasons)?;
-            if best.is_some() {
-                break;
-            }
-        }
-        driver.for_ring(log_n);
-        let placed = match back(&front.graph, log_n, options, &mut driver) {
-            Ok(placed) => placed,
-            // A channel that does not fit a small ciphertext may fit a larger one.
-            Err(CompileError::Model(_)) if log_n != *RINGS.end() => continue,
-            Err(other) => return Err(other),
-        };
-        // Below this no chain fits; saves the analysis of hopeless rings.
-        if !deep_enough(&placed, log_n, options.security) {
-            reasons.push((log_n, Unfit::Security));
-            continue;
-        }
-        let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
-        match ring(placed, log_n, &samples, options, &demands, &mut driver)? {
-            Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
-            // Twice the images in more than twice the time: a still larger ring is slower still.
-            Ok(_) if batched => break,
-            Ok(_) => {}
-            Err(why) => reasons.push((log_n, why)),
-        }
-        // A larger ring can only pay where it packs values into fewer ciphertexts.
-        if best.is_some() && (!several || log_n >= LARGEST_BY_CHOICE) {
-            break;
-        }
-    }
+    let found = best(&front.graph, &samples, options, &demands, &mut driver)?;
     let mut front = front;
-    let bits = best.as_ref().map(|b| b.selected.prediction.bits).filter(|&bits| bits < demands.precision_bits);
-    if let Some(bits) = bits {
+    let Choice { stage, selected, keys, chosen, .. } =
+        found.map_err(|reasons| CompileError::Parameters { demands, reasons, notes: front.notes.clone() })?;
+    let bits = selected.prediction.bits;
+    if bits < demands.precision_bits {
         front.notes.push(format!(
             "the network is bootstrapped; its outputs have {bits:.1} bits of precision, {} were asked for",
             demands.precision_bits
         ));
     }
-    let Some(Choice { stage, selected, keys, .. }) = best else {
-        return Err(CompileError::Parameters { demands, reasons, notes: front.notes });
-    };
     let context = Context {
         approximations: front.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
         notes: front.notes,
         memory_budget: options.memory_budget,
+        alternatives: chosen.map_or(Vec::new(), |chosen| chosen.alternatives()),
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
     Ok(Compiled { plan, he, facts, polynomial: front.graph })
-}
-
-/// The choice for a network that no levelled chain holds: the smallest ring in which bootstraps can be placed.
-fn bootstrapped(
-    graph: &nn::Graph,
-    samples: &[Vec<Tensor>],
-    options: &Options,
-    demands: &Demands,
-    driver: &mut Driver<'_>,
-    reasons: &mut Vec<(u32, Unfit)>,
-) -> Result<Option<Choice>, CompileError> {
-    for log_n in bootstrapped::RINGS {
-        driver.for_ring(log_n);
-        let ready = ready(graph, log_n, options, driver)?;
-        let Some(chosen) = bootstrapped::choose(&ready, log_n, options.security, &options.cost) else {
-            reasons.push((log_n, Unfit::Security));
-            continue;
-        };
-        let placed = driver.he("bootstraps", &ready, |_| chosen.placed.graph.clone())?;
-        let prices = options.cost.prices(&chosen.shape);
-        let levels = &chosen.placed.levels;
-        let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
-        let planned = driver.he("plan-bsgs", &placed, |g| plan_bsgs(g, weights))?;
-        let stage = Stage::new(Placed { graph: planned, levels: levels.clone() }, samples)?;
-        match stage.select_bootstrapped(&chosen, demands, &options.cost) {
-            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < options.least_bits => {
-                reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
-            }
-            Ok((selected, keys)) => {
-                let objective = selected.price.objective(options.goal, &options.cost);
-                return Ok(Some(Choice { stage, selected, keys, objective }));
-            }
-            Err(why) => reasons.push((log_n, why)),
-        }
-    }
-    Ok(None)
-}
-
-/// The best ring so far.
-struct Choice {
-    stage: Stage,
-    selected: Selected,
-    keys: KeyManifest,
-    /// Seconds by which choices are compared; in throughput mode those of one image.
-    objective: f64,
 }
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far
@@ -383,79 +290,6 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
     let mut approximated = approximated.expect("the pass ran");
     notes.append(&mut approximated.notes);
     Ok(Approximated { notes, ..approximated })
-}
-
-/// Passes on the ciphertext graph, for one ring without bootstraps.
-fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
-    let graph = ready(graph, log_n, options, driver)?;
-    // Every value goes to the lowest level its users allow.
-    let mut levels = Vec::new();
-    let graph = driver.he("levels", &graph, |g| {
-        let placed = levels::run(g);
-        levels = placed.levels;
-        placed.graph
-    })?;
-    Ok(Placed { graph, levels })
-}
-
-/// Passes on the ciphertext graph up to the placement of levels.
-fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<he::Graph, CompileError> {
-    let slots = options.mode.image_slots(log_n);
-    let cost = options.cost.linear_cost(log_n);
-    // Adjacent linear layers become one where the whole network gets cheaper for it.
-    let graph =
-        driver.try_nn("merge-linear", graph, |g| Ok::<_, CompileError>(merge_linear(g, slots, &cost)?.graph))?;
-    let lowering = Lowering::new(&graph)?;
-    // Layouts are chosen and every linear region becomes one map between them.
-    let graph = driver.lower("lower", &graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
-    // Equal nodes and equal constants become one; what no output needs goes.
-    let graph = driver.he("common-subexpressions", &graph, common_subexpressions)?;
-    // Products are rescaled once per reduction, relinearised once per sum.
-    let adapters = scales::adapters(&graph);
-    let graph = driver.he("rescale", &graph, |g| rescale::run(g, &adapters))?;
-    Ok(driver.he("relinearise", &graph, relinearise::run)?)
-}
-
-/// Babies and giants of every map, and parameters. Each depends on the other: babies are priced for plausible
-/// parameters first, and once more for those that were selected.
-fn ring(
-    placed: Placed,
-    log_n: u32,
-    samples: &[Vec<Tensor>],
-    options: &Options,
-    demands: &Demands,
-    driver: &mut Driver<'_>,
-) -> Result<Result<Choice, Unfit>, CompileError> {
-    let mut shape = Shape::nominal(log_n, placed.top());
-    let analysed = Stage::new(placed, samples)?;
-    let mut best: Option<Choice> = None;
-    for pass in ["plan-bsgs", "replan-bsgs"] {
-        let placed = analysed.placed();
-        let prices = options.cost.prices(&shape);
-        let weights = |id: he::ValueId| {
-            let operand = placed.graph.node(id).inputs[0];
-            prices.linear_weights(placed.levels[operand.index()])
-        };
-        let stage = analysed.with_babies(driver.he(pass, &placed.graph, |g| plan_bsgs(g, weights))?);
-        match stage.select(log_n, demands, &options.cost) {
-            Ok((selected, keys)) => {
-                shape = Shape::of(&selected.parameters);
-                let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
-                if best.as_ref().is_none_or(|b| objective < b.objective) {
-                    best = Some(Choice { stage, selected, keys, objective });
-                }
-            }
-            Err(why) if best.is_none() => return Ok(Err(why)),
-            Err(_) => {}
-        }
-    }
-    Ok(best.ok_or(Unfit::Security))
-}
-
-/// Whether a chain of the smallest useful primes fits at all.
-fn deep_enough(placed: &Placed, log_n: u32, security: SecurityLevel) -> bool {
-    let limit = fhec_math::security::max_log_qp(security, log_n).unwrap_or(0);
-    (placed.top() as u32 + 2) * (log_n + PRIME_MARGIN) <= limit
 }
 
 /// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or

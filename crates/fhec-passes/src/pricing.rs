@@ -2,6 +2,7 @@
 //!
 //! Graph and plan are brought to one form, a list of items, so that a plan costs what its graph was said to cost.
 
+use crate::bootstrap_price::Circuit;
 use crate::cost::{CostTable, Prices};
 use crate::noise::Model;
 use crate::parameters::Goal;
@@ -12,7 +13,7 @@ use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::verify::Verified;
 use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of code, of the allocator and of small tables that a run comes to touch.
 const PROCESS: u64 = 12 << 20;
@@ -64,11 +65,16 @@ impl Price {
 /// Prices the model's graph.
 pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable) -> Price {
     let prices = table.prices(shape);
-    let mut price = price_items(&graph_items(model), &prices);
+    let items = graph_items(model);
+    let circuits = circuits(&items, shape);
+    let mut price = price_items(&items, &prices, &circuits);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
     price.fixed += kept + PROCESS + table.base_memory + held_bytes(model, keys, &prices);
+    if !circuits.is_empty() {
+        price.fixed += prices.bootstrap_bytes(&circuits);
+    }
     price
 }
 
@@ -117,7 +123,8 @@ pub struct PlanPrice {
 pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
     let plan = verified.plan();
     let shape = Shape::of(&plan.parameters);
-    let price = price_items(&plan_items(verified), &table.prices(&shape));
+    let items = plan_items(verified);
+    let price = price_items(&items, &table.prices(&shape), &circuits(&items, &shape));
     let mut layers = vec![0.0; plan.layers.len()];
     for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
         layers[instruction.layer.index()] += seconds;
@@ -187,13 +194,68 @@ fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
     }
 }
 
-/// Seconds of a node at other levels than the model's: of its operands and of its result.
-pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, level: usize, result: usize) -> f64 {
+/// Seconds of a node at another level than the model's, that of its operands, where a run pays for the encoding of plaintexts
+/// or (for [`Goal::Throughput`]) does not.
+pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, level: usize, goal: Goal) -> f64 {
     let count = model.graph().node(id).layout.ciphertexts;
     let work = work(model, id);
-    let item = Item { work, level, result, count, kept: count, last_use: id.index(), given: false };
-    let share = share(&item, prices);
-    share.seconds + share.encode
+    let item = Item { work, level, result: level, count, kept: count, last_use: id.index(), given: false };
+    let share = share(&item, prices, &BTreeMap::new());
+    match goal {
+        Goal::Latency => share.seconds + share.encode,
+        Goal::Throughput => share.seconds,
+    }
+}
+
+/// For every node the first one that costs the same at every level.
+pub(crate) fn alike(model: &Model<'_>) -> Vec<ValueId> {
+    let graph = model.graph();
+    let mut known: Vec<ValueId> = Vec::new();
+    let first = |id: ValueId| {
+        let (own, count) = (work(model, id), graph.node(id).layout.ciphertexts);
+        let same = |&&k: &&ValueId| graph.node(k).layout.ciphertexts == count && work(model, k).costs_like(&own);
+        known.iter().find(same).copied().unwrap_or_else(|| {
+            known.push(id);
+            id
+        })
+    };
+    graph.ids().map(first).collect()
+}
+
+/// What the bootstraps among some items consist of, by log2 of the number of slots.
+fn circuits(items: &[Item<'_>], shape: &Shape) -> BTreeMap<u32, Circuit> {
+    let Some(spec) = &shape.bootstrap else { return BTreeMap::new() };
+    let slots: BTreeSet<u32> =
+        items.iter().filter_map(|i| if let Work::Bootstrap(k) = i.work { Some(k) } else { None }).collect();
+    slots.into_iter().map(|k| (k, Circuit::new(spec, k, shape.log_n))).collect()
+}
+
+impl Work<'_> {
+    /// Whether it costs the same at every level, for as many ciphertexts; rather false than wrong.
+    fn costs_like(&self, other: &Self) -> bool {
+        let vector = |v: &Vector| (v.ciphertexts, v.period);
+        match (self, other) {
+            (Work::Nothing, Work::Nothing)
+            | (Work::Multiply, Work::Multiply)
+            | (Work::Rotate, Work::Rotate)
+            | (Work::Relinearise, Work::Relinearise)
+            | (Work::RelineariseRescale, Work::RelineariseRescale)
+            | (Work::Rescale, Work::Rescale) => true,
+            (Work::Elementwise(a), Work::Elementwise(b)) => a == b,
+            (Work::Vector(a, v), Work::Vector(b, w)) => a == b && vector(v) == vector(w),
+            (Work::Polynomial(a), Work::Polynomial(b)) => a.operations() == b.operations(),
+            (Work::Linear(groups, bias), Work::Linear(others, other)) => {
+                let same = |((g, m), (h, n)): (&(&LinearGroup, &Matrix), &(&LinearGroup, &Matrix))| {
+                    let outer = |m: &Matrix| (m.diagonal_period(), m.out_ciphertexts);
+                    g.bsgs == h.bsgs && g.fold == h.fold && outer(m) == outer(n)
+                };
+                groups.len() == others.len()
+                    && groups.iter().zip(others).all(same)
+                    && bias.map(vector) == other.map(vector)
+            }
+            _ => false,
+        }
+    }
 }
 
 fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
@@ -294,7 +356,7 @@ struct Share {
     scratch: u64,
 }
 
-fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
+fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>) -> Share {
     let (level, count) = (item.level, item.count as f64);
     let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
     let vector = |v: &Vector| match v.slots {
@@ -335,22 +397,25 @@ fn share(item: &Item<'_>, prices: &Prices<'_>) -> Share {
         Work::Relinearise => simple(prices.relinearise(level)),
         Work::RelineariseRescale => simple(prices.relinearise_rescale(level)),
         Work::Rescale => simple(prices.rescale(level, 2)),
-        Work::Bootstrap(log_slots) => {
-            Share { seconds: prices.bootstrap(item.count, *log_slots, item.result), ..Share::default() }
-        }
+        Work::Bootstrap(log_slots) => circuits.get(log_slots).map_or(Share::default(), |circuit| Share {
+            seconds: prices.bootstrap(circuit, item.count, item.result),
+            scratch: prices.bootstrap_scratch(circuit, item.result),
+            ..Share::default()
+        }),
     }
 }
 
 /// Prices items that run one after another. [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
-fn price_items(items: &[Item<'_>], prices: &Prices<'_>) -> Price {
+fn price_items(items: &[Item<'_>], prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>) -> Price {
     let bytes = |item: &Item<'_>| item.kept as u64 * prices.ciphertext_bytes(item.result);
     let mut price = Price::default();
     // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
     for (now, item) in items.iter().enumerate() {
-        let share = share(item, prices);
+        let share = share(item, prices, circuits);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
-        let working = share.scratch;
+        // Bootstraps work in blocks that the pool keeps from one to the next.
+        let working = if matches!(item.work, Work::Bootstrap(_)) { 0 } else { share.scratch };
         let grown = (live + working).saturating_sub(most);
         most += grown;
         // What the engine does not keep goes back to the system every time.

@@ -7,7 +7,7 @@ use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::security::security_estimate;
-use fhec_plan::{KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
+use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
 use std::collections::BTreeMap;
 
 /// What the report takes from elsewhere.
@@ -19,6 +19,8 @@ pub struct Context {
     pub notes: Vec<String>,
     /// Memory that an evaluation may use, bytes.
     pub memory_budget: Option<u64>,
+    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes.
+    pub alternatives: Vec<Option<f64>>,
 }
 
 /// The report of a compiled graph.
@@ -59,7 +61,22 @@ pub fn report(
         output_bits_public: selected.prediction.public_bits,
         layers: layer_reports(model, selected, context),
         notes: context.notes.clone(),
+        bootstraps: bootstrap_reports(model, selected, context),
     }
+}
+
+fn bootstrap_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> Vec<BootstrapReport> {
+    let graph = model.graph();
+    let bootstraps = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Bootstrap { .. }));
+    let without = context.alternatives.iter().copied().chain(std::iter::repeat(None));
+    let report = |(id, without): (ValueId, Option<f64>)| BootstrapReport {
+        reg: Reg(id.0),
+        level_in: model.levels()[graph.node(id).inputs[0].index()] as u32,
+        level_out: model.levels()[id.index()] as u32,
+        seconds: selected.price.nodes[id.index()],
+        without,
+    };
+    bootstraps.zip(without).map(report).collect()
 }
 
 /// Bytes of one polynomial in a file, where every residue has as many bits as its prime.

@@ -1,19 +1,23 @@
 //! Chooses the evaluation keys: every Galois element in use, each up to the highest level at which it is used.
 
 use crate::noise::Model;
-use fhec_ir::he::Op;
+use fhec_ir::he::{Op, ValueId};
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
 use fhec_math::galois_element;
 use fhec_plan::KeyManifest;
 
 /// The manifest of a placed graph.
 pub fn manifest(model: &Model<'_>, log_n: u32) -> KeyManifest {
+    let level = |id: ValueId| model.graph().node(id).inputs.first().map_or(0, |v| model.levels()[v.index()]);
+    manifest_at(model, log_n, level)
+}
+
+/// The manifest of the model's graph with the operands of every node at another level than the model's.
+pub fn manifest_at(model: &Model<'_>, log_n: u32, level: impl Fn(ValueId) -> usize) -> KeyManifest {
     let graph = model.graph();
     let mut keys = KeyManifest::default();
     for id in graph.ids() {
-        let node = graph.node(id);
-        let Some(operand) = node.inputs.first() else { continue };
-        let level = model.levels()[operand.index()];
+        let (node, level) = (graph.node(id), level(id));
         match &node.op {
             Op::LinearMap { .. } => {
                 for group in &model.groups()[id.index()] {

@@ -145,11 +145,17 @@ pub fn solve(placed: &Placed) -> Result<Symbolic, Unsolvable> {
         s.values.push(value);
         s.chosen.push(chosen);
     }
+    // However small the argument of a polynomial is, its powers are near 1: a scale above that of a value near 1 would double with
+    // every squaring.
+    let mut least = vec![f64::NEG_INFINITY; graph.nodes.len()];
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Polynomial { .. })) {
+        least[node.inputs[0].index()] = 0.0;
+    }
     s.log2_bound = vec![f64::NEG_INFINITY; s.unknowns.len()];
     for id in graph.ids() {
         let value = s.resolve(&s.values[id.index()]);
         if let Some((&Symbol::Unknown(u), 1)) = value.0.iter().next().filter(|_| value.0.len() == 1) {
-            s.log2_bound[u] = s.log2_bound[u].max(log2_bound(graph, id));
+            s.log2_bound[u] = s.log2_bound[u].max(log2_bound(graph, id)).max(least[id.index()]);
         }
         s.values[id.index()] = value;
     }

@@ -57,6 +57,39 @@ impl Sensitivity {
     }
 }
 
+impl Sensitivity {
+    /// That of a graph into which bootstraps and level drops were inserted. They keep values, and add no errors that a value
+    /// would not have at its first use; a drop, which adds none, has no gains.
+    pub(crate) fn placed(&self, graph: &Graph) -> Self {
+        let mut next = 0;
+        // The node of the graph before, by node.
+        let mut before: Vec<usize> = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            before.push(match node.op {
+                Op::LevelDrop(_) | Op::Bootstrap { .. } => before[node.inputs[0].index()],
+                _ => {
+                    next += 1;
+                    next - 1
+                }
+            });
+        }
+        let gains = |(node, &at): (&Node, &usize)| match node.op {
+            Op::LevelDrop(_) => Gains { slots: vec![0.0; self.column_output.len()], ..Gains::default() },
+            _ => self.gains[at].clone(),
+        };
+        let arguments = |(node, &at): (&Node, &usize)| match node.op {
+            Op::Polynomial { .. } => self.arguments[at].clone(),
+            _ => Vec::new(),
+        };
+        Sensitivity {
+            gains: graph.nodes.iter().zip(&before).map(gains).collect(),
+            mean_square: before.iter().map(|&at| self.mean_square[at]).collect(),
+            arguments: graph.nodes.iter().zip(&before).map(arguments).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 struct Run<'a> {
     graph: &'a Graph,
     values: Magnitudes<'a>,

@@ -5,7 +5,7 @@ use crate::cost::CostTable;
 use crate::emit::{Extras, emit};
 use crate::levels::{self, Placed};
 use crate::matrices::{self, MatrixInfo};
-use crate::noise::Model;
+use crate::noise::{Model, Plans};
 use crate::parameters::{Demands, Selected, Unfit, select, select_bootstrapped};
 use crate::report::{self, report};
 use crate::rescale::Adapters;
@@ -19,13 +19,51 @@ use fhec_ir::nn::InputError;
 use fhec_plan::{KeyManifest, Parameters, Plan, Preprocess};
 use std::sync::Arc;
 
+/// What is known of a graph wherever its levels and bootstraps are placed: neither changes a value.
+#[derive(Clone, Debug)]
+pub struct Analysis {
+    pub(crate) matrices: Arc<Vec<MatrixInfo>>,
+    pub(crate) plans: Plans,
+    sensitivity: Arc<Sensitivity>,
+}
+
+impl Analysis {
+    /// Analyses a graph.
+    ///
+    /// # Errors
+    /// When a sample does not fit the inputs.
+    pub fn new(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
+        Self::without_samples(graph).with_samples(graph, samples)
+    }
+
+    /// What prices depend on, but not errors.
+    pub(crate) fn without_samples(graph: &Graph) -> Self {
+        let sensitivity = Arc::new(Sensitivity::unknown(graph.nodes.len()));
+        Analysis { matrices: Arc::new(matrices::analyse(graph)), plans: Plans::of(graph), sensitivity }
+    }
+
+    /// The rest.
+    ///
+    /// # Errors
+    /// When a sample does not fit the inputs.
+    pub(crate) fn with_samples(self, graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
+        let sensitivity = Arc::new(sensitivity::analyse(graph, &self.matrices, samples)?);
+        Ok(Analysis { sensitivity, ..self })
+    }
+
+    /// The same for the graph with bootstraps and level drops.
+    #[must_use]
+    pub fn placed(&self, placed: &Graph) -> Self {
+        Analysis { sensitivity: Arc::new(self.sensitivity.placed(placed)), ..self.clone() }
+    }
+}
+
 /// A graph with levels, and all that selection and emission need to know of it.
 #[derive(Clone, Debug)]
 pub struct Stage {
     placed: Placed,
     symbolic: Symbolic,
-    matrices: Arc<Vec<MatrixInfo>>,
-    sensitivity: Arc<Sensitivity>,
+    analysis: Analysis,
 }
 
 /// A graph with levels and scales, its facts, and its plan.
@@ -48,10 +86,17 @@ impl Stage {
     /// # Panics
     /// When scales cannot be chosen; [`scales::adapters`] sees to it that they can.
     pub fn new(placed: Placed, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
+        let analysis = Analysis::new(&placed.graph, samples)?;
+        Ok(Self::analysed(placed, analysis))
+    }
+
+    /// The same for a graph that was analysed before.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn analysed(placed: Placed, analysis: Analysis) -> Self {
         let symbolic = scales::solve(&placed).expect("adapters make every sum solvable");
-        let matrices = Arc::new(matrices::analyse(&placed.graph));
-        let sensitivity = Arc::new(sensitivity::analyse(&placed.graph, &matrices, samples)?);
-        Ok(Stage { placed, symbolic, matrices, sensitivity })
+        Stage { placed, symbolic, analysis }
     }
 
     /// The same with other baby-step counts, on which no analysis depends.
@@ -66,7 +111,8 @@ impl Stage {
     }
 
     fn model(&self) -> Model<'_> {
-        Model::new(&self.placed.graph, &self.placed.levels, &self.matrices, &self.sensitivity)
+        let Analysis { matrices, plans, sensitivity } = &self.analysis;
+        Model::new(&self.placed.graph, &self.placed.levels, matrices, sensitivity, plans)
     }
 
     /// The cheapest parameters of ring degree 2^log_n, and the keys needed.

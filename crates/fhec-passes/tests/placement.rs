@@ -250,7 +250,7 @@ fn bootstraps_go_where_placement_decides() {
     let ready = relinearise::run(&rescale::run(&b.graph, &scales::adapters(&b.graph)));
     let (top, from) = (5, 1);
     let refresh = |_| Some(Refresh { from, cost: (0..=top).map(|target| 50.0 + target as f64).collect() });
-    let steps = levels::steps(&ready, top, |_, level| (1 + level) as f64, refresh);
+    let steps = levels::steps(&ready, |_| (0..=top).map(|level| (1 + level) as f64).collect(), refresh);
     let placement = placement::place(&steps).expect("every square fits");
     let placed = levels::apply(&ready, &placement.decisions);
     verify(&placed.graph).expect("sound");

@@ -91,8 +91,14 @@ pub struct KeyManifest {
 impl KeyManifest {
     /// Adds the keys of bootstraps of vectors with the given log2 numbers of slots.
     pub fn add_bootstraps(&mut self, parameters: &Parameters, log_slots: &BTreeSet<u32>) {
-        let Some(spec) = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty()) else { return };
-        let more = spec.keys(parameters.log_n, parameters.message_level(), log_slots);
+        if let Some(spec) = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty()) {
+            self.add_bootstrap(spec, parameters.log_n, parameters.message_level(), log_slots);
+        }
+    }
+
+    /// The same in a ring of degree `2^log_n`, where results lie at up to `output_level`.
+    pub fn add_bootstrap(&mut self, spec: &BootstrapSpec, log_n: u32, output_level: usize, log_slots: &BTreeSet<u32>) {
+        let more = spec.keys(log_n, output_level, log_slots);
         self.relin = Some(self.relin.map_or(more.relin, |level| level.max(more.relin)));
         for (element, level) in more.galois {
             let known = self.galois.entry(element).or_insert(level);
@@ -390,6 +396,23 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// What the user must know: approximations, ranges without data, work left to the client.
     pub notes: Vec<String>,
+    /// Why each bootstrap is there, in the order of the program.
+    pub bootstraps: Vec<BootstrapReport>,
+}
+
+/// What a bootstrap costs, and what it saves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BootstrapReport {
+    /// The register that it writes.
+    pub reg: Reg,
+    /// Level of the value before it; what is above the levels that the bootstrap takes is left unused.
+    pub level_in: u32,
+    /// Level of the value after it.
+    pub level_out: u32,
+    /// Seconds on one thread.
+    pub seconds: f64,
+    /// Seconds by which the best placement without this bootstrap is slower; `None` where there is none.
+    pub without: Option<f64>,
 }
 
 /// Where the result of a layer is, for those who want to look inside a run.

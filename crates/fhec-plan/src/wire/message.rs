@@ -451,6 +451,23 @@ pub(super) struct Report {
     pub notes: Vec<String>,
     #[prost(double, tag = "12")]
     pub output_bits_public: f64,
+    #[prost(message, repeated, tag = "13")]
+    pub bootstraps: Vec<BootstrapReport>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct BootstrapReport {
+    #[prost(uint32, tag = "1")]
+    pub register: u32,
+    #[prost(uint32, tag = "2")]
+    pub level_in: u32,
+    #[prost(uint32, tag = "3")]
+    pub level_out: u32,
+    #[prost(double, tag = "4")]
+    pub seconds: f64,
+    /// Absent where the network cannot do without it.
+    #[prost(double, optional, tag = "5")]
+    pub without: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -3,7 +3,7 @@
 use super::head::{Convert, layout_in, layout_out};
 use super::message as m;
 use crate::structure::{self, check_count};
-use crate::{LayerReport, LayerValue, Reg, Report};
+use crate::{BootstrapReport, LayerReport, LayerValue, Reg, Report};
 
 /// The message of the report section.
 pub(super) fn encode(report: &Report) -> m::Report {
@@ -20,6 +20,13 @@ pub(super) fn encode(report: &Report) -> m::Report {
         approximation_rms: l.approximation_rms,
         value: l.value.as_ref().map(|v| m::LayerValue { register: v.reg.0, layout: Some(layout_out(&v.layout)) }),
     };
+    let bootstrap = |b: &BootstrapReport| m::BootstrapReport {
+        register: b.reg.0,
+        level_in: b.level_in,
+        level_out: b.level_out,
+        seconds: b.seconds,
+        without: b.without,
+    };
     m::Report {
         security_bits: report.security_bits,
         seconds: report.seconds,
@@ -33,6 +40,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
         output_bits_public: report.output_bits_public,
         layers: report.layers.iter().map(layer).collect(),
         notes: report.notes.clone(),
+        bootstraps: report.bootstraps.iter().map(bootstrap).collect(),
     }
 }
 
@@ -57,6 +65,14 @@ pub(super) fn decode(report: m::Report) -> Convert<Report> {
             value: l.value.map(value).transpose()?,
         })
     };
+    check_count("bootstraps", report.bootstraps.len(), structure::MAX_INSTRUCTIONS)?;
+    let bootstrap = |b: m::BootstrapReport| BootstrapReport {
+        reg: Reg(b.register),
+        level_in: b.level_in,
+        level_out: b.level_out,
+        seconds: b.seconds,
+        without: b.without,
+    };
     Ok(Report {
         security_bits: report.security_bits,
         seconds: report.seconds,
@@ -70,5 +86,6 @@ pub(super) fn decode(report: m::Report) -> Convert<Report> {
         output_bits_public: report.output_bits_public,
         layers: report.layers.into_iter().map(layer).collect::<Convert<_>>()?,
         notes: report.notes,
+        bootstraps: report.bootstraps.into_iter().map(bootstrap).collect(),
     })
 }

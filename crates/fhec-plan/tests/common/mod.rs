@@ -121,11 +121,20 @@ pub(crate) fn sample() -> Plan {
         polynomials: vec![Polynomial { chebyshev: vec![0.1, 0.5, 0.3, -0.2], label: "cubic".into() }],
         weights: Weights::from_tensors([weights.as_slice(), single.as_slice()]),
         instructions,
-        report: Report { notes: vec!["a note".into()], layers: vec![LayerReport::default()], ..Report::default() },
+        report: Report {
+            notes: vec!["a note".into()],
+            layers: vec![LayerReport::default()],
+            bootstraps: [Some(0.25), None].map(bootstrap).to_vec(),
+            ..Report::default()
+        },
     };
     assert_eq!(q.len(), 9);
     plan.keys = derive(&plan, Insecure::AllowForTests).expect("the sample is sound").keys().clone();
     plan
+}
+
+fn bootstrap(without: Option<f64>) -> BootstrapReport {
+    BootstrapReport { reg: Reg(3), level_in: 2, level_out: 9, seconds: 0.75, without }
 }
 
 pub(crate) fn read(bytes: Vec<u8>) -> Result<Plan, PlanError> {

@@ -1,0 +1,120 @@
+//! Chains for bootstraps: the sections that the circuit prescribes, and what the security table leaves for the network.
+//!
+//! From the bottom a chain has `q_0` and the primes of slots-to-coefficients, the levels of the network, the primes of EvalMod
+//! and those of coefficients-to-slots ([`BootstrapSpec`]). Free are the number of special primes, which decides into how few
+//! digits the chain is split, and the number of levels. The size of the network's primes follows: time hardly depends on it, so
+//! they are as large as fits and as is of use.
+
+use crate::parameters::{LIMIT_SLACK, MAX_SPECIAL, P_MARGIN, fewest};
+use crate::shape::{MAX_LOG2_PRIME, Shape};
+use fhec_math::Scale;
+use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::security::{SecurityLevel, max_log_qp};
+
+/// Most levels for the network: more make every key larger and are hardly ever used.
+const MAX_LEVELS: usize = 30;
+/// Size of the primes of coefficients-to-slots, in bits. The lowest prime and those of slots-to-coefficients and EvalMod
+/// are as large as primes may be.
+const COEFFS_TO_SLOTS: f64 = 45.0;
+/// Least sizes of the network's primes that are of interest, in bits, smallest first: more of them fit, and each error is larger.
+pub(crate) const LEAST_MESSAGES: [u32; 4] = [34, 38, 44, 48];
+/// Primes of the network are no larger than this if nothing asks for more: residues up to it take five bytes.
+const ENOUGH: u32 = 40;
+
+/// A chain, but for the size of the network's primes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) log_n: u32,
+    /// Special primes.
+    pub(crate) special: usize,
+    /// Levels for the network, besides those of slots-to-coefficients.
+    pub(crate) levels: usize,
+    /// The largest primes that the network can have, in bits.
+    pub(crate) largest: u32,
+}
+
+/// The circuit for a ring.
+pub(crate) fn spec(log_n: u32) -> BootstrapSpec {
+    let last = log_n - 1 - 12;
+    // Rings that hold few primes are worth one of them.
+    let coeffs_to_slots = if last <= 2 { vec![4, 4, 4 + last] } else { vec![4, 4, 4, last] };
+    BootstrapSpec { slots_to_coeffs: vec![vec![4, 4], vec![4, last]], coeffs_to_slots, ..BootstrapSpec::default() }
+}
+
+/// All chains of a ring that are secure and leave the network's primes at least the first of [`LEAST_MESSAGES`]; for every
+/// number of special primes, those with the most levels first.
+pub(crate) fn chains(log_n: u32, security: SecurityLevel) -> Vec<Vec<Chain>> {
+    let Some(limit) = max_log_qp(security, log_n) else { return Vec::new() };
+    let [above, below] = sections(&spec(log_n));
+    let taken: f64 = above.iter().chain(&below).sum();
+    let of_special = |special: usize| {
+        let room = f64::from(limit) - LIMIT_SLACK - taken - special as f64 * MAX_LOG2_PRIME;
+        let chain = |levels: usize| {
+            let largest = (room / levels as f64).floor().min(MAX_LOG2_PRIME.floor());
+            (largest >= f64::from(LEAST_MESSAGES[0])).then_some(Chain {
+                log_n,
+                special,
+                levels,
+                largest: largest as u32,
+            })
+        };
+        (1..=MAX_LEVELS).rev().filter_map(chain).collect::<Vec<_>>()
+    };
+    (1..=MAX_SPECIAL).map(of_special).filter(|chains| !chains.is_empty()).collect()
+}
+
+/// Sizes of the primes above and below the levels of the network.
+fn sections(spec: &BootstrapSpec) -> [Vec<f64>; 2] {
+    let eval_mod = std::iter::repeat_n(MAX_LOG2_PRIME, spec.eval_mod_levels());
+    let above = eval_mod.chain(std::iter::repeat_n(COEFFS_TO_SLOTS, spec.coeffs_to_slots.len())).collect();
+    [above, vec![MAX_LOG2_PRIME; 1 + spec.slots_to_coeffs.len()]]
+}
+
+impl Chain {
+    /// The size of the network's primes if they must have at least so many bits.
+    pub(crate) fn message(&self, least: u32) -> Option<u32> {
+        (self.largest >= least).then(|| self.largest.min(least.max(ENOUGH)))
+    }
+
+    /// The shape with primes of `message` bits for the network.
+    pub(crate) fn shape(&self, message: u32) -> Option<Shape> {
+        let spec = BootstrapSpec { input_scale: Scale::pow2(i64::from(message)), ..spec(self.log_n) };
+        let [above, below] = sections(&spec);
+        let log2_q = [below, vec![f64::from(message); self.levels], above].concat();
+        let log2_p = vec![MAX_LOG2_PRIME; self.special];
+        let digits = fewest(&log2_q, log2_p.iter().sum::<f64>() - P_MARGIN.0)?;
+        Some(Shape { log_n: self.log_n, log2_q, log2_p, digits, bootstrap: Some(spec) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_are_secure_and_as_large_as_fits() {
+        for security in SecurityLevel::ALL {
+            for log_n in 15..=17 {
+                let limit = max_log_qp(security, log_n).map_or(0.0, f64::from);
+                for chain in chains(log_n, security).concat() {
+                    let message = chain.message(LEAST_MESSAGES[0]).expect("large enough");
+                    let shape = chain.shape(message).expect("digits exist");
+                    assert!(shape.log2_qp() < limit, "{chain:?}");
+                    assert_eq!(shape.log2_q.len(), shape.digits.iter().sum::<usize>());
+                    let larger = Chain { largest: chain.largest + 1, ..chain };
+                    let too_large = larger.shape(chain.largest + 1).is_none_or(|s| s.log2_qp() > limit - 1.0);
+                    assert!(too_large || chain.largest == MAX_LOG2_PRIME as u32, "{chain:?}");
+                }
+            }
+        }
+    }
+
+    /// A uniform ReLU takes fourteen levels, the map after it one, and two are left for the next bootstrap.
+    #[test]
+    fn the_ring_of_degree_65536_holds_a_uniform_relu_between_bootstraps() {
+        let all = chains(16, SecurityLevel::Bits128).concat();
+        let deep: Vec<_> = all.iter().filter(|c| c.levels >= 16 && c.message(38).is_some()).collect();
+        assert!(deep.iter().any(|c| c.special >= 6), "{deep:?}");
+        assert!(chains(15, SecurityLevel::Bits128).concat().iter().all(|c| c.levels <= 6));
+    }
+}

@@ -1,0 +1,276 @@
+//! Rings, levelled chains and bootstraps: all that can carry a network, and the cheapest of it.
+//!
+//! The smallest ring whose chain holds the network is nearly always the best one without bootstraps. With them every ring will
+//! do that holds the circuit of a bootstrap, and deep networks are faster that way than in a ring large enough for all of
+//! their levels. So both are tried where rings get large, and the predicted cost decides.
+
+use crate::bootstrapped::{self, Chosen};
+use crate::common_subexpressions::common_subexpressions;
+use crate::driver::Driver;
+use crate::levels::{self, Placed};
+use crate::lower::Lowering;
+use crate::merge_linear::merge_linear;
+use crate::mode::Mode;
+use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
+use crate::pipeline::{CompileError, Options};
+use crate::plan_bsgs::plan_bsgs;
+use crate::shape::Shape;
+use crate::stage::{Analysis, Stage};
+use crate::{relinearise, rescale, scales};
+use fhec_ir::{Tensor, he, nn};
+use fhec_math::security::SecurityLevel;
+use fhec_plan::KeyManifest;
+
+/// Ring degrees without bootstraps, as log2, smallest first.
+pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
+/// Ring degrees with bootstraps, likely ones first; below no chain holds a bootstrap and levels to use. The largest ring comes last
+/// of all.
+const BOOTSTRAPPED: [u32; 2] = [16, 15];
+/// Rings above this are tried only where none up to it will do, or bootstraps would be needed: their keys are too large
+/// to be a matter of taste.
+const LARGEST_BY_CHOICE: u32 = 16;
+/// Estimates of the objective are not above what it turns out to be by more than this.
+const DEARER: f64 = 1.1;
+/// A choice that is as precise as it was asked for may take so many times as long as one that is not.
+const PRECISION_IS_WORTH: f64 = 2.0;
+
+/// A way to carry a network.
+pub(crate) struct Choice {
+    pub(crate) stage: Stage,
+    pub(crate) selected: Selected,
+    pub(crate) keys: KeyManifest,
+    /// Seconds by which choices are compared; in throughput mode those of one image.
+    pub(crate) objective: f64,
+    /// How bootstraps were placed, where there are any.
+    pub(crate) chosen: Option<Box<Chosen>>,
+}
+
+impl Choice {
+    /// Whether it is better than another one.
+    fn beats(&self, other: Option<&Self>, demands: &Demands) -> bool {
+        let weight = |c: &Self| {
+            let precise = c.selected.prediction.bits >= demands.precision_bits;
+            c.objective * if precise { 1.0 } else { PRECISION_IS_WORTH }
+        };
+        other.is_none_or(|other| weight(self) < weight(other))
+    }
+}
+
+/// Why no ring will do, by log2 of its degree.
+pub(crate) type Reasons = Vec<(u32, Unfit)>;
+
+/// The best choice over all rings.
+///
+/// # Errors
+/// What keeps the network from being compiled at all; inside, why no ring will do.
+pub(crate) fn best(
+    graph: &nn::Graph,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Result<Choice, Reasons>, CompileError> {
+    // Nobody bootstraps as many ciphertexts as a batch has.
+    let batched = options.mode != Mode::Latency;
+    let mut reasons = Reasons::new();
+    let mut best: Option<Choice> = None;
+    // Levels of the network in the last ring that it was placed in.
+    let mut depth = None;
+    for log_n in *RINGS.start()..=LARGEST_BY_CHOICE {
+        driver.for_ring(log_n);
+        let placed = match back(graph, log_n, options, driver) {
+            Ok(placed) => placed,
+            // A channel that does not fit a small ciphertext may fit a larger one.
+            Err(CompileError::Model(_)) => continue,
+            Err(other) => return Err(other),
+        };
+        depth = Some(placed.top());
+        // Below this no chain fits; saves the analysis of hopeless rings.
+        if !deep_enough(placed.top(), log_n, options.security) {
+            reasons.push((log_n, Unfit::Security));
+            continue;
+        }
+        let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
+        match ring(placed, log_n, samples, options, demands, driver)? {
+            Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
+            // Twice the images in more than twice the time: a still larger ring is slower still.
+            Ok(_) if batched => break,
+            Ok(_) => {}
+            Err(why) => reasons.push((log_n, why)),
+        }
+        // A larger ring can only pay where it packs values into fewer ciphertexts.
+        if best.is_some() && !several {
+            break;
+        }
+    }
+    if best.as_ref().is_some_and(|b| b.selected.parameters.log_n < LARGEST_BY_CHOICE) {
+        return Ok(best.ok_or(reasons));
+    }
+    let levelled = best.is_some();
+    let asked = (samples, options, demands);
+    for log_n in BOOTSTRAPPED.into_iter().filter(|_| !batched) {
+        best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
+    }
+    let log_n = *RINGS.end();
+    // What fits no smaller ring has so many levels, and the largest is so slow, that bootstraps are always faster.
+    let precise = best.as_ref().is_some_and(|b| b.selected.prediction.bits >= demands.precision_bits);
+    if !levelled && !precise && depth.is_none_or(|depth| deep_enough(depth, log_n, options.security)) {
+        driver.for_ring(log_n);
+        match back(graph, log_n, options, driver) {
+            Ok(placed) => match ring(placed, log_n, samples, options, demands, driver)? {
+                Ok(choice) if choice.beats(best.as_ref(), demands) => best = Some(choice),
+                Ok(_) => {}
+                Err(why) => reasons.push((log_n, why)),
+            },
+            Err(CompileError::Model(_)) if best.is_some() => {}
+            Err(other) => return Err(other),
+        }
+    }
+    if best.is_none() && !batched {
+        best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
+    }
+    // One reason a ring will do, the one nearest to success.
+    Ok(best.ok_or_else(|| nearest(reasons)))
+}
+
+/// One reason for each ring: that which is nearest to success.
+fn nearest(reasons: Reasons) -> Reasons {
+    let mut out = std::collections::BTreeMap::new();
+    for (log_n, why) in reasons {
+        out.entry(log_n).and_modify(|known| *known = crate::parameters::nearer(*known, why)).or_insert(why);
+    }
+    out.into_iter().collect()
+}
+
+/// The best so far, or a placement of bootstraps in a ring that is better.
+fn bootstrapped(
+    graph: &nn::Graph,
+    log_n: u32,
+    (samples, options, demands): (&[Vec<Tensor>], &Options, &Demands),
+    driver: &mut Driver<'_>,
+    mut best: Option<Choice>,
+    reasons: &mut Reasons,
+) -> Result<Option<Choice>, CompileError> {
+    driver.for_ring(log_n);
+    let ready = match ready(graph, log_n, options, driver) {
+        Ok(ready) => ready,
+        Err(CompileError::Model(_)) if best.is_some() || log_n < *RINGS.end() => return Ok(best),
+        Err(other) => return Err(other),
+    };
+    if !bootstrapped::holds(&ready, log_n, demands) {
+        reasons.push((log_n, Unfit::Security));
+        return Ok(best);
+    }
+    let analysis = Analysis::without_samples(&ready);
+    let mut list = bootstrapped::choose(&ready, &analysis, log_n, demands, &options.cost);
+    // Dearer than what is there already, by estimates that are never far off.
+    if let Some(known) = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits) {
+        list.retain(|chosen| chosen.objective < DEARER * known.objective);
+    } else if list.is_empty() {
+        reasons.push((log_n, Unfit::Security));
+    }
+    if list.is_empty() {
+        return Ok(best);
+    }
+    let analysis = analysis.with_samples(&ready, samples)?;
+    for chosen in list {
+        let Placed { graph: placed, levels } = chosen.placed(&ready);
+        let placed = driver.he("bootstraps", &ready, |_| placed)?;
+        let prices = options.cost.prices(&chosen.shape);
+        let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
+        let planned = driver.he("plan-bsgs", &placed, |g| plan_bsgs(g, weights))?;
+        let own = analysis.placed(&planned);
+        let stage = Stage::analysed(Placed { graph: planned, levels }, own);
+        match stage.select_bootstrapped(&chosen, demands, &options.cost) {
+            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < options.least_bits => {
+                reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
+            }
+            Ok((selected, keys)) => {
+                let objective = selected.price.objective(demands.goal, &options.cost);
+                let enough = selected.prediction.bits >= demands.precision_bits;
+                let choice = Choice { stage, selected, keys, objective, chosen: Some(Box::new(chosen)) };
+                if choice.beats(best.as_ref(), demands) {
+                    best = Some(choice);
+                }
+                if enough {
+                    break;
+                }
+            }
+            Err(why) => reasons.push((log_n, why)),
+        }
+    }
+    Ok(best)
+}
+
+/// Passes on the ciphertext graph, for one ring without bootstraps.
+fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
+    let graph = ready(graph, log_n, options, driver)?;
+    // Every value goes to the lowest level its users allow.
+    let mut levels = Vec::new();
+    let graph = driver.he("levels", &graph, |g| {
+        let placed = levels::run(g);
+        levels = placed.levels;
+        placed.graph
+    })?;
+    Ok(Placed { graph, levels })
+}
+
+/// Passes on the ciphertext graph up to the placement of levels.
+fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<he::Graph, CompileError> {
+    let slots = options.mode.image_slots(log_n);
+    let cost = options.cost.linear_cost(log_n);
+    // Adjacent linear layers become one where the whole network gets cheaper for it.
+    let graph =
+        driver.try_nn("merge-linear", graph, |g| Ok::<_, CompileError>(merge_linear(g, slots, &cost)?.graph))?;
+    let lowering = Lowering::new(&graph)?;
+    // Layouts are chosen and every linear region becomes one map between them.
+    let graph = driver.lower("lower", &graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
+    // Equal nodes and equal constants become one; what no output needs goes.
+    let graph = driver.he("common-subexpressions", &graph, common_subexpressions)?;
+    // Products are rescaled once per reduction, relinearised once per sum.
+    let adapters = scales::adapters(&graph);
+    let graph = driver.he("rescale", &graph, |g| rescale::run(g, &adapters))?;
+    Ok(driver.he("relinearise", &graph, relinearise::run)?)
+}
+
+/// Babies and giants of every map, and parameters. Each depends on the other: babies are priced for plausible
+/// parameters first, and once more for those that were selected.
+fn ring(
+    placed: Placed,
+    log_n: u32,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Result<Choice, Unfit>, CompileError> {
+    let mut shape = Shape::nominal(log_n, placed.top());
+    let analysed = Stage::new(placed, samples)?;
+    let mut best: Option<Choice> = None;
+    for pass in ["plan-bsgs", "replan-bsgs"] {
+        let placed = analysed.placed();
+        let prices = options.cost.prices(&shape);
+        let weights = |id: he::ValueId| {
+            let operand = placed.graph.node(id).inputs[0];
+            prices.linear_weights(placed.levels[operand.index()])
+        };
+        let stage = analysed.with_babies(driver.he(pass, &placed.graph, |g| plan_bsgs(g, weights))?);
+        match stage.select(log_n, demands, &options.cost) {
+            Ok((selected, keys)) => {
+                shape = Shape::of(&selected.parameters);
+                let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
+                if best.as_ref().is_none_or(|b| objective < b.objective) {
+                    best = Some(Choice { stage, selected, keys, objective, chosen: None });
+                }
+            }
+            Err(why) if best.is_none() => return Ok(Err(why)),
+            Err(_) => {}
+        }
+    }
+    Ok(best.ok_or(Unfit::Security))
+}
+
+/// Whether a chain of the smallest useful primes with so many levels fits at all.
+fn deep_enough(top: usize, log_n: u32, security: SecurityLevel) -> bool {
+    let limit = fhec_math::security::max_log_qp(security, log_n).unwrap_or(0);
+    (top as u32 + 2) * (log_n + PRIME_MARGIN) <= limit
+}
