@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use fhec_passes::pricing::price_plan;
 use fhec_plan::verify::Verified;
-use fhec_plan::{LayerReport, Op, Plan, Report};
+use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, Op, Plan, Report, bootstrap_slots};
 use petgraph::dot::{Config, Dot, RankDir};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Value, json};
@@ -136,6 +136,9 @@ fn as_text(verified: &Verified, report: &Report) -> String {
     }
     out.push_str(&table.render());
     // Writing to a string cannot fail.
+    if !report.bootstraps.is_empty() {
+        let _ = write!(out, "\n{}", bootstraps(verified, report));
+    }
     let _ = write!(out, "\n{}", pairs(&totals(verified, report)));
     if !report.notes.is_empty() {
         out.push_str("\nnotes\n");
@@ -146,9 +149,56 @@ fn as_text(verified: &Verified, report: &Report) -> String {
     out
 }
 
+/// The layer whose value a bootstrap refreshes.
+fn refreshed<'a>(plan: &'a Plan, bootstrap: &BootstrapReport) -> &'a str {
+    let made = plan.instructions.iter().find(|i| i.dst == bootstrap.reg);
+    made.and_then(|i| plan.layers.get(i.layer.index())).map_or("", |layer| &layer.name)
+}
+
+/// Number of rotation keys that bootstraps take.
+fn bootstrap_keys(verified: &Verified) -> usize {
+    let plan = verified.plan();
+    let slots: BTreeSet<u32> = plan
+        .instructions
+        .iter()
+        .filter(|i| matches!(i.op, Op::Bootstrap { .. }))
+        .map(|i| bootstrap_slots(verified.register(i.dst).period))
+        .collect();
+    let mut keys = KeyManifest::default();
+    keys.add_bootstraps(&plan.parameters, &slots);
+    keys.galois.len()
+}
+
+/// Why every bootstrap is where it is.
+fn bootstraps(verified: &Verified, report: &Report) -> String {
+    let heads = [
+        ("bootstrap", Align::Right),
+        ("value of", Align::Left),
+        ("level", Align::Right),
+        ("time", Align::Right),
+        ("the best placement without it", Align::Left),
+    ];
+    let mut table = Table::new(&heads);
+    let count = report.bootstraps.len();
+    for (number, b) in report.bootstraps.iter().enumerate() {
+        table.row(vec![
+            format!("{} of {count}", number + 1),
+            refreshed(verified.plan(), b).into(),
+            format!("{}→{}", b.level_in, b.level_out),
+            format::seconds(b.seconds),
+            match b.without {
+                Some(more) => format!("takes {} more", format::seconds(more)),
+                None => "none: levels run out".into(),
+            },
+        ]);
+    }
+    table.render()
+}
+
 fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
     let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
+    let for_bootstraps = bootstrap_keys(verified);
     let relin = if plan.keys.relin.is_some() { " and products" } else { "" };
     let mut rows = Vec::new();
     if plan.is_batched() {
@@ -170,10 +220,19 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
         (
             "evaluation keys",
             format!(
-                "{} ({} in memory), for {} rotations{relin}",
+                "{} ({} in memory), for {} rotations{}{relin}",
                 format::bytes(r.key_bytes_disk),
                 format::bytes(r.key_bytes_memory),
-                plan.keys.galois.len()
+                plan.keys.galois.len(),
+                if for_bootstraps > 0 { format!(" ({for_bootstraps} of them for bootstraps)") } else { String::new() }
+            ),
+        ),
+        (
+            "rotations",
+            format!(
+                "{} in the layers, {} key switches",
+                r.layers.iter().map(|l| u64::from(l.rotations)).sum::<u64>(),
+                r.layers.iter().map(|l| u64::from(l.key_switches)).sum::<u64>()
             ),
         ),
     ]);
@@ -228,6 +287,16 @@ fn as_json(verified: &Verified, r: &Report) -> Value {
             })
         })
         .collect();
+    let bootstraps: Vec<Value> = r
+        .bootstraps
+        .iter()
+        .map(|b| {
+            json!({
+                "value_of": refreshed(plan, b), "level_in": b.level_in, "level_out": b.level_out,
+                "seconds": b.seconds, "seconds_more_without": b.without,
+            })
+        })
+        .collect();
     let port = |name: &str, shape: &[usize], ciphertexts: usize, level: usize, range: (f64, f64)| json!({ "name": name, "shape": shape, "ciphertexts": ciphertexts, "level": level, "range": [range.0, range.1] });
     let inputs: Vec<Value> =
         plan.inputs.iter().map(|i| port(&i.name, &i.shape, i.layout.ciphertexts, i.level, i.range)).collect();
@@ -253,6 +322,7 @@ fn as_json(verified: &Verified, r: &Report) -> Value {
         "inputs": inputs,
         "outputs": outputs,
         "layers": layers,
+        "bootstraps": bootstraps,
         "totals": {
             "security_bits": r.security_bits, "seconds": r.seconds, "peak_memory": r.peak_memory,
             "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,

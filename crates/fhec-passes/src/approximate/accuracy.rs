@@ -133,7 +133,7 @@ mod tests {
             // The first sample is a tie: it may always change.
             let tie = 0.01;
             let found = expected_changes(&outputs, error * 2.0);
-            assert!(found <= share.max(tie) + 1e-9, "{found}");
+            assert!(found <= f64::max(share, tie) + 1e-9, "{found}");
         }
         assert_eq!(largest_error(&[vec![0.0, 1e9]], 1.0, 0.5), MOST);
         assert!(largest_error(&[vec![f64::NAN, 1.0]], 1.0, 0.1) < 1e-6);
