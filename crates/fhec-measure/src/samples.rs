@@ -7,6 +7,7 @@ use crate::subject::{Diagonals, Sizes, Subject};
 use fhec_ckks::CkksError;
 use fhec_ckks::linear::{LinearMap, LinearOptions};
 use fhec_math::{AlignedVec, packed, uniform_from_seed};
+use fhec_passes::bootstrap_price::Circuit;
 use fhec_passes::cost::{CostTable, Prices};
 use fhec_passes::shape::Shape;
 use fhec_plan::linear::LinearGroup;
@@ -173,7 +174,8 @@ impl Timer<'_> {
             // Once for what is made on first use: plans bootstrap often.
             subject.run(kind)?;
             let seconds = self.cold(|_| subject.run(kind))?;
-            let predict = move |p: &Prices<'_>| p.bootstrap(ciphertexts, log_slots, level);
+            let circuit = Circuit::new(&subject.preset.spec, log_slots, subject.shape.log_n);
+            let predict = move |p: &Prices<'_>| p.bootstrap(&circuit, ciphertexts, level);
             self.samples.push(Sample {
                 operation: kind.name().into(),
                 shape: subject.shape.clone(),
