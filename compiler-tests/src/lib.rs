@@ -134,11 +134,12 @@ pub fn cost_line(plan: &Plan) -> String {
         .filter(|i| matches!(i.op, fhec_plan::Op::Rescale(_) | fhec_plan::Op::LinearMap { .. }))
         .count();
     format!(
-        "rotations={} keyswitches={} pmul={} rescales={rescales} depth={} bootstraps=0 keys={} bytes={}",
+        "rotations={} keyswitches={} pmul={} rescales={rescales} depth={} bootstraps={} keys={} bytes={}",
         sum(|l| l.rotations),
         sum(|l| l.key_switches),
         sum(|l| l.plaintext_products),
         plan.parameters.max_level(),
+        plan.report.bootstraps.len(),
         plan.keys.galois.len() + usize::from(plan.keys.relin.is_some()),
         plan.report.key_bytes_memory,
     )

@@ -3,8 +3,8 @@
 
 use compiler_tests::networks::{dense, finish, input, plain, product, samples};
 use compiler_tests::{calibration_digits, cost_line, fixed_prices, model, sample_digits};
-use fhec_ir::nn::{Graph, Interpreter, Op};
-use fhec_ir::{Tensor, he};
+use fhec_ir::nn::{Graph, Interpreter, Op, Range, ValueId};
+use fhec_ir::{Origin, Tensor, he};
 use fhec_passes::{Compiled, Options, compile_watched};
 use fhec_plan::{Insecure, verify::verify};
 use std::fmt::Write;
@@ -103,4 +103,54 @@ fn bundled_networks() {
         let graph = fhec_onnx::load(model(&format!("{name}.onnx"))).expect("bundled models import");
         insta::assert_snapshot!(name, back(&graph, &options, &["levels"], &one(sample_digits())[..2]));
     }
+}
+
+/// ReLU by its Chebyshev series up to a degree: `(x + |x|)/2`.
+fn relu(degree: usize) -> Vec<f64> {
+    let coefficient = |k: usize| match k {
+        0 => std::f64::consts::FRAC_1_PI,
+        1 => 0.5,
+        k if k % 2 == 1 => 0.0,
+        k => (if k % 4 == 2 { 2.0 } else { -2.0 }) * std::f64::consts::FRAC_1_PI / ((k * k) as f64 - 1.0),
+    };
+    (0..=degree).map(coefficient).collect()
+}
+
+/// Four residual blocks of two dense layers, with polynomials of seven levels: deeper than any chain.
+fn deep_residual() -> Graph {
+    let mut g = Graph { name: "deep_residual".into(), ..Graph::default() };
+    let interval = Range { lo: -4.0, hi: 4.0 };
+    let activation = |g: &mut Graph, x: ValueId, name: &str| {
+        let op = Op::Polynomial { chebyshev: relu(126), interval, label: "Relu".into() };
+        let shape = g.node(x).shape.clone();
+        g.push(op, vec![x], shape, Origin::named(name))
+    };
+    let x = input(&mut g, 16);
+    let mut x = dense(&mut g, x, 16, "stem");
+    for block in 1..=4 {
+        let h = dense(&mut g, x, 16, &format!("block{block}.first"));
+        let h = activation(&mut g, h, &format!("block{block}.relu1"));
+        let h = dense(&mut g, h, 16, &format!("block{block}.second"));
+        let sum = product(&mut g, Op::Add, h, x, &format!("block{block}.add"));
+        x = activation(&mut g, sum, &format!("block{block}.relu2"));
+    }
+    let y = dense(&mut g, x, 4, "head");
+    finish(g, y)
+}
+
+/// Levels of all values, and every bootstrap with what it costs and what the network would cost without it.
+#[test]
+fn bootstraps() {
+    let samples = samples(16);
+    let options = Options { samples: samples.clone(), cost: fixed_prices(), ..Options::default() };
+    let graph = deep_residual();
+    let mut text = back(&graph, &options, &["bootstraps"], &samples[..2]);
+    let plan = compile_watched(&graph, &options, &mut |_| {}).expect("compiles").plan;
+    for b in &plan.report.bootstraps {
+        let without = b.without.map_or("impossible".into(), |more| format!("+{more:.2} s"));
+        let (reg, from, to) = (b.reg.0, b.level_in, b.level_out);
+        writeln!(text, "bootstrap %{reg}: level {from} -> {to}, {:.2} s, without {without}", b.seconds)
+            .expect("takes all");
+    }
+    insta::assert_snapshot!("bootstraps", text);
 }

@@ -3,8 +3,8 @@
 use crate::files;
 use anyhow::{Context, Result, ensure};
 use fhec_ckks::container::{
-    BundleEntry, Header, KeySizes, Kind, bundle_bytes, generate_evaluation_keys, read_ciphertexts, read_public_key, read_secret_key,
-    write_ciphertexts, write_public_key, write_secret_key,
+    BundleEntry, Header, KeySizes, Kind, bundle_bytes, generate_evaluation_keys, read_ciphertexts, read_public_key,
+    read_secret_key, write_ciphertexts, write_public_key, write_secret_key,
 };
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng};

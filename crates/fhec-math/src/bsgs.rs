@@ -102,6 +102,17 @@ pub struct BsgsPlan {
     giants: Vec<(usize, i64)>,
 }
 
+/// A candidate for the step of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BsgsChoice {
+    /// The step, for [`BsgsPlan::new`].
+    pub n1: usize,
+    /// Its weighted price.
+    pub cost: f64,
+    /// Rotations that need a key; see [`BsgsPlan::rotations`].
+    pub rotations: Vec<i64>,
+}
+
 /// `i` modulo `n`, in `(−n/2, n/2]`.
 pub fn centred(i: i64, n: usize) -> i64 {
     let n = n as i64;
@@ -177,6 +188,38 @@ impl BsgsPlan {
         }
         let (_, grid) = best.expect("there is at least one candidate");
         Self::build(modulus, &set, grid)
+    }
+
+    /// The cheapest candidates for `n1` and what they ask for, cheapest first: at most `count`, and none that costs more than
+    /// `most` times as much as the first.
+    ///
+    /// # Panics
+    /// When `modulus` is not a power of two.
+    pub fn choices(
+        modulus: usize,
+        diagonals: &[DiagonalIndex],
+        weights: &BsgsWeights,
+        (count, most): (usize, f64),
+    ) -> Vec<BsgsChoice> {
+        check_modulus(modulus);
+        let set = normalise(modulus, diagonals);
+        let mut counter = Counter::new(modulus, &set);
+        let mut priced: Vec<(f64, Grid)> = Vec::new();
+        for n1 in candidates(modulus, &set) {
+            // The grid that `new` takes.
+            let counted = Grid::all(n1, modulus).map(|grid| (counter.count(&set, grid), grid));
+            let best = counted.min_by_key(|(counts, _)| counts.babies + counts.giants);
+            priced.extend(best.map(|(counts, grid)| (counts.cost(set.len(), weights), grid)));
+        }
+        priced.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.n1.cmp(&b.1.n1)));
+        let limit = priced.first().map_or(0.0, |(cost, _)| cost * most);
+        priced.truncate(count);
+        priced.retain(|(cost, _)| *cost <= limit);
+        let choice = |(cost, grid): (f64, Grid)| {
+            let rotations = Self::build(modulus, &set, grid).rotations();
+            BsgsChoice { n1: grid.n1 as usize, cost, rotations }
+        };
+        priced.into_iter().map(choice).collect()
     }
 
     fn build(modulus: usize, set: &[DiagonalIndex], grid: Grid) -> Self {
@@ -501,5 +544,19 @@ mod tests {
         check(16, &single, &plan);
         assert_eq!(plan.rotations().len(), 1);
         assert_eq!((centred(8, 16), centred(9, 16), centred(-8, 16), centred(0, 1)), (8, -7, 8, 0));
+    }
+
+    #[test]
+    fn choices_are_what_plans_of_their_step_cost() {
+        let list = diagonals((0..9).flat_map(|row| (0..5).map(move |k| 64 * row + k)));
+        let weights = BsgsWeights::default();
+        let choices = BsgsPlan::choices(1024, &list, &weights, (20, 1.5));
+        assert!(choices.len() > 2 && choices.windows(2).all(|w| w[0].cost <= w[1].cost));
+        for choice in &choices {
+            let plan = BsgsPlan::new(1024, &list, choice.n1);
+            assert_eq!(plan.rotations(), choice.rotations);
+            assert!((plan.cost(&weights) - choice.cost).abs() < 1e-12 && choice.cost <= 1.5 * choices[0].cost);
+        }
+        assert!(choices[0].cost <= BsgsPlan::choose(1024, &list, &weights).cost(&weights) * 1.2);
     }
 }

@@ -3,7 +3,8 @@
 use crate::layouts::diagonals::indices;
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, LinearTerm, Op, ValueId};
-use fhec_math::bsgs::{BsgsPlan, BsgsWeights, DiagonalIndex};
+use fhec_math::bsgs::{BsgsChoice, BsgsPlan, BsgsWeights, DiagonalIndex};
+use fhec_math::galois_element;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sets `baby` of every term: the cheapest split of its diagonals under `weights(node)`.
@@ -26,6 +27,96 @@ pub fn plan_bsgs(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights) -> Gra
         }
     }
     out
+}
+
+/// Most candidates for each map, and how much dearer than the cheapest they may be, where maps share keys.
+const SHARING: (usize, f64) = (48, 1.5);
+/// Rounds of choosing anew for every map. Few suffice: most maps settle in the first.
+const ROUNDS: usize = 4;
+
+/// Keys that maps share.
+pub struct KeyPrices<'a> {
+    /// log2 of the ring degree.
+    pub log_n: u32,
+    /// Elements for which there are keys anyway.
+    pub given: &'a BTreeSet<u64>,
+    /// What a further key costs that is used at a node.
+    pub price: &'a dyn Fn(ValueId) -> f64,
+}
+
+/// [`plan_bsgs`] where every rotation key has a price too: maps prefer steps whose rotations others use as well.
+///
+/// Starting from the cheapest split of every map, each is chosen anew with the keys of all others at hand, until nothing changes.
+pub fn plan_sharing(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights, keys: &KeyPrices<'_>) -> Graph {
+    let mut out = graph.clone();
+    // Groups that are equal at equal prices are chosen together; where their terms are.
+    let mut known: BTreeMap<(usize, [u64; 4], Vec<DiagonalIndex>), usize> = BTreeMap::new();
+    let mut classes: Vec<Class> = Vec::new();
+    for id in graph.ids() {
+        let Op::LinearMap { terms, .. } = &graph.node(id).op else { continue };
+        let w = weights(id);
+        let prices = [w.decompose, w.baby, w.giant, w.product].map(f64::to_bits);
+        for Group { terms, modulus, diagonals, .. } in groups(graph, terms) {
+            let at = *known.entry((modulus, prices, diagonals)).or_insert_with_key(|(modulus, _, diagonals)| {
+                let element = |&r: &i64| galois_element(r, keys.log_n);
+                let choice = |c: BsgsChoice| (c.n1, c.cost, c.rotations.iter().map(element).collect());
+                let choices = BsgsPlan::choices(*modulus, diagonals, &w, SHARING).into_iter().map(choice).collect();
+                classes.push(Class { choices, chosen: 0, key: (keys.price)(id), members: Vec::new() });
+                classes.len() - 1
+            });
+            classes[at].members.push((id, terms));
+        }
+    }
+    share(&mut classes, keys.given);
+    for class in &classes {
+        let n1 = class.choices[class.chosen].0;
+        for (id, own) in &class.members {
+            if let Op::LinearMap { terms, .. } = &mut out.nodes[id.index()].op {
+                own.iter().for_each(|&at| terms[at].baby = n1);
+            }
+        }
+    }
+    out
+}
+
+/// Groups of terms with equal diagonals and prices.
+struct Class {
+    /// Step, cost and elements of every candidate.
+    choices: Vec<(usize, f64, BTreeSet<u64>)>,
+    chosen: usize,
+    /// Price of a key.
+    key: f64,
+    members: Vec<(ValueId, Vec<usize>)>,
+}
+
+/// Chooses for every class in turn, with the keys of all others at hand.
+fn share(classes: &mut [Class], given: &BTreeSet<u64>) {
+    let mut users: BTreeMap<u64, usize> = BTreeMap::new();
+    for class in classes.iter() {
+        class.choices[class.chosen].2.iter().for_each(|&e| *users.entry(e).or_default() += 1);
+    }
+    for _ in 0..ROUNDS {
+        let mut changed = false;
+        for class in classes.iter_mut() {
+            for e in &class.choices[class.chosen].2 {
+                users.entry(*e).and_modify(|n| *n -= 1);
+            }
+            let count = class.members.len() as f64;
+            let price = |(_, cost, elements): &(usize, f64, BTreeSet<u64>)| {
+                let new = elements.iter().filter(|e| !given.contains(e) && users.get(e).is_none_or(|&n| n == 0));
+                count * cost + class.key * new.count() as f64
+            };
+            let best =
+                (0..class.choices.len()).min_by(|&a, &b| price(&class.choices[a]).total_cmp(&price(&class.choices[b])));
+            let best = best.unwrap_or(class.chosen);
+            changed |= best != class.chosen;
+            class.chosen = best;
+            class.choices[best].2.iter().for_each(|&e| *users.entry(e).or_default() += 1);
+        }
+        if !changed {
+            break;
+        }
+    }
 }
 
 /// Terms of one linear map that are evaluated as one block matrix.

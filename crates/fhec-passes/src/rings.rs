@@ -13,13 +13,14 @@ use crate::merge_linear::merge_linear;
 use crate::mode::Mode;
 use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
 use crate::pipeline::{CompileError, Options};
-use crate::plan_bsgs::plan_bsgs;
+use crate::plan_bsgs::{KeyPrices, plan_bsgs, plan_sharing};
 use crate::shape::Shape;
 use crate::stage::{Analysis, Stage};
 use crate::{relinearise, rescale, scales};
 use fhec_ir::{Tensor, he, nn};
 use fhec_math::security::SecurityLevel;
-use fhec_plan::KeyManifest;
+use fhec_plan::{KeyManifest, bootstrap_slots};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Ring degrees without bootstraps, as log2, smallest first.
 pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
@@ -135,7 +136,7 @@ pub(crate) fn best(
 
 /// One reason for each ring: that which is nearest to success.
 fn nearest(reasons: Reasons) -> Reasons {
-    let mut out = std::collections::BTreeMap::new();
+    let mut out = BTreeMap::new();
     for (log_n, why) in reasons {
         out.entry(log_n).and_modify(|known| *known = crate::parameters::nearer(*known, why)).or_insert(why);
     }
@@ -178,7 +179,13 @@ fn bootstrapped(
         let placed = driver.he("bootstraps", &ready, |_| placed)?;
         let prices = options.cost.prices(&chosen.shape);
         let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
-        let planned = driver.he("plan-bsgs", &placed, |g| plan_bsgs(g, weights))?;
+        // Keys take long to load and much memory: maps share theirs, and those of bootstraps.
+        let given = bootstrap_keys(&placed, &chosen.shape);
+        let key = |id: he::ValueId| {
+            prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64 * options.cost.read_byte * 1e-9
+        };
+        let keys = KeyPrices { log_n, given: &given, price: &key };
+        let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
         let own = analysis.placed(&planned);
         let stage = Stage::analysed(Placed { graph: planned, levels }, own);
         match stage.select_bootstrapped(&chosen, demands, &options.cost) {
@@ -200,6 +207,14 @@ fn bootstrapped(
         }
     }
     Ok(best)
+}
+
+/// Elements of the keys that the bootstraps of a graph need.
+fn bootstrap_keys(graph: &he::Graph, shape: &Shape) -> BTreeSet<u64> {
+    let bootstraps = graph.nodes.iter().filter(|n| matches!(n.op, he::Op::Bootstrap { .. }));
+    let slots: BTreeSet<u32> = bootstraps.map(|n| bootstrap_slots(n.layout.period)).collect();
+    let keys = shape.bootstrap.as_ref().map(|spec| spec.keys(shape.log_n, 0, &slots).galois);
+    keys.filter(|_| !slots.is_empty()).unwrap_or_default().into_keys().collect()
 }
 
 /// Passes on the ciphertext graph, for one ring without bootstraps.

@@ -5,7 +5,8 @@ mod common;
 use common::{Net, tensor};
 use fhec_ir::nn::{Graph, Op, Range, ValueId};
 use fhec_ir::{Tensor, he};
-use fhec_passes::{CompileError, Compiled, Options, compile_watched};
+use fhec_passes::parameters::Unfit;
+use fhec_passes::{CompileError, Compiled, Options, compile, compile_watched};
 use fhec_plan::verify::Insecure;
 use std::time::Instant;
 
@@ -164,4 +165,21 @@ fn networks_of_real_size_compile_in_seconds() {
         timed(&graph, &options(&graph, 2)).expect("compiles");
         assert!(start.elapsed().as_secs_f64() < 10.0 * blocks as f64);
     }
+}
+
+#[test]
+fn a_memory_budget_is_kept_or_refused_with_the_least_that_works() {
+    let graph = residual(&[3, 2], 4, 8, &relu(14));
+    let free = options(&graph, 2);
+    let roomy = compile(&graph, &free).expect("compiles").plan.report;
+    let with = |budget: u64| Options { memory_budget: Some(budget), ..free.clone() };
+    let Err(CompileError::Parameters { reasons, .. }) = compile(&graph, &with(1 << 26)) else {
+        panic!("64 MiB hold no bootstrap")
+    };
+    let least = reasons.iter().filter_map(|(_, why)| if let Unfit::Memory(bytes) = why { Some(*bytes) } else { None });
+    let least = least.min().expect("memory is the reason");
+    assert!(least < roomy.peak_memory, "{least} of {}", roomy.peak_memory);
+    let narrow = compile(&graph, &with(least)).expect("the stated budget works").plan.report;
+    assert!(narrow.peak_memory <= least);
+    assert!(narrow.seconds >= 0.99 * roomy.seconds);
 }

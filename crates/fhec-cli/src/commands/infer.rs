@@ -138,7 +138,8 @@ impl Infer {
     fn samples(&self, head: &PlanHead) -> Result<Vec<Vec<Vec<f64>>>> {
         let specs = plan_file::specs(&head.inputs);
         let by_name = |text: &String| {
-            text.split_once('=').is_some_and(|(name, _)| specs.iter().any(|s| s.name == name)) && !Path::new(text).exists()
+            text.split_once('=').is_some_and(|(name, _)| specs.iter().any(|s| s.name == name))
+                && !Path::new(text).exists()
         };
         let mut samples = Vec::new();
         if self.input.iter().any(by_name) {
