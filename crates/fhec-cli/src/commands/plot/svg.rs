@@ -17,19 +17,19 @@ const AXIS: f64 = 44.0;
 /// Most characters of a layer's name; the rest is in the tooltip.
 const NAME: usize = 36;
 
-/// Colours of the kinds in the order of [`Kind::ALL`]; tell them apart without red and green.
+/// Colours on light ground, and what replaces them on dark ground; those of the kinds differ in brightness too. Plain
+/// rules without variables, which not every viewer knows.
 const STYLE: &str = "
-svg { --ground: #ffffff; --ink: #1f2328; --faint: #59636e; --grid: #d8dee4;
-      --linear: #2f6fb5; --activation: #e08e2b; --bootstrap: #8153b0; --other: #9aa4ae; }
+text { font: 12px system-ui, sans-serif; fill: #1f2328; }
+.title { font-size: 18px; font-weight: 600; } .end { text-anchor: end; } .middle { text-anchor: middle; }
+.faint { fill: #59636e; } .ground { fill: #ffffff; } .grid { stroke: #d8dee4; }
+.mark { stroke: #1f2328; stroke-width: 2; }
+.linear { fill: #2f6fb5; } .activation { fill: #e08e2b; } .bootstrap { fill: #8153b0; } .other { fill: #9aa4ae; }
 @media (prefers-color-scheme: dark) {
-  svg { --ground: #0d1117; --ink: #e6edf3; --faint: #9198a1; --grid: #30363d;
-        --linear: #58a6e8; --activation: #f0b35a; --bootstrap: #b990e6; --other: #6e7781; }
+  text { fill: #e6edf3; } .faint { fill: #9198a1; } .ground { fill: #0d1117; } .grid { stroke: #30363d; }
+  .mark { stroke: #e6edf3; }
+  .linear { fill: #58a6e8; } .activation { fill: #f0b35a; } .bootstrap { fill: #b990e6; } .other { fill: #6e7781; }
 }
-text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-.title { font-size: 18px; font-weight: 600; } .faint { fill: var(--faint); } .end { text-anchor: end; }
-.middle { text-anchor: middle; } .ground { fill: var(--ground); } .grid { stroke: var(--grid); }
-.mark { stroke: var(--ink); stroke-width: 2; } .linear { fill: var(--linear); } .activation { fill: var(--activation); }
-.bootstrap { fill: var(--bootstrap); } .other { fill: var(--other); }
 ";
 
 /// The picture as an SVG file.

@@ -227,10 +227,10 @@ impl Job {
             if let Some(values) = &with.values {
                 values.keep(&self.plan, event.number, &mut evaluation)?;
             }
-            if let Some(checkpoint) = &mut checkpoint {
-                let next = self.plan.plan().instructions.get(event.number + 1);
-                let ended = next.is_some_and(|i| i.layer.index() != event.layer);
-                checkpoint.after(ended, &self.plan, &mut evaluation)?;
+            // After the last instruction only the result is left to be written.
+            let following = self.plan.plan().instructions.get(event.number + 1);
+            if let (Some(checkpoint), Some(following)) = (&mut checkpoint, following) {
+                checkpoint.after(following.layer.index() != event.layer, &self.plan, &mut evaluation)?;
             }
         }
         drop(progress);
