@@ -20,8 +20,11 @@ const SHAPE: [usize; 4] = [1, 1, 4, 4];
 /// What CIFAR-10 holds samples of.
 const CIFAR: [usize; 4] = [1, 3, 32, 32];
 
+/// Name of a kind, a file of it, and the shape of its samples.
+type Kind = (&'static str, Vec<u8>, [usize; 4]);
+
 /// A small file of every kind, with two samples where it is no picture. The archives are as `numpy.savez` and `numpy.savez_compressed` write them.
-static FILES: LazyLock<Vec<(&str, Vec<u8>, [usize; 4])>> = LazyLock::new(|| {
+static FILES: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let picture = |format| {
         let grey = GrayImage::from_fn(4, 4, |x, y| image::Luma([(60 * x + y) as u8]));
         let mut out = Cursor::new(Vec::new());
