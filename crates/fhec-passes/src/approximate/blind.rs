@@ -21,7 +21,7 @@ pub(super) fn approximate(
         check_finite(graph, &intervals)?;
         let targets = targets(graph, &intervals);
         let picks: Vec<usize> = targets.iter().map(|t| pick(graph, t, tolerance)).collect();
-        let replaced = replace(graph, &targets, &picks);
+        let replaced = replace(graph, &targets, &picks, &[]);
         let bounded = bound_ranges(&replaced.graph, input);
         escaped = None;
         for (target, operand, interval) in &replaced.operands {

@@ -15,28 +15,30 @@ pub(super) struct Choice {
 ///
 /// A table over (list, depth so far), as there are few depths: exact.
 pub(super) fn least_depth(lists: &[Vec<Choice>], budget: f64) -> Vec<usize> {
-    // By depth so far: the least error, or infinite; and by list and depth: the choice that led there.
-    let mut errors = vec![0.0];
+    // By depth so far the least error, where choices lead there; and by list and depth the choice that led there.
+    let mut errors = vec![Some(0.0)];
     let mut picked: Vec<Vec<usize>> = Vec::with_capacity(lists.len());
     for list in lists {
         let most = list.iter().map(|c| c.depth).max().unwrap_or(0);
-        let mut next = vec![f64::INFINITY; errors.len() + most];
-        let mut picks = vec![usize::MAX; next.len()];
-        for (so_far, &error) in errors.iter().enumerate() {
+        let mut next: Vec<Option<f64>> = vec![None; errors.len() + most];
+        let mut picks = vec![0; next.len()];
+        for (so_far, error) in errors.iter().enumerate() {
+            let Some(error) = error else { continue };
             for (number, choice) in list.iter().enumerate() {
                 let (depth, sum) = (so_far + choice.depth, error + choice.error);
-                if picks[depth] == usize::MAX || sum < next[depth] {
-                    (next[depth], picks[depth]) = (sum, number);
+                if next[depth].is_none_or(|known| sum < known) {
+                    (next[depth], picks[depth]) = (Some(sum), number);
                 }
             }
         }
         errors = next;
         picked.push(picks);
     }
-    let reached = |depth: &usize| picked.last().is_none_or(|picks| picks[*depth] != usize::MAX);
-    let within = (0..errors.len()).filter(reached).find(|&d| errors[d] <= budget);
-    let least = || (0..errors.len()).filter(reached).min_by(|&a, &b| errors[a].total_cmp(&errors[b]));
-    let Some(mut depth) = within.or_else(least) else { return vec![0; lists.len()] };
+    let reached = || errors.iter().enumerate().filter_map(|(depth, error)| Some((depth, (*error)?)));
+    let within = reached().find(|&(_, error)| error <= budget);
+    let Some((mut depth, _)) = within.or_else(|| reached().min_by(|a, b| a.1.total_cmp(&b.1))) else {
+        return vec![0; lists.len()];
+    };
     let mut picks = vec![0; lists.len()];
     for (at, list) in lists.iter().enumerate().rev() {
         picks[at] = picked[at][depth];
@@ -65,6 +67,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn no_combination_is_better(lists in lists(), budget in (0u32..300).prop_map(f64::from)) {
             let picks = least_depth(&lists, budget);

@@ -20,7 +20,7 @@ use minimax::Composites;
 use rayon::prelude::*;
 use search::Search;
 use std::collections::BTreeMap;
-use target::{DEGREES, Target, function, replace, spread};
+use target::{DEGREES, Target, function, spread};
 
 /// Rounds of widening intervals and tightening the tolerance before the search gives up.
 const ROUNDS: usize = 10;
@@ -227,7 +227,7 @@ fn layerwise(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> 
         check_finite(graph, &intervals)?;
         let targets = targets(graph, &intervals);
         let found = search.choose(&targets, tolerance)?;
-        let replaced = replace(graph, &targets, &found.picks);
+        let replaced = search.replaced(&targets, &found.picks);
         let seen = summarise(&replaced.graph, samples)?;
         escaped = widen_where_needed(&mut intervals, &replaced.operands, &seen);
         if escaped.is_some() {
@@ -367,3 +367,6 @@ fn check_finite(graph: &Graph, intervals: &BTreeMap<ValueId, Range>) -> Result<(
 fn operand_range(graph: &Graph, id: ValueId) -> Range {
     graph.node(graph.node(id).inputs[0]).range.unwrap_or(Range { lo: -1.0, hi: 1.0 })
 }
+
+#[cfg(test)]
+mod tests;

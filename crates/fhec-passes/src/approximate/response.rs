@@ -5,6 +5,10 @@
 //! by x once, and the effect of any polynomial is a scalar product with its error curve: all degrees of all layers cost no
 //! further run of the network. That sees what a second moment of g alone (OLA's A_i) does not: errors that have one sign
 //! on a whole layer add up.
+//!
+//! The mean of the error over each channel is taken away by a constant per channel, which costs nothing under encryption
+//! (Nagel et al., *Data-Free Quantization*, 2019, §4.2, correct quantised layers so). The mean depends on the polynomial, but as
+//! linearly as the effect does: it is taken away from the sums.
 
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Graph, Interpreter, Range, ValueId};
@@ -20,11 +24,30 @@ const COMBINATIONS: usize = 2;
 /// Gradients of combinations of the outputs, summed up by the argument of each activation.
 #[derive(Debug)]
 pub(super) struct Responses {
-    ranges: Vec<Range>,
-    /// By combination of a sample, activation and cell border, [`CELLS`] + 1 of these.
-    moments: Vec<Vec<Vec<f64>>>,
+    targets: Vec<Response>,
     /// What a mean square over the combinations is divided by.
     unit: f64,
+}
+
+/// Those of one activation. Lists over cells have an entry for each border, [`CELLS`] + 1 of them.
+#[derive(Debug)]
+struct Response {
+    range: Range,
+    /// By combination of a sample, then by cell: gradients, less those of a constant per channel.
+    moments: Vec<Vec<f64>>,
+    /// By channel, then by cell: part of the channel's elements.
+    channels: Vec<Vec<f64>>,
+}
+
+/// What one combination of one sample says of one activation.
+struct Sums {
+    cells: Vec<f64>,
+    channels: Vec<f64>,
+}
+
+/// Channels of a value, and elements side by side in one.
+fn channels(shape: &[usize]) -> (usize, usize) {
+    if shape.len() < 2 { (1, shape.iter().product()) } else { (shape[1], shape[2..].iter().product()) }
 }
 
 impl Responses {
@@ -38,46 +61,100 @@ impl Responses {
         spread: f64,
     ) -> Self {
         let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
-        let range = |&id: &ValueId| graph.node(graph.node(id).inputs[0]).range.unwrap_or(Range { lo: -1.0, hi: 1.0 });
+        let operand = |&id: &ValueId| graph.node(id).inputs[0];
+        let range = |id: &ValueId| graph.node(operand(id)).range.unwrap_or(Range { lo: -1.0, hi: 1.0 });
         let ranges: Vec<Range> = targets.iter().map(range).collect();
         let count: usize = outputs.iter().map(|&v| graph.node(v).shape.iter().product::<usize>()).sum();
+        let combinations = if count == 1 { 1 } else { COMBINATIONS };
         let of_sample = |(s, values): (usize, &Vec<Tensor>)| {
             let mut signs = Signs::new(s as u64);
-            let combinations = if count == 1 { 1 } else { COMBINATIONS };
             let combination = |_| {
-                let mut moments = vec![vec![0.0; CELLS + 1]; targets.len()];
+                let mut sums: Vec<Option<Sums>> = targets.iter().map(|_| None).collect();
                 let seeds: Vec<_> = outputs.iter().map(|&v| (v, signs.fill(&values[v.index()]))).collect();
                 interpreter.pull_back(values, seeds, |id, gradient| {
                     let Ok(at) = targets.binary_search(&id) else { return };
-                    let x = &values[graph.node(id).inputs[0].index()];
-                    deposit(&mut moments[at], ranges[at], x.values(), gradient.values());
+                    let x = &values[operand(&id).index()];
+                    let mut cells = vec![0.0; CELLS + 1];
+                    deposit(&mut cells, ranges[at], x.values(), gradient.values());
+                    let (channels, inner) = channels(gradient.shape());
+                    let mut by_channel = vec![0.0; channels];
+                    for (i, plane) in gradient.values().chunks(inner.max(1)).enumerate() {
+                        by_channel[i % channels] += plane.iter().sum::<f64>();
+                    }
+                    sums[at] = Some(Sums { cells, channels: by_channel });
                 });
-                moments
+                sums
             };
             (0..combinations).map(combination).collect::<Vec<_>>()
         };
-        let moments: Vec<Vec<Vec<Vec<f64>>>> = values.par_iter().enumerate().map(of_sample).collect();
-        let moments: Vec<_> = moments.into_iter().flatten().collect();
-        let unit = (moments.len() * count).max(1) as f64 * spread * spread;
-        Responses { ranges, moments, unit }
+        let sums: Vec<Vec<Vec<Option<Sums>>>> = values.par_iter().enumerate().map(of_sample).collect();
+        let sums: Vec<Vec<Option<Sums>>> = sums.into_iter().flatten().collect();
+        let response = |(at, id): (usize, &ValueId)| {
+            let range = ranges[at];
+            let arguments = values.iter().map(|values| &values[operand(id).index()]);
+            let channels = parts(range, arguments);
+            let centred = |sums: &Sums| {
+                let mut cells = sums.cells.clone();
+                for (sum, parts) in sums.channels.iter().zip(&channels) {
+                    cells.iter_mut().zip(parts).for_each(|(c, p)| *c -= sum * p);
+                }
+                cells
+            };
+            let moments = sums.iter().filter_map(|all| all[at].as_ref()).map(centred).collect();
+            Response { range, moments, channels }
+        };
+        let targets = targets.par_iter().enumerate().map(response).collect();
+        let unit = (sums.len() * count).max(1) as f64 * spread * spread;
+        Responses { targets, unit }
     }
 
-    /// Mean square of what the error curve `error` of target number `target` does to the outputs, relative to their spread;
-    /// infinite where that cannot be said.
+    /// Mean square of what the error curve `error` of target number `target`, with its mean over each channel taken away, does
+    /// to the outputs, relative to their spread; infinite where that cannot be said.
     pub(super) fn effect(&self, target: usize, error: impl Fn(f64) -> f64) -> f64 {
-        let range = self.ranges[target];
-        let border = |c: usize| error(range.lo + (range.hi - range.lo) * c as f64 / CELLS as f64);
-        let curve: Vec<f64> = (0..=CELLS).map(border).collect();
-        let square = |moments: &Vec<Vec<f64>>| -> f64 {
-            moments[target].iter().zip(&curve).map(|(m, e)| m * e).sum::<f64>().powi(2)
-        };
-        let mean = self.moments.iter().map(square).sum::<f64>() / self.unit;
+        let target = &self.targets[target];
+        let curve = target.curve(error);
+        let mean = target.moments.iter().map(|m| dot(m, &curve).powi(2)).sum::<f64>() / self.unit;
         if mean.is_nan() { f64::INFINITY } else { mean }
+    }
+
+    /// Mean of the error curve over each channel.
+    pub(super) fn means(&self, target: usize, error: impl Fn(f64) -> f64) -> Vec<f64> {
+        let target = &self.targets[target];
+        let curve = target.curve(error);
+        target.channels.iter().map(|parts| dot(parts, &curve)).collect()
     }
 }
 
+impl Response {
+    /// A function at the borders of all cells.
+    fn curve(&self, f: impl Fn(f64) -> f64) -> Vec<f64> {
+        let border = |c: usize| f(self.range.lo + (self.range.hi - self.range.lo) * c as f64 / CELLS as f64);
+        (0..=CELLS).map(border).collect()
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// By channel, which part of its elements is in each cell, over several tensors of one shape.
+fn parts<'a>(range: Range, tensors: impl Iterator<Item = &'a Tensor>) -> Vec<Vec<f64>> {
+    let mut parts: Vec<Vec<f64>> = Vec::new();
+    let mut elements = 0usize;
+    for x in tensors {
+        let (channels, inner) = channels(x.shape());
+        parts.resize(channels, vec![0.0; CELLS + 1]);
+        elements += x.len() / channels.max(1);
+        for (i, plane) in x.values().chunks(inner.max(1)).enumerate() {
+            deposit(&mut parts[i % channels], range, plane, std::iter::repeat_n(&1.0, plane.len()));
+        }
+    }
+    parts.iter_mut().flatten().for_each(|p| *p /= elements as f64);
+    parts
+}
+
 /// Adds gradients to the borders of the cells that their arguments are in, shared out by distance.
-fn deposit(moments: &mut [f64], range: Range, x: &[f64], gradients: &[f64]) {
+fn deposit<'a>(moments: &mut [f64], range: Range, x: &[f64], gradients: impl IntoIterator<Item = &'a f64>) {
     let scale = CELLS as f64 / (range.hi - range.lo).max(f64::MIN_POSITIVE);
     for (x, g) in x.iter().zip(gradients) {
         let at = ((x - range.lo) * scale).clamp(0.0, CELLS as f64);

@@ -2,11 +2,10 @@
 
 use super::degrees::{Choice, least_depth};
 use super::response::Responses;
-use super::target::{Target, replace};
+use super::target::{Replaced, Target, replace};
 use crate::calibrate::Samples;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Graph, InputError, Interpreter, Op, ValueId};
-use fhec_math::chebyshev::clenshaw;
 use rayon::prelude::*;
 
 /// Samples that the search runs; enough to tell degrees apart.
@@ -60,18 +59,21 @@ impl<'a> Search<'a> {
     /// Every polynomial of every target with its depth and its predicted part of the squared error.
     pub(super) fn choices(&self, targets: &[Target<'_>]) -> Vec<Vec<Choice>> {
         let of_target = |(number, target): (usize, &Target<'_>)| {
-            let (mid, half) = {
-                let i = target.interval;
-                ((i.lo + i.hi) / 2.0, (i.hi - i.lo) / 2.0)
-            };
-            let choice = |pick: usize| {
-                let fit = &target.fits[pick];
-                let error = |x: f64| clenshaw(&fit.chebyshev, (x - mid) / half) - target.function.eval(x);
-                Choice { depth: target.depth(pick), error: self.responses.effect(number, error) }
-            };
-            (0..target.fits.len()).map(choice).collect()
+            let error = |pick| self.responses.effect(number, target.error(pick));
+            (0..target.fits.len()).map(|pick| Choice { depth: target.depth(pick), error: error(pick) }).collect()
         };
         targets.par_iter().enumerate().map(of_target).collect()
+    }
+
+    /// The network with polynomials, given by their numbers, and with constants that take away the mean of each channel's error.
+    pub(super) fn replaced(&self, targets: &[Target<'_>], picks: &[usize]) -> Replaced {
+        let means = |(number, (target, &pick)): (usize, (&Target<'_>, &usize))| {
+            self.responses.means(number, target.error(pick)).into_iter().map(|mean| -mean).collect()
+        };
+        let offsets: Vec<Vec<f64>> = targets.iter().zip(picks).enumerate().map(means).collect();
+        let finite = |offsets: &Vec<f64>| offsets.iter().all(|o| o.is_finite());
+        let offsets: Vec<_> = offsets.into_iter().map(|o| if finite(&o) { o } else { Vec::new() }).collect();
+        replace(self.graph, targets, picks, &offsets)
     }
 
     /// Root mean square error of the outputs of another network, relative to the standard deviation of the outputs.
@@ -100,7 +102,7 @@ impl<'a> Search<'a> {
             if tried.contains(&picks) {
                 break;
             }
-            let error = self.measure(&replace(self.graph, targets, &picks).graph)?;
+            let error = self.measure(&self.replaced(targets, &picks).graph)?;
             tracing::debug!(budget, error, depth = depth(&picks), "degrees");
             let within = error <= tolerance;
             let predicted: f64 = choices.iter().zip(&picks).map(|(list, &p)| list[p].error).sum();

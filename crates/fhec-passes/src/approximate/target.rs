@@ -4,7 +4,7 @@ use super::fit::{Fit, fits};
 use crate::rewrite::Rewriter;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Activation, Distribution, Graph, Node, Op, Range, ValueId};
-use fhec_math::chebyshev::depth_of_degree;
+use fhec_math::chebyshev::{clenshaw, depth_of_degree};
 
 /// Degrees worth having: the largest of each multiplicative depth, 2 to 7, and lines, which cost nothing because linear
 /// layers take them over.
@@ -44,6 +44,13 @@ impl<'a> Target<'a> {
     /// Levels of the polynomial number `pick`.
     pub(super) fn depth(&self, pick: usize) -> usize {
         depth(self.fits[pick].chebyshev.len() - 1)
+    }
+
+    /// By how much polynomial number `pick` is off.
+    pub(super) fn error(&self, pick: usize) -> impl Fn(f64) -> f64 {
+        let (mid, half) = ((self.interval.lo + self.interval.hi) / 2.0, (self.interval.hi - self.interval.lo) / 2.0);
+        let chebyshev = &self.fits[pick].chebyshev;
+        move |x| clenshaw(chebyshev, (x - mid) / half) - self.function.eval(x)
     }
 
     /// The function's name and the interval.
@@ -117,12 +124,12 @@ fn bounded_fits(f: &Activation, interval: Range, density: &Density<'_>) -> Vec<F
     let mut missing: Vec<usize> = DEGREES.to_vec();
     let mut made: Vec<Fit> = Vec::new();
     let mut floor = FLOOR;
-    while let Some(&largest) = missing.last() {
+    while !missing.is_empty() {
         let last = floor >= 1.0;
         let found = fits(|x| f.eval(x), interval, &missing, |x| density.at(x) + floor);
         for fit in found {
             let degree = fit.chebyshev.len() - 1;
-            if fit.max <= BOUND * (hi - lo) || (last && degree == largest) {
+            if fit.max <= BOUND * (hi - lo) || (last && DEGREES.last() == Some(&degree)) {
                 made.push(fit);
             }
         }
@@ -143,8 +150,9 @@ pub(super) struct Replaced {
     pub(super) operands: Vec<(ValueId, ValueId, Range)>,
 }
 
-/// Replaces every target by one of its polynomials, given by their numbers.
-pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize]) -> Replaced {
+/// Replaces every target by one of its polynomials, given by their numbers, plus a constant for each channel (axis 1; one
+/// constant for all elements where none are given).
+pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize], offsets: &[Vec<f64>]) -> Replaced {
     let mut operands = Vec::with_capacity(targets.len());
     // Nothing is dropped, so values keep the numbers that they are made with.
     let graph = Rewriter::run(graph, |rw, id| {
@@ -152,27 +160,44 @@ pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize]) ->
         let (target, node) = (&targets[at], graph.node(id));
         let operand = rw.value(node.inputs[0]);
         operands.push((id, operand, target.interval));
+        let mut offsets = offsets.get(at).cloned().unwrap_or_default();
         let chebyshev = &target.fits[picks[at]].chebyshev;
-        match chebyshev.as_slice() {
-            &[constant, slope] => line(rw, node, operand, target.interval, [constant, slope]),
+        let value = match chebyshev.as_slice() {
+            &[constant, slope] => {
+                let (factor, offset) = line(target.interval, [constant, slope]);
+                offsets.resize(offsets.len().max(1), 0.0);
+                offsets.iter_mut().for_each(|o| *o += offset);
+                let factor = Op::MulConst(rw.new.constant(Tensor::scalar(factor)));
+                rw.add(Node { op: factor, inputs: vec![operand], ..node.clone() })
+            }
             _ => {
                 let (chebyshev, interval) = (chebyshev.clone(), target.interval);
                 let op = Op::Polynomial { chebyshev, interval, label: target.label() };
                 rw.add(Node { op, inputs: vec![operand], ..node.clone() })
             }
+        };
+        if offsets.iter().all(|o| *o == 0.0) {
+            return value;
         }
+        let constant = match offsets.as_slice() {
+            &[only] => Tensor::scalar(only),
+            _ => {
+                let inner = node.shape.iter().skip(2).map(|_| 1);
+                Tensor::new(std::iter::once(offsets.len()).chain(inner).collect(), offsets)
+            }
+        };
+        let op = Op::AddConst(rw.new.constant(constant));
+        rw.add(Node { op, inputs: vec![value], ..node.clone() })
     });
     Replaced { graph, operands }
 }
 
 /// The line with the given Chebyshev coefficients, as a factor and an offset.
-fn line(rw: &mut Rewriter<'_>, node: &Node, x: ValueId, interval: Range, [constant, slope]: [f64; 2]) -> ValueId {
+fn line(interval: Range, [constant, slope]: [f64; 2]) -> (f64, f64) {
     let (mid, half) = ((interval.lo + interval.hi) / 2.0, (interval.hi - interval.lo) / 2.0);
     // A slope of rounding errors is none: the activation is a constant.
     let factor = if slope.abs() <= 1e-12 * constant.abs() { 0.0 } else { slope / half };
-    let [factor, offset] = [factor, constant - factor * mid].map(|v| rw.new.constant(Tensor::scalar(v)));
-    let scaled = rw.add(Node { op: Op::MulConst(factor), inputs: vec![x], ..node.clone() });
-    rw.add(Node { op: Op::AddConst(offset), inputs: vec![scaled], ..node.clone() })
+    (factor, constant - factor * mid)
 }
 
 #[cfg(test)]
