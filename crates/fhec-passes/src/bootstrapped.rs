@@ -139,7 +139,7 @@ impl<'a> Search<'a> {
                     continue;
                 }
                 let fits = |least: &u32| chain.message(*least).is_some();
-                let most = LEAST_MESSAGES.iter().rposition(|least| fits(least)).unwrap_or(0);
+                let most = LEAST_MESSAGES.iter().rposition(fits).unwrap_or(0);
                 let limit = if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[most] };
                 let Some((next, used)) = self.over(*chain, limit) else {
                     // Too dear or too short; the same holds for shorter ones.

@@ -161,12 +161,12 @@ impl<'a> Search<'a> {
     /// with it.
     fn without(&self, history: &[Vec<State>], at: usize, best: f64) -> Option<f64> {
         let (mut states, _) = self.advance(at, &history[at], false);
-        for i in at + 1..self.steps.len() {
+        for (i, all) in history.iter().enumerate().take(self.steps.len()).skip(at + 1) {
             if states.is_empty() {
                 return None;
             }
             // Where the difference is the same for every state, it stays so.
-            if let Some(more) = difference(&states, &history[i]) {
+            if let Some(more) = difference(&states, all) {
                 return Some(best + more);
             }
             states = self.advance(i, &states, true).0;

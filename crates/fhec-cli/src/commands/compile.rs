@@ -257,7 +257,6 @@ impl Settings {
                 ..defaults.approximate
             },
             cost: calibrate::read(self.cost_table.as_deref())?.prices,
-            ..defaults
         };
         let compiled = match self.batch {
             Some(batch) if self.mode == Mode::Auto => {

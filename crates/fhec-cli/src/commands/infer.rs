@@ -304,7 +304,7 @@ impl Session<'_> {
             Ok(answers)
         };
         let parts: Vec<Result<Vec<(usize, Answer)>>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..parallel.min(requests.len())).map(|_| scope.spawn(&work)).collect();
+            let threads: Vec<_> = (0..parallel.min(requests.len())).map(|_| scope.spawn(work)).collect();
             threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a thread failed")))).collect()
         });
         let mut answers: Vec<(usize, Answer)> =

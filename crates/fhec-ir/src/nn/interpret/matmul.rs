@@ -79,8 +79,11 @@ impl Packed {
 /// Sums of [`ROWS`] rows over one panel.
 type Sums = [[f64; PANEL]; ROWS];
 
+/// Multiplies [`ROWS`] rows by one panel.
+type Block = fn(&[[f64; ROWS]], &[[f64; PANEL]]) -> Sums;
+
 /// The fastest code of this machine for one block.
-fn block() -> fn(&[[f64; ROWS]], &[[f64; PANEL]]) -> Sums {
+fn block() -> Block {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
