@@ -147,6 +147,10 @@ impl<'a> Search<'a> {
                 };
                 longest = used.saturating_sub(chain::spec(self.log_n).slots_to_coeffs.len()).min(chain.levels - 1);
                 let least = shortest.map_or(0.0, |shortest| next.placement.cost + self.least_keys(shortest));
+                // What needs no bootstrap is better off without their circuit.
+                if next.placement.decisions.iter().all(|d| d.bootstrap.is_none()) {
+                    continue;
+                }
                 best[..=most].iter_mut().for_each(|b| *b = b.min(next.objective));
                 found.push(next);
                 if least >= limit {
@@ -239,7 +243,7 @@ impl<'a> Search<'a> {
         let budget = self.demands.memory_budget.unwrap_or(u64::MAX);
         let mut list: Vec<(usize, u32)> = Vec::new();
         for least in LEAST_MESSAGES {
-            let fits = |f: &(usize, &Found)| f.1.chain.message(least).is_some() && f.1.bytes <= budget;
+            let fits = |(_, f): &(usize, &Found)| f.chain.message(least).is_some() && f.bytes <= budget;
             let cheapest = found.iter().enumerate().filter(fits).min_by(|a, b| a.1.objective.total_cmp(&b.1.objective));
             if let Some((at, message)) = cheapest.and_then(|(at, f)| Some((at, f.chain.message(least)?))) {
                 list.push((at, message));

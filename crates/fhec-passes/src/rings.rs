@@ -108,7 +108,10 @@ pub(crate) fn best(
         return Ok(best.ok_or(reasons));
     }
     let levelled = best.is_some();
-    let asked = (samples, options, demands);
+    // Bootstraps give levels but no precision: less than was asked for is accepted only where levels are what is missing.
+    let too_deep = best.is_none() && reasons.iter().all(|(_, why)| *why == Unfit::Security);
+    let least_bits = if too_deep { options.least_bits } else { options.precision_bits };
+    let asked = (samples, options, demands, least_bits);
     for log_n in BOOTSTRAPPED.into_iter().filter(|_| !batched) {
         best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
     }
@@ -147,7 +150,7 @@ fn nearest(reasons: Reasons) -> Reasons {
 fn bootstrapped(
     graph: &nn::Graph,
     log_n: u32,
-    (samples, options, demands): (&[Vec<Tensor>], &Options, &Demands),
+    (samples, options, demands, least_bits): (&[Vec<Tensor>], &Options, &Demands, f64),
     driver: &mut Driver<'_>,
     mut best: Option<Choice>,
     reasons: &mut Reasons,
@@ -189,7 +192,7 @@ fn bootstrapped(
         let own = analysis.placed(&planned);
         let stage = Stage::analysed(Placed { graph: planned, levels }, own);
         match stage.select_bootstrapped(&chosen, demands, &options.cost) {
-            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < options.least_bits => {
+            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < least_bits => {
                 reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
             }
             Ok((selected, keys)) => {

@@ -131,7 +131,7 @@ fn a_network_deeper_than_any_chain_is_bootstrapped() {
     fhec_plan::verify::verify(&c.plan, Insecure::Refuse).expect("the independent verifier agrees");
     let bootstraps = c.he.nodes.iter().filter(|n| matches!(n.op, he::Op::Bootstrap { .. })).count();
     println!("{bootstraps} bootstraps, {} s, {} bits", c.plan.report.seconds, c.plan.report.output_bits);
-    assert!((5..=50).contains(&bootstraps), "{bootstraps}");
+    assert!((3..=50).contains(&bootstraps), "{bootstraps}");
     // No bootstrap gets values beyond its range: the scale that it expects follows from the ranges of all of them.
     let verified = fhec_plan::Verified::new(c.plan.clone(), Insecure::Refuse).expect("verifies");
     let spec = c.plan.parameters.bootstrap.as_ref().expect("bootstraps");
