@@ -2,7 +2,8 @@
 //!
 //! The diagonals of a nest are the sums of one (column − row) step of every loop. Guards only shorten
 //! loops, so for one ciphertext the set of sums is found loop by loop, each time with the distinct
-//! steps only: a convolution takes microseconds whatever its number of channels.
+//! steps only: a convolution takes microseconds whatever its number of channels. Between several ciphertexts the
+//! positions of the loops that lead from one to another – channels, mostly – are listed first.
 
 use fhec_math::bsgs::{BsgsWeights, DiagonalIndex};
 use fhec_plan::{Diagonals, Matrix, Nest, NestDim, Offsets};
@@ -12,31 +13,33 @@ use std::collections::BTreeMap;
 /// padding excludes may be listed too.
 pub fn indices(matrix: &Matrix) -> Vec<DiagonalIndex> {
     // With one slot a ciphertext, guarded loops move from ciphertext to ciphertext.
-    if matrix.slots == 1 || matrix.nests.iter().any(|n| crosses(matrix, n)) {
-        let exact = Diagonals::of(matrix);
-        let of = |k: &fhec_plan::DiagonalKey| DiagonalIndex {
-            out_block: k.out_block as usize,
-            in_block: k.in_block as usize,
-            index: i64::from(k.index),
-        };
-        return exact.keys().iter().map(of).collect();
-    }
-    let mut sets: BTreeMap<(usize, usize), Vec<bool>> = BTreeMap::new();
+    let nests = || matrix.nests.iter().map(|n| sums(matrix, n)).collect::<Option<Vec<Sums>>>();
+    let Some(nests) = (matrix.slots > 1).then(nests).flatten() else { return exact(matrix) };
+    let mut sets: BTreeMap<(i64, i64), Vec<bool>> = BTreeMap::new();
     let modulus = matrix.diagonal_bound();
-    for nest in &matrix.nests {
-        for (block, list) in sums(matrix, nest) {
-            let set = sets.entry(block).or_insert_with(|| vec![false; modulus]);
-            for i in list {
-                set[i as usize] = true;
-            }
+    for (block, list) in nests.into_iter().flatten() {
+        let set = sets.entry(block).or_insert_with(|| vec![false; modulus]);
+        for i in list {
+            set[i as usize] = true;
         }
     }
     let mut out = Vec::new();
     for ((out_block, in_block), set) in sets {
         let present = set.iter().enumerate().filter(|(_, there)| **there);
+        let (out_block, in_block) = (out_block as usize, in_block as usize);
         out.extend(present.map(|(i, _)| DiagonalIndex { out_block, in_block, index: i as i64 }));
     }
     out
+}
+
+/// The same by listing all runs.
+fn exact(matrix: &Matrix) -> Vec<DiagonalIndex> {
+    let of = |k: &fhec_plan::DiagonalKey| DiagonalIndex {
+        out_block: k.out_block as usize,
+        in_block: k.in_block as usize,
+        index: i64::from(k.index),
+    };
+    Diagonals::of(matrix).keys().iter().map(of).collect()
 }
 
 /// True for a loop that some guard restricts.
@@ -71,68 +74,103 @@ fn anchor(nest: &Nest) -> (i64, i64) {
     (sum(nest.row, |d| &d.row), sum(nest.col, |d| &d.col))
 }
 
-/// True when sums of loop steps may leave the block in which the steps' own blocks put them.
-fn crosses(matrix: &Matrix, nest: &Nest) -> bool {
-    if matrix.in_ciphertexts.max(matrix.out_ciphertexts) == 1 {
-        return false;
-    }
-    let slots = matrix.slots as i64;
-    let (row, col) = anchor(nest);
-    let reach = |start: i64, of: fn(&NestDim) -> &Offsets| {
-        let inside = |dim: &NestDim| (0..dim.extent).map(|i| of(dim).at(i).rem_euclid(slots)).max().unwrap_or(0);
-        let free = nest.dims.iter().enumerate().filter(|(d, _)| !guarded(nest, *d));
-        start.rem_euclid(slots) + free.map(|(_, dim)| inside(dim)).sum::<i64>()
-    };
-    (matrix.out_ciphertexts > 1 && reach(row, |d| &d.row) >= slots)
-        || (matrix.in_ciphertexts > 1 && reach(col, |d| &d.col) >= slots)
+/// The diagonals of part of a nest, per (output block, input block).
+type Sums = BTreeMap<(i64, i64), Vec<u32>>;
+
+/// Loop positions listed one by one before the exact way takes over.
+const MAX_LISTED: usize = 1 << 20;
+
+/// Rows and columns that the loops in `listed` reach from `start`.
+fn positions(nest: &Nest, listed: &[usize], start: (i64, i64)) -> Vec<(i64, i64)> {
+    listed.iter().fold(vec![start], |list, &d| {
+        let dim = &nest.dims[d];
+        let steps = |&(row, col): &(i64, i64)| (0..dim.extent).map(move |i| (row + dim.row.at(i), col + dim.col.at(i)));
+        list.iter().flat_map(steps).collect()
+    })
 }
 
-/// The diagonals of one nest, per (output block, input block).
-fn sums(matrix: &Matrix, nest: &Nest) -> BTreeMap<(usize, usize), Vec<u32>> {
+/// The loops that lead from one block into another, so that their positions have to be listed: all others stay inside
+/// the block where those begin. `None` when there are too many positions.
+fn block_loops(matrix: &Matrix, nest: &Nest) -> Option<Vec<usize>> {
     let slots = matrix.slots as i64;
-    let modulus = matrix.diagonal_bound() as i64;
+    let sides: [Side; 2] =
+        [(matrix.out_ciphertexts > 1, |d| &d.row, |at| at.0), (matrix.in_ciphertexts > 1, |d| &d.col, |at| at.1)];
+    let blocked = || sides.iter().filter(|(several, ..)| *several);
+    // Guarded loops move inside the block of the anchor: padding excludes all else.
+    let mut free: Vec<usize> = (0..nest.dims.len()).filter(|&d| !guarded(nest, d)).collect();
+    let ends = |d: usize, of: fn(&NestDim) -> &Offsets| {
+        let dim = &nest.dims[d];
+        (0..dim.extent).map(|i| of(dim).at(i)).fold((0, 0), |(lo, hi): (i64, i64), v| (lo.min(v), hi.max(v)))
+    };
+    let start = anchor(nest);
+    let mut listed: Vec<usize> = Vec::new();
+    loop {
+        if listed.iter().map(|&d| nest.dims[d].extent).product::<usize>() > MAX_LISTED {
+            return None;
+        }
+        let at = positions(nest, &listed, start);
+        let inside = blocked().all(|&(_, of, side)| {
+            let rest = free.iter().map(|&d| ends(d, of)).fold((0, 0), |(a, b), (lo, hi)| (a + lo, b + hi));
+            at.iter().map(|p| side(p).rem_euclid(slots)).all(|p| p + rest.0 >= 0 && p + rest.1 < slots)
+        });
+        if inside {
+            return Some(listed);
+        }
+        // The loop with the longest way is the one that leaves the block.
+        let way = |d: usize| blocked().map(|&(_, of, _)| ends(d, of)).map(|(lo, hi)| hi.max(-lo)).max();
+        let far = (0..free.len()).max_by_key(|&i| (way(free[i]), std::cmp::Reverse(i)))?;
+        listed.push(free.remove(far));
+    }
+}
+
+/// Whether a side of a matrix has several blocks, its offsets, and its coordinate of a point.
+type Side = (bool, fn(&NestDim) -> &Offsets, fn(&(i64, i64)) -> i64);
+
+/// The diagonals of one nest, per (output block, input block); `None` where only listing all its points will do.
+fn sums(matrix: &Matrix, nest: &Nest) -> Option<Sums> {
+    let slots = matrix.slots as i64;
+    let modulus = matrix.diagonal_bound();
     let block = |at: i64, ciphertexts: usize| if ciphertexts == 1 { 0 } else { at.div_euclid(slots) };
-    let diagonal = |row: i64, col: i64| (col - row).rem_euclid(modulus);
-    let (row, col) = anchor(nest);
-    let (r, c) = (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts));
-    let d = diagonal(nest.row, nest.col);
-    let mut states = BTreeMap::from([((r, c), vec![d as u32])]);
-    for (number, dim) in nest.dims.iter().enumerate() {
-        // Guarded loops move inside the block of the anchor: padding excludes all else.
-        let inside = guarded(nest, number);
-        let step = |row: i64, col: i64| match inside {
-            true => (0, 0, diagonal(row, col)),
-            false => (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts), diagonal(row, col)),
-        };
-        let mut steps: Vec<_> = (0..dim.extent).map(|i| step(dim.row.at(i), dim.col.at(i))).collect();
+    let diagonal = |row: i64, col: i64| (col - row).rem_euclid(modulus as i64) as u32;
+    let listed = block_loops(matrix, nest)?;
+    let fresh = || (vec![false; modulus], Vec::new());
+    let mut heads: BTreeMap<(i64, i64), (Vec<bool>, Vec<u32>)> = BTreeMap::new();
+    let start = anchor(nest);
+    for (row, col) in positions(nest, &listed, start) {
+        let key = (block(row, matrix.out_ciphertexts), block(col, matrix.in_ciphertexts));
+        let (seen, list) = heads.entry(key).or_insert_with(fresh);
+        let d = diagonal(row - start.0 + nest.row, col - start.1 + nest.col);
+        if !std::mem::replace(&mut seen[d as usize], true) {
+            list.push(d);
+        }
+    }
+    let inside = |b: i64, n: usize| (0..n as i64).contains(&b);
+    heads.retain(|(r, c), _| inside(*r, matrix.out_ciphertexts) && inside(*c, matrix.in_ciphertexts));
+    let mut states: Sums = heads.into_iter().map(|(key, (_, list))| (key, list)).collect();
+    for (_, dim) in nest.dims.iter().enumerate().filter(|(d, _)| !listed.contains(d)) {
+        let mut steps: Vec<u32> = (0..dim.extent).map(|i| diagonal(dim.row.at(i), dim.col.at(i))).collect();
         steps.sort_unstable();
         steps.dedup();
-        if steps == [(0, 0, 0)] {
+        if steps == [0] {
             continue;
         }
-        let mut next: BTreeMap<(i64, i64), (Vec<bool>, Vec<u32>)> = BTreeMap::new();
-        for (&(r, c), list) in &states {
-            for &(dr, dc, d) in &steps {
-                let fresh = || (vec![false; modulus as usize], Vec::new());
-                let (seen, sums) = next.entry((r + dr, c + dc)).or_insert_with(fresh);
-                if sums.len() == modulus as usize {
-                    continue;
+        for list in states.values_mut() {
+            let (mut seen, mut sums) = fresh();
+            for &step in &steps {
+                if sums.len() == modulus {
+                    break;
                 }
-                for &at in list {
-                    let sum = (i64::from(at) + d) & (modulus - 1);
+                for &at in list.iter() {
+                    let sum = (at + step) & (modulus as u32 - 1);
                     if !std::mem::replace(&mut seen[sum as usize], true) {
-                        sums.push(sum as u32);
+                        sums.push(sum);
                     }
                 }
             }
+            *list = sums;
         }
-        states = next.into_iter().map(|(key, (_, sums))| (key, sums)).collect();
     }
-    let inside = |b: i64, n: usize| (0..n as i64).contains(&b);
-    let kept = states
-        .into_iter()
-        .filter(|((r, c), _)| inside(*r, matrix.out_ciphertexts) && inside(*c, matrix.in_ciphertexts));
-    kept.map(|((r, c), list)| ((r as usize, c as usize), list)).collect()
+    Some(states)
 }
 
 /// A quick upper bound of the price of the best BSGS plan: giants at multiples of powers of two only.
@@ -197,6 +235,21 @@ mod tests {
             let bound = estimate(m.diagonal_bound(), &indices(&m), &w);
             assert!(bound >= best - 1e-9 && bound <= 1.5 * best, "{bound} is no estimate of {best}");
         }
+    }
+
+    /// Channels of 64 slots from the fourth on: the loop enters the next ciphertext, but never by a step of a whole one.
+    #[test]
+    fn loops_may_enter_the_next_block_anywhere() {
+        let strided = |extent, row, col| NestDim { extent, row, col, weight: Offsets::Stride(0) };
+        let out = strided(5, Offsets::Stride(64), Offsets::Stride(0));
+        let channels = strided(6, Offsets::Stride(0), Offsets::Stride(64));
+        let mut m = matrix(256, 256, vec![out, channels, dim(7, 8, 8), dim(3, 1, 1)]);
+        (m.in_ciphertexts, m.out_ciphertexts) = (3, 2);
+        m.nests[0].col = 3 * 64;
+        let want: Vec<_> = Diagonals::of(&m).keys().iter().map(|k| (k.out_block, k.in_block, k.index)).collect();
+        let got: Vec<_> = indices(&m).iter().map(|d| (d.out_block as u32, d.in_block as u32, d.index as u32)).collect();
+        assert_eq!(got, want);
+        assert!(sums(&m, &m.nests[0]).is_some(), "no need to list all points");
     }
 
     #[test]
