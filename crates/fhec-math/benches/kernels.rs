@@ -1,7 +1,7 @@
 //! Measurements of the kernels: `cargo bench -p fhec-math`, with a filter such as `-- forward/16`.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fhec_math::accumulate::{dot_into, dot_pair_into};
@@ -42,6 +42,61 @@ fn transforms(c: &mut Criterion) {
             }
         }
         group.finish();
+    }
+}
+
+/// Ours against `tfhe-ntt`, call by call in turn, so that what else the machine does hits both: medians, and their ratio. The
+/// prime has 46 bits, where ours need not reduce on the way.
+fn paired(_: &mut Criterion) {
+    const ROUNDS: usize = 301;
+    for log_n in [13, 16] {
+        let m = modulus(46, log_n);
+        let n = 1 << log_n;
+        let ours = NttTable::with_kernels(m.value(), log_n, kernels()).expect("a table");
+        let theirs = tfhe_ntt::prime64::Plan::try_new(n, m.value()).expect("a plan");
+        let (mut x, mut y, b) = (limb(&m, n, 0), limb(&m, n, 0), limb(&m, n, 1));
+        let compare = |what: &str, pair: [&mut dyn FnMut(); 2]| {
+            let mut times = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
+            for _ in 0..ROUNDS {
+                for (times, f) in times.iter_mut().zip(pair.each_mut()) {
+                    let start = Instant::now();
+                    f();
+                    times.push(start.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+            let [ours, theirs] = times.each_mut().map(|t| {
+                t.sort_by(f64::total_cmp);
+                t[ROUNDS / 2]
+            });
+            println!("paired/{log_n}: {what}: {ours:.1} µs, tfhe-ntt {theirs:.1} µs, ratio {:.3}", ours / theirs);
+        };
+        compare("forward", [&mut || ours.forward(&mut x), &mut || theirs.fwd(&mut y)]);
+        compare(
+            "inverse, normalised",
+            [&mut || ours.inverse(&mut x), &mut || {
+                theirs.inv(&mut y);
+                theirs.normalize(&mut y);
+            }],
+        );
+        compare(
+            "product of values",
+            [&mut || pointwise::mul_assign(&m, &mut x, &b), &mut || theirs.mul_assign_normalize(&mut y, &b)],
+        );
+        compare(
+            "product of polynomials, one transformed before",
+            [
+                &mut || {
+                    ours.forward(&mut x);
+                    pointwise::mul_assign(&m, &mut x, &b);
+                    ours.inverse(&mut x);
+                },
+                &mut || {
+                    theirs.fwd(&mut y);
+                    theirs.mul_assign_normalize(&mut y, &b);
+                    theirs.inv(&mut y);
+                },
+            ],
+        );
     }
 }
 
@@ -154,6 +209,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = transforms, element_wise, key_streaming, base_conversion
+    targets = paired, transforms, element_wise, key_streaming, base_conversion
 }
 criterion_main!(benches);
