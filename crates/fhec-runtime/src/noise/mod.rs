@@ -299,7 +299,11 @@ impl Backend for NoiseBackend {
         let std = spec.error_std(parameters.log_n, parameters.q[0] as f64);
         let mut gaussian = self.gaussian(step);
         let mut value = a.map(|v| spec.bend(v * unit) / unit);
-        value.values_mut().iter_mut().for_each(|v| *v += std / unit * gaussian.next());
+        let classes = spec.error_classes();
+        value.values_mut().iter_mut().for_each(|v| {
+            let class = classes[gaussian.below(classes.len())];
+            *v += class * std / unit * gaussian.next();
+        });
         Ok(value)
     }
 }

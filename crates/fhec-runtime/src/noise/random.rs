@@ -27,6 +27,11 @@ impl Gaussian {
         ((self.word() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
+    /// A number below `n`, from 1 to 2^32 of them.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.word()) * n as u128) >> 64) as usize
+    }
+
     /// The next number.
     pub(crate) fn next(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
@@ -50,6 +55,8 @@ mod tests {
         let values: Vec<f64> = (0..n).map(|_| g.next()).collect();
         let moment = |k: i32| values.iter().map(|v| v.powi(k)).sum::<f64>() / f64::from(n);
         assert!(moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.02 && (moment(4) - 3.0).abs() < 0.1);
+        let share = (0..n).filter(|_| g.below(3) == 2).count() as f64 / f64::from(n);
+        assert!((share - 1.0 / 3.0).abs() < 0.01, "{share}");
         let mut other = Gaussian::new(1, 3);
         let correlation = values.iter().map(|v| v * other.next()).sum::<f64>() / f64::from(n);
         assert!(correlation.abs() < 0.02);
