@@ -55,7 +55,7 @@ fn paired(_: &mut Criterion) {
         let ours = NttTable::with_kernels(m.value(), log_n, kernels()).expect("a table");
         let theirs = tfhe_ntt::prime64::Plan::try_new(n, m.value()).expect("a plan");
         let (mut x, mut y, b) = (limb(&m, n, 0), limb(&m, n, 0), limb(&m, n, 1));
-        let compare = |what: &str, pair: [&mut dyn FnMut(); 2]| {
+        let compare = |what: &str, mut pair: [&mut dyn FnMut(); 2]| {
             let mut times = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
             for _ in 0..ROUNDS {
                 for (times, f) in times.iter_mut().zip(pair.each_mut()) {
