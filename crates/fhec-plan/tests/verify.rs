@@ -133,7 +133,8 @@ fn heads_describe_parameters_inputs_and_outputs_that_exist() {
     head_refused(&["digits"], |p| p.parameters.digits = vec![usize::MAX, 2]);
     head_refused(&["input 1", "twice"], |p| p.inputs.push(p.inputs[0].clone()));
     head_refused(&["output 1", "twice"], |p| p.outputs.push(p.outputs[0].clone()));
-    head_refused(&["input 0", "slots"], |p| p.inputs[0].layout.slots *= 2);
+    head_refused(&["parameters", "images of 64 slots"], |p| p.inputs[0].layout.slots *= 2);
+    head_refused(&["output 0", "slots"], |p| p.outputs[0].layout.slots *= 2);
     head_refused(&["input 0", "above the chain"], |p| p.inputs[0].level = usize::MAX);
     head_refused(&["input 0", "does not fit"], |p| p.inputs[0].shape = vec![usize::MAX, usize::MAX]);
     head_refused(&["input 0", "share a slot"], |p| {
