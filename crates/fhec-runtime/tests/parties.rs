@@ -97,6 +97,33 @@ fn insecure_plans_need_the_token() {
 }
 
 #[test]
+fn clients_share_encoded_weights_and_nothing_else() {
+    let verified = mlp();
+    let context = server_context(&verified, token()).unwrap();
+    let base = Server::without_keys(Arc::clone(&verified), &context, u64::MAX).unwrap();
+    base.backend().prepare().unwrap();
+    let kept = base.backend().memory();
+    assert!(kept.plaintexts > 0 && kept.plaintexts == kept.plaintexts_planned && kept.keys == 0);
+    for seed in [3, 4] {
+        let client = Client::new(verified.plan().head(), token()).unwrap();
+        let mut rng = fhec_math::SecretRng::from_seed(&[seed; 32]);
+        let secret = client.generate_secret(&mut rng);
+        let keys = client.generate_evaluation(&secret, &mut rng, &|_, _| ()).unwrap();
+        let server = base.with_keys(Arc::new(keys)).unwrap();
+        let inputs = inputs(&verified, f64::from(seed));
+        let bundle = client.encrypt(&inputs, EncryptionKey::Secret(&secret), &mut rng).unwrap();
+        let (outputs, _) = server.run(&bundle, &mut |_| ()).unwrap();
+        let got = client.decrypt_output(0, &outputs, &secret).unwrap();
+        assert!(distance(&[got], &clear(&verified, &inputs)) < 1e-6);
+        assert_eq!(server.backend().memory().plaintexts, kept.plaintexts);
+        // Without keys the same bundle gets nowhere.
+        assert!(matches!(base.run(&bundle, &mut |_| ()), Err(RuntimeError::Instruction { .. })));
+    }
+    let none = fhec_ckks::EvaluationKeys::empty(&context);
+    assert!(matches!(base.with_keys(Arc::new(none)), Err(RuntimeError::Keys(_))));
+}
+
+#[test]
 fn an_unsound_head_is_refused() {
     let mut head = mlp().plan().head();
     head.inputs[0].range = (1.0, -1.0);

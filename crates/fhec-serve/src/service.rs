@@ -34,9 +34,8 @@ pub struct Service {
     verified: Arc<Verified>,
 }
 
-/// A plan has one segment, and a ciphertext one sample.
+/// A plan has one segment.
 const ROUNDS: u32 = 1;
-const BATCH: u32 = 1;
 
 impl Service {
     /// Prepares a plan: encodes the weights that memory lets stay, finds the keys that are on disk. `insecure` is for tests.
@@ -90,7 +89,7 @@ impl Service {
             key_bytes: sizes.key_file,
             payload_bytes: sizes.inputs,
             rounds: ROUNDS,
-            batch: BATCH,
+            batch: u32::try_from(plan.batch()).unwrap_or(u32::MAX),
             requests: config.requests_per_client.clamp(1, sizes.requests),
         };
         Ok(Arc::new(Service {

@@ -324,7 +324,7 @@ impl Session<'_> {
             kind: FrameKind::Inputs,
             round: 0,
             rounds: 1,
-            batch: 1,
+            batch: u32::try_from(samples.len())?,
             plan: self.head.hash,
             key: self.key,
             request: random_request()?,

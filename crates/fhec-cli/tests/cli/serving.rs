@@ -73,7 +73,7 @@ fn inputs_go_encrypted_and_results_come_back_right() {
 
     // Several samples; the keys are there already.
     let three = scratch.path().join("three.npy");
-    let rows: Vec<f32> = (0..3).flat_map(|i| pixels().map(move |b| f32::from(b) / 255.0 / (i + 1) as f32)).collect();
+    let rows = rows(3, true);
     std::fs::write(&three, floats(&[3, 1, 4, 4], &rows)).expect("writes");
     let second = fhec!["infer", "--server", served.url, "--key", key, three, "-o", y, "--json", "--top", "1"].ok();
     let told: Value = serde_json::from_str(&second.stdout).expect("json");
@@ -98,14 +98,11 @@ fn inputs_go_encrypted_and_results_come_back_right() {
     assert_eq!(told["results"].as_array().map(Vec::len), Some(1));
 }
 
-trait Pixels {
-    fn map<T>(self, f: impl Fn(u8) -> T) -> Vec<T>;
-}
-
-impl Pixels for Vec<u8> {
-    fn map<T>(self, f: impl Fn(u8) -> T) -> Vec<T> {
-        self.into_iter().map(f).collect()
-    }
+/// The sample picture `count` times, as the network's values; number `i` is `1 / (i + 1)` as bright with `fading`.
+fn rows(count: usize, fading: bool) -> Vec<f32> {
+    let picture: Vec<f32> = pixels().iter().map(|&b| f32::from(b) / 255.0).collect();
+    let factor = |i: usize| if fading { 1.0 / (i + 1) as f32 } else { 1.0 };
+    (0..count).flat_map(|i| picture.iter().map(move |v| v * factor(i))).collect()
 }
 
 #[test]
@@ -115,8 +112,7 @@ fn a_server_that_is_killed_and_started_again_costs_nobody_a_result() {
     let served = Served::start(&clients, "127.0.0.1:0");
     let address = served.address().to_owned();
     let many = scratch.path().join("many.npy");
-    let rows: Vec<f32> = (0..120).flat_map(|_| pixels().map(|b| f32::from(b) / 255.0)).collect();
-    std::fs::write(&many, floats(&[120, 1, 4, 4], &rows)).expect("writes");
+    std::fs::write(&many, floats(&[120, 1, 4, 4], &rows(120, false))).expect("writes");
     let (key, y) = (s.at("small-keys/secret.key"), scratch.path().join("y.npy"));
     let mut infer = command();
     infer.arg("infer").args(["--server", &served.url, "--patience", "60s"]).arg("--key").arg(key).arg(&many);
