@@ -162,7 +162,9 @@ fn servers_cannot_name_a_secret_key() {
 fn cited_papers_are_listed() {
     let listed = std::fs::read_to_string(root().join("docs/references.md")).expect("readable");
     let mut cited = 0;
-    for krate in ["math", "ckks", "plan", "ir", "onnx", "passes", "runtime", "measure", "protocol", "serve", "client", "cli"] {
+    for krate in
+        ["math", "ckks", "plan", "ir", "onnx", "passes", "runtime", "measure", "protocol", "serve", "client", "cli"]
+    {
         for (path, text) in whole_files(&root().join(format!("crates/fhec-{krate}/src"))) {
             for number in eprint_numbers(&text) {
                 cited += 1;

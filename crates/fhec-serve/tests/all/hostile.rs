@@ -197,7 +197,7 @@ fn connections_that_say_nothing_are_closed_and_counted() {
 #[test]
 fn one_client_cannot_take_everything() {
     let folder = tempfile::tempdir().expect("folder");
-    let server = start(Config { requests_per_client: 2, ..config(folder.path()) });
+    let server = start(Config { requests_per_client: 2, stall: Duration::from_secs(60), ..config(folder.path()) });
     let connection = connect(server.address());
     let (mut greedy, mut modest) = (Person::new(&MLP, 1), Person::new(&MLP, 2));
     greedy.upload(&connection);
@@ -213,7 +213,7 @@ fn one_client_cannot_take_everything() {
     let held = [half(0.5), half(0.6)];
     let (frame, payload, _) = greedy.question(0.7);
     let third = http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat());
-    let until = Instant::now() + Duration::from_secs(3);
+    let until = Instant::now() + Duration::from_secs(30);
     // Until both have been seen.
     while code(raw(server.address(), &third)) != Some(Code::Limited) {
         assert!(Instant::now() < until, "there is no limit");
