@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use fhec_ckks::SecretKey;
-use fhec_ckks::container::HEAD_LEN;
+use fhec_ckks::container::{HEAD_LEN, Header};
 use fhec_client::{ClientError, Connection, Options, key_id, random_request};
 use fhec_plan::{Output, PlanHead};
 use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, KeyId};
@@ -125,7 +125,7 @@ impl Infer {
         let secret = client.secret_key(&self.key).with_context(|| format!("plan of {}", self.server))?;
         let samples = self.samples(&head)?;
         let eval_keys = self.eval_keys.clone().unwrap_or_else(|| self.key.with_file_name("eval.keys"));
-        let key = name(&eval_keys)?;
+        let key = name(&eval_keys, &head.hash, limits.key_bytes)?;
         let (raw, uploading) = (self.raw, Mutex::new(()));
         let session = Session { connection, head: &head, client, secret, eval_keys, key, uploading, output, raw };
         let uploaded = session.upload()?;
@@ -249,15 +249,19 @@ fn stacked(shape: &[usize], count: usize) -> Vec<usize> {
     }
 }
 
-/// The name of a file of evaluation keys; a secret key is refused before a byte of it is sent.
-fn name(path: &Path) -> Result<KeyId> {
+/// The name of a file of evaluation keys. One that is none, or of another plan, is refused before a byte of it is sent.
+fn name(path: &Path, plan: &[u8; 32], size: u64) -> Result<KeyId> {
     let named = || path.display().to_string();
     let mut file = File::open(path).with_context(named)?;
     let mut head = Vec::new();
     file.by_ref().take(HEAD_LEN).read_to_end(&mut head).with_context(named)?;
     refuse_secret(&head).with_context(named)?;
+    let header = Header::read(&head).with_context(named)?;
+    ensure!(header.plan == *plan, "{}: the keys are those of another plan", named());
     file.rewind().with_context(named)?;
-    Ok(key_id(&mut file).with_context(named)?.0)
+    let (id, len) = key_id(&mut file).with_context(named)?;
+    ensure!(len == size, "{}: {len} bytes, the keys of this plan have {size}; is it complete?", named());
+    Ok(id)
 }
 
 impl Session<'_> {
