@@ -143,7 +143,7 @@ pub fn mod_down_pair(context: &Context, (a, b): (QpPoly, QpPoly)) -> (Poly<Eval>
 /// transforms than one after the other.
 ///
 /// # Errors
-/// [`CkksError::LevelRange`] at level 0.
+/// [`CkksError::LevelRange`](crate::CkksError::LevelRange) at level 0.
 pub fn mod_down_rescale(context: &Context, a: QpPoly) -> Result<Poly<Eval>> {
     context.check_level("mod_down_rescale", a.level, 1)?;
     let [out] = divide(context, [a], true);
@@ -153,7 +153,7 @@ pub fn mod_down_rescale(context: &Context, a: QpPoly) -> Result<Poly<Eval>> {
 /// [`mod_down_rescale`] of both components.
 ///
 /// # Errors
-/// [`CkksError::LevelRange`] at level 0.
+/// [`CkksError::LevelRange`](crate::CkksError::LevelRange) at level 0.
 pub fn mod_down_rescale_pair(context: &Context, (a, b): (QpPoly, QpPoly)) -> Result<(Poly<Eval>, Poly<Eval>)> {
     context.check_level("mod_down_rescale", a.level, 1)?;
     let [a, b] = divide(context, [a, b], true);

@@ -1,6 +1,6 @@
 //! Parameters and placement for networks deeper than any chain: which values are bootstrapped, over which chain.
 //!
-//! For every [chain](crate::chain) that is secure the cheapest [placement] is found, and what it takes to load the keys that it
+//! For every chain (`crate::chain`) that is secure the cheapest [placement] is found, and what it takes to load the keys that it
 //! needs is added: a chain that is longer than it is used makes every key larger. Chains with the same number of special primes
 //! are tried from the longest down, as long as a shorter one could still be cheaper.
 

@@ -7,7 +7,7 @@
 //! (row and plane strides; powers of two make rotations wrap onto each other), the period with which a small
 //! tensor repeats (a short output period folds diagonals together, at one rotation per halving), and
 //! whether a value that no window reads is packed densely instead. `choose` prices every linear map for
-//! every pair of candidates and descends class by class. Where images share ciphertexts there is no choice ([`batched`]).
+//! every pair of candidates and descends class by class. Where images share ciphertexts there is no choice (`batched`).
 
 pub(crate) mod batched;
 pub(crate) mod choose;
