@@ -12,11 +12,10 @@ use rayon::prelude::*;
 /// [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
 pub(crate) fn slots(head: &PlanHead, input: &Input, images: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
     let packed: Vec<Slots> = images.par_iter().map(|values| pack(input, values, 1)).collect::<Result<_>>()?;
-    let [one] = &packed[..] else { return Ok(interleaved(head, input, &packed)) };
-    if head.is_batched() {
-        return Ok(interleaved(head, input, &packed));
+    match &packed[..] {
+        [one] if !head.is_batched() => Ok(one.values().chunks_exact(one.period()).map(<[f64]>::to_vec).collect()),
+        _ => Ok(interleaved(head, input, &packed)),
     }
-    Ok(one.values().chunks_exact(one.period()).map(<[f64]>::to_vec).collect())
 }
 
 /// Slot `i` of ciphertext `c` holds the only value that image `i` has there.

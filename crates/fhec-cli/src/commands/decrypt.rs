@@ -118,7 +118,7 @@ pub(crate) fn choose(select: Option<&str>, outputs: &[Output]) -> Result<usize> 
 }
 
 /// The shape of several images' outputs: the batch axis of one image becomes theirs.
-fn batch_shape(shape: &[usize], images: usize) -> Vec<usize> {
+pub(crate) fn batch_shape(shape: &[usize], images: usize) -> Vec<usize> {
     let rest = if shape.first() == Some(&1) { &shape[1..] } else { shape };
     [&[images], rest].concat()
 }

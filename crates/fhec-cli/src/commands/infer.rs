@@ -1,7 +1,7 @@
 //! `fhec infer`: encrypts inputs, has a server evaluate them, and decrypts what comes back.
 
-use crate::commands::decrypt::{choose, finish, largest, top};
-use crate::data::{DataSet, load_inputs, names, npy};
+use crate::commands::decrypt::{batch_shape, choose, finish, largest, top};
+use crate::data::{DataSet, load_inputs, named, names, npy};
 use crate::files::{self, Access, print, status};
 use crate::format;
 use crate::keys::{self, refuse_secret};
@@ -137,10 +137,7 @@ impl Infer {
     /// The samples of all files, in order: a tensor for each input.
     fn samples(&self, head: &PlanHead) -> Result<Vec<Vec<Vec<f64>>>> {
         let specs = plan_file::specs(&head.inputs);
-        let by_name = |text: &String| {
-            text.split_once('=').is_some_and(|(name, _)| specs.iter().any(|s| s.name == name))
-                && !Path::new(text).exists()
-        };
+        let by_name = |text: &String| named(text, &specs).is_some() && !Path::new(text).exists();
         let mut samples = Vec::new();
         if self.input.iter().any(by_name) {
             samples.push(load_inputs(&self.input, self.index, &specs)?);
@@ -240,13 +237,9 @@ fn results(answers: &[Answer]) -> impl Iterator<Item = (&Answer, &[f64])> {
     answers.iter().flat_map(|answer| answer.values.iter().map(move |values| (answer, &values[..])))
 }
 
-/// The shape of several results: one after the other along the first axis, which is that of samples if there is one.
+/// The shape of several results; that of one is the output's own.
 fn stacked(shape: &[usize], count: usize) -> Vec<usize> {
-    match shape {
-        _ if count == 1 => shape.to_vec(),
-        [1, rest @ ..] => [&[count], rest].concat(),
-        _ => [&[count], shape].concat(),
-    }
+    if count == 1 { shape.to_vec() } else { batch_shape(shape, count) }
 }
 
 /// The name of a file of evaluation keys. One that is none, or of another plan, is refused before a byte of it is sent.

@@ -1,8 +1,8 @@
 //! Many images for one run of a plan in throughput mode.
 
-use super::set::named;
+use super::set::{for_each_input, named};
 use super::{DataSet, InputSpec};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(crate) fn load_batch(
         [path] if named(path, specs).is_none() || Path::new(path).exists() => {
             vec![DataSet::open(Path::new(path), specs)?]
         }
-        _ => by_input(given, specs)?,
+        _ => for_each_input(given, specs, "give --input NAME=FILE once for each input", DataSet::open)?,
     };
     let len = sets.first().map_or(0, DataSet::len);
     ensure!(sets.iter().all(|s| s.len() == len), "the inputs have unequal numbers of samples");
@@ -55,36 +55,10 @@ pub(crate) fn load_batch(
     range.map(|i| Ok(sets.iter().map(|s| s.sample(i)).collect::<Result<Vec<_>>>()?.concat())).collect()
 }
 
-/// A data set for each input.
-fn by_input(given: &[String], specs: &[InputSpec]) -> Result<Vec<DataSet>> {
-    let mut sets: Vec<Option<DataSet>> = specs.iter().map(|_| None).collect();
-    for text in given {
-        let found = named(text, specs);
-        let (at, path) =
-            found.with_context(|| format!("--input {text}: give --input NAME=FILE once for each input"))?;
-        ensure!(sets[at].is_none(), "--input {text}: the input '{}' is given twice", specs[at].name);
-        sets[at] = Some(DataSet::open(Path::new(path), &specs[at..=at])?);
-    }
-    let missing = |i: usize| format!("no --input for '{}'", specs[i].name);
-    sets.into_iter().enumerate().map(|(i, s)| s.with_context(|| missing(i))).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::npy;
+    use super::super::testing::{spec, write};
     use super::*;
-
-    fn write(dir: &Path, name: &str, shape: &[usize], values: &[f64]) -> String {
-        let path = dir.join(name);
-        let mut bytes = Vec::new();
-        npy::write(&mut bytes, shape, values).expect("writes");
-        std::fs::write(&path, bytes).expect("writes");
-        path.display().to_string()
-    }
-
-    fn spec(name: &str, shape: &[usize]) -> InputSpec {
-        InputSpec { name: name.into(), shape: shape.to_vec(), preprocess: None }
-    }
 
     #[test]
     fn parts_of_a_batch_are_taken_and_too_much_is_refused() {

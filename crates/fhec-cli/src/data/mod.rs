@@ -12,11 +12,13 @@ pub(crate) mod npy;
 mod npz;
 mod picture;
 mod set;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use batch::{Part, load_batch};
 pub use labels::read_labels;
 pub(crate) use labels::{Labels, names};
-pub(crate) use set::{DataSet, load_inputs};
+pub(crate) use set::{DataSet, load_inputs, named};
 
 use crate::files::{self, MAX_DATA, read_bounded};
 use crate::format::shape as show;

@@ -117,21 +117,30 @@ pub(crate) fn load_inputs(given: &[String], index: Option<usize>, specs: &[Input
     {
         return one_sample(Path::new(path), index, specs);
     }
-    let mut values: Vec<Option<Vec<f64>>> = vec![None; specs.len()];
+    let hint = format!("{}, or --input NAME=FILE once for each", several(specs));
+    let samples = for_each_input(given, specs, &hint, |path, spec| one_sample(path, index, spec))?;
+    Ok(samples.into_iter().flatten().collect())
+}
+
+/// What `load` makes of the file of each input, given as `NAME=PATH`; `hint` says how that is to be done.
+pub(super) fn for_each_input<T>(
+    given: &[String],
+    specs: &[InputSpec],
+    hint: &str,
+    load: impl Fn(&Path, &[InputSpec]) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut loaded: Vec<Option<T>> = specs.iter().map(|_| None).collect();
     for text in given {
-        let Some((at, path)) = named(text, specs) else {
-            bail!("--input {text}: {}, or --input NAME=FILE once for each", several(specs))
-        };
-        let sample = one_sample(Path::new(path), index, &specs[at..=at])?;
-        ensure!(values[at].is_none(), "--input {text}: the input '{}' is given twice", specs[at].name);
-        values[at] = sample.into_iter().next();
+        let (at, path) = named(text, specs).with_context(|| format!("--input {text}: {hint}"))?;
+        ensure!(loaded[at].is_none(), "--input {text}: the input '{}' is given twice", specs[at].name);
+        loaded[at] = Some(load(Path::new(path), &specs[at..=at])?);
     }
     let missing = |i: usize| format!("no --input for '{}'", specs[i].name);
-    values.into_iter().enumerate().map(|(i, v)| v.with_context(|| missing(i))).collect()
+    loaded.into_iter().enumerate().map(|(i, l)| l.with_context(|| missing(i))).collect()
 }
 
 /// Splits `NAME=PATH` where NAME is an input.
-pub(super) fn named<'a>(text: &'a str, specs: &[InputSpec]) -> Option<(usize, &'a str)> {
+pub(crate) fn named<'a>(text: &'a str, specs: &[InputSpec]) -> Option<(usize, &'a str)> {
     let (name, path) = text.split_once('=')?;
     Some((specs.iter().position(|s| s.name == name)?, path))
 }
@@ -151,20 +160,8 @@ fn one_sample(path: &Path, index: Option<usize>, specs: &[InputSpec]) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::super::npy;
+    use super::super::testing::{spec, write};
     use super::*;
-
-    fn write(dir: &Path, name: &str, shape: &[usize], values: &[f64]) -> String {
-        let path = dir.join(name);
-        let mut bytes = Vec::new();
-        npy::write(&mut bytes, shape, values).expect("writes");
-        std::fs::write(&path, bytes).expect("writes");
-        path.display().to_string()
-    }
-
-    fn spec(name: &str, shape: &[usize]) -> InputSpec {
-        InputSpec { name: name.into(), shape: shape.to_vec(), preprocess: None }
-    }
 
     #[test]
     fn several_inputs_are_given_by_name() {
