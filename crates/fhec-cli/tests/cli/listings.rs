@@ -102,13 +102,13 @@ fn simulate_compares_with_the_original() {
     let (s, scratch) = (small(), small().scratch());
     let labels = scratch.path().join("labels.txt");
     std::fs::write(&labels, "0\n".repeat(64)).expect("writes");
-    let base = ["simulate", "--json", "--limit", "40"];
+    let base = ["simulate", "--json"];
     let files = |c: &mut std::process::Command| {
         c.arg(s.at("small.plan")).arg("--model").arg(s.at("small.onnx"));
         c.arg("--data").arg(s.at("calibration.npy")).arg("--labels").arg(&labels);
     };
     let mut clear = command();
-    files(clear.args(base));
+    files(clear.args(base).args(["--limit", "40"]));
     let clear = json(&Outcome::from(clear.output().expect("starts")).ok().stdout);
     assert_eq!(clear["samples"], 40);
     assert_eq!(clear["plan"]["same_class"], 40);
@@ -118,10 +118,16 @@ fn simulate_compares_with_the_original() {
     assert!(layers.iter().any(|l| l["name"] == "square") || layers.len() >= 2, "{clear:#}");
     assert!(layers.iter().all(|l| l["rms"].as_f64().is_some_and(|e| e < 1e-6)), "{clear:#}");
     let mut noise = command();
-    files(noise.args(base).args(["--backend", "noise"]));
+    files(noise.args(base).args(["--backend", "noise", "--limit", "40"]));
     let noise = json(&Outcome::from(noise.output().expect("starts")).ok().stdout);
     let error = noise["noise"]["against_plan"]["rms"].as_f64().expect("noise");
     assert!(error > 0.0 && error < 1e-2, "{noise:#}");
+    let mut encrypted = command();
+    files(encrypted.args(base).args(["--backend", "encrypted", "--limit", "2"]));
+    let encrypted = json(&Outcome::from(encrypted.output().expect("starts")).ok().stdout);
+    let real = encrypted["encrypted"]["against_plan"]["rms"].as_f64().expect("errors");
+    assert!(real > 0.0 && real < 4.0 * error, "{encrypted:#}");
+    assert_eq!(encrypted["evaluation"]["seconds"].as_array().map(Vec::len), Some(2), "{encrypted:#}");
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! A plan over a data set under encryption, all parties in one process: what nobody would deploy, but the only measurement of a
+//! plan that leaves nothing out.
+
+use crate::memory;
+use crate::progress::{Progress, Work};
+use crate::{data::DataSet, format};
+use anyhow::{Context, Result};
+use fhec_ckks::SecretKey;
+use fhec_math::SecretRng;
+use fhec_plan::verify::Verified;
+use fhec_runtime::{Client, EncryptionKey, Server, postprocess};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Both parties of a plan, with fresh keys.
+pub(super) struct Encrypted {
+    client: Client,
+    secret: SecretKey,
+    server: Server,
+    rng: SecretRng,
+    runs: Vec<f64>,
+    peak: Option<u64>,
+}
+
+impl Encrypted {
+    /// Makes the keys.
+    pub(super) fn new(verified: &Arc<Verified>) -> Result<Self> {
+        let mut rng = SecretRng::from_os().context("the system gives no random numbers")?;
+        let client = Client::new(verified.plan().head(), None)?;
+        let secret = client.generate_secret(&mut rng);
+        let progress = Progress::new("keys");
+        let keys = client.generate_evaluation(&secret, &mut rng, &|done, total| progress.set(done, total))?;
+        let budget = verified.plan().report.plaintext_budget.min(memory::allowance(None));
+        let server = Server::new(Arc::clone(verified), client.context(), Arc::new(keys), budget)?;
+        // What making keys took is nothing of an evaluation's.
+        memory::peak();
+        Ok(Encrypted { client, secret, server, rng, runs: Vec::new(), peak: None })
+    }
+
+    /// Outputs of the first `count` samples, one after the other; those of one sample joined.
+    pub(super) fn evaluate(&mut self, set: &DataSet, count: usize) -> Result<Vec<Vec<f64>>> {
+        let work = Work::new("samples");
+        let step = self.client.head().batch();
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            let (done, last) = (all.len() as f64 / count as f64, self.runs.last().copied());
+            let left = |seconds: f64| format::seconds(seconds * (count - all.len()).div_ceil(step) as f64);
+            work.set(done, || (String::new(), last.map_or("?".into(), left)));
+            let images = (all.len()..count.min(all.len() + step)).map(|i| set.sample(i)).collect::<Result<Vec<_>>>()?;
+            all.extend(self.run(&images)?);
+        }
+        self.peak = memory::peak();
+        Ok(all)
+    }
+
+    /// Outputs of samples that one run takes, after what is left to the client.
+    fn run(&mut self, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<f64>>> {
+        let inputs = self.client.encrypt_batch(images, EncryptionKey::Secret(&self.secret), &mut self.rng)?;
+        let begin = Instant::now();
+        let (results, _) = self.server.run(&inputs, &mut |_| {})?;
+        self.runs.push(begin.elapsed().as_secs_f64());
+        let mut own = vec![Vec::new(); images.len()];
+        for (index, output) in self.client.head().outputs.iter().enumerate() {
+            let decrypted = self.client.decrypt_batch(index, &results, &self.secret)?;
+            for (own, mut values) in own.iter_mut().zip(decrypted) {
+                postprocess(&output.postprocess, &output.shape, &mut values);
+                own.extend(values);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Seconds of all runs, the first of which encodes the weights that are kept.
+    fn times(&self) -> Times {
+        let mut sorted = self.runs.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |i: usize| sorted.get(i).copied().unwrap_or(0.0);
+        Times { least: at(0), median: at(sorted.len() / 2), most: at(sorted.len().saturating_sub(1)) }
+    }
+
+    /// Times and memory for people.
+    pub(super) fn as_text(&self) -> String {
+        let Times { least, median, most } = self.times();
+        let threads = format::count(rayon::current_num_threads(), "thread");
+        let runs = format::count(self.runs.len(), "run");
+        let [least, median, most] = [least, median, most].map(format::seconds);
+        let peak = self.peak.map_or(String::new(), |bytes| format!(", peak memory {}", format::bytes(bytes)));
+        format!("{runs} on {threads}: median {median}, {least} to {most}{peak}")
+    }
+
+    /// Times and memory for scripts.
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        json!({
+            "threads": rayon::current_num_threads(), "images_a_run": self.client.head().batch(),
+            "seconds": self.runs, "median_seconds": self.times().median, "peak_memory": self.peak,
+        })
+    }
+}
+
+/// Seconds of a run.
+struct Times {
+    least: f64,
+    median: f64,
+    most: f64,
+}
