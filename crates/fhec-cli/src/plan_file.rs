@@ -3,7 +3,7 @@
 use crate::data::InputSpec;
 use crate::files;
 use anyhow::{Context, Result};
-use fhec_plan::verify::{Insecure, Verified, check_head};
+use fhec_plan::verify::{Insecure, Verified};
 use fhec_plan::{Plan, PlanHead};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) fn open_head(path: &Path) -> Result<PlanHead> {
 /// [`open_head`] from memory.
 pub(crate) fn head(file: &[u8]) -> Result<PlanHead> {
     let head = PlanHead::read(file)?;
-    check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, Insecure::Refuse)?;
+    head.check(Insecure::Refuse)?;
     Ok(head)
 }
 

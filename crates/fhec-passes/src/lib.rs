@@ -32,6 +32,7 @@ pub mod rescale;
 pub mod scales;
 
 // Analyses and choices, and the plan.
+pub mod aided;
 pub mod auto;
 pub mod bootstrap_price;
 pub mod bootstrapped;
@@ -55,6 +56,7 @@ pub mod sensitivity;
 pub mod shape;
 pub mod stage;
 
+pub use aided::compile_aided;
 pub use auto::compile_cheaper;
 pub use cost_file::CostFile;
 pub use mode::Mode;

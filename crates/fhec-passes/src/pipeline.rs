@@ -294,7 +294,7 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
 
 /// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or
 /// pseudo-random values in the declared range.
-fn probe_samples(graph: &nn::Graph, options: &Options) -> Vec<Vec<Tensor>> {
+pub(crate) fn probe_samples(graph: &nn::Graph, options: &Options) -> Vec<Vec<Tensor>> {
     let n = options.samples.len();
     if n > 0 {
         let take = n.min(MAX_SAMPLES);

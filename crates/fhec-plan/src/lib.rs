@@ -11,7 +11,10 @@
 //! | [`matrix`] | linear maps as affine loop nests over weights; diagonals enumerated symbolically |
 //! | [`program`] | the plan itself: parameters, keys, registers, instructions, report |
 //! | [`weights`] | the weight tensors, memory-mapped |
+//! | [`aided`] | client-aided plans: rounds, and what the client computes between them |
 
+pub mod activation;
+pub mod aided;
 mod batch;
 pub mod error;
 pub mod layout;
@@ -24,6 +27,8 @@ pub mod verify;
 pub mod weights;
 pub mod wire;
 
+pub use activation::Activation;
+pub use aided::{Aided, ClientOp, ClientResult, ClientStep, Send, Window};
 pub use error::{PlanError, Section};
 pub use layout::{Layout, LayoutDim, Offsets};
 pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, Vector};

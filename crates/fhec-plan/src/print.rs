@@ -59,6 +59,20 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
             output.name, output.level, output.scale
         )?;
     }
+    if let Some(aided) = &plan.aided {
+        writeln!(out, "client-aided: {} rounds", aided.rounds)?;
+        for (i, step) in aided.steps.iter().enumerate() {
+            let operands: Vec<String> = step.operands.iter().map(|v| format!("c{v}")).collect();
+            write!(out, "  c{i} = {} {} : {:?}", step.op.name(), operands.join(" "), step.shape)?;
+            if let crate::ClientOp::Received(output) = step.op {
+                write!(out, "   output {output} of round {}", plan.output_round(output))?;
+            }
+            for (input, send) in aided.sends.iter().enumerate().filter(|(_, s)| s.step as usize == i) {
+                write!(out, "   sent as input {input} in round {}", send.round)?;
+            }
+            writeln!(out)?;
+        }
+    }
     let bytes = plan.weights.bytes().len();
     writeln!(out, "weights: {} tensors, {bytes} bytes", plan.weights.tensors().len())?;
     for (number, instruction) in plan.instructions.iter().enumerate() {

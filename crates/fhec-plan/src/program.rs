@@ -1,7 +1,7 @@
 //! The plan itself: parameters, key manifest, tables, instructions and report, as plain Rust types.
 //! How they are written to a file is the business of the wire module alone.
 
-use crate::{LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, VectorId, Weights};
+use crate::{Aided, LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, VectorId, Weights};
 use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
@@ -22,6 +22,8 @@ pub struct Plan {
     pub inputs: Vec<Input>,
     /// What the client decrypts, in order.
     pub outputs: Vec<Output>,
+    /// Rounds and client functions, in client-aided mode.
+    pub aided: Option<Aided>,
     /// Layers of the source model, indexed by [`LayerId`].
     pub layers: Vec<Layer>,
     /// Linear maps, indexed by [`MatrixId`].

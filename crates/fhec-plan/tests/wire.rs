@@ -116,7 +116,7 @@ fn another_version_is_refused_with_both_numbers() {
     bytes[8] = 9;
     let error = read(bytes).unwrap_err();
     assert_eq!(error, PlanError::Version { found: 9, expected: wire::VERSION });
-    assert_eq!(error.to_string(), "plan format version 9; this build reads version 1");
+    assert_eq!(error.to_string(), "plan format version 9; this build reads version 2");
 }
 
 /// Replaces a section and repairs all hashes and offsets: what a hostile writer would do.

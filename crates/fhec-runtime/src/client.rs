@@ -13,7 +13,6 @@ use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, PublicKey, SecretKey,
 };
 use fhec_math::{Scale, SecretRng, Zeroizing};
-use fhec_plan::verify::check_head;
 use fhec_plan::{Insecure, PlanHead, Postprocess};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -46,7 +45,7 @@ impl Client {
         if head.parameters.security.is_none() && insecure.is_none() {
             return Err(RuntimeError::Insecure);
         }
-        check_head(&head.parameters, &head.keys, &head.inputs, &head.outputs, policy)
+        head.check(policy)
             .map_err(|e| RuntimeError::Ciphertexts { name: head.model.clone(), problem: e.to_string() })?;
         let context = context(&head.parameters, insecure)?;
         let (encoder, encryptor) = (Encoder::new(&context), Encryptor::new(&context));

@@ -76,6 +76,25 @@ impl<V> Registers<V> {
     }
 }
 
+/// A run between two rounds: the values that later ones need.
+pub struct Paused<V> {
+    next: usize,
+    registers: Registers<V>,
+}
+
+impl<V> Paused<V> {
+    /// Bytes of the values.
+    pub fn bytes(&self) -> usize {
+        self.registers.live
+    }
+}
+
+impl<V> std::fmt::Debug for Paused<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Paused").field("next", &self.next).field("bytes", &self.registers.live).finish()
+    }
+}
+
 /// What the driver works out before it starts.
 struct Schedule {
     /// Registers to free after each instruction.
@@ -174,17 +193,66 @@ impl<'a, B: Backend> Execution<'a, B> {
         if inputs.len() != plan.inputs.len() {
             return Err(RuntimeError::InputCount { found: inputs.len(), expected: plan.inputs.len() });
         }
-        Ok(Execution {
+        let mut this = Self::in_rounds(verified, backend);
+        this.inputs = inputs.into_iter().map(Some).collect();
+        Ok(this)
+    }
+
+    /// A run whose inputs are [given](Self::give) round by round.
+    pub fn in_rounds(verified: &'a Verified, backend: &'a B) -> Self {
+        let plan = verified.plan();
+        Execution {
             verified,
             backend,
             schedule: Schedule::of(verified),
             next: 0,
             registers: Registers { values: BTreeMap::new(), bytes: BTreeMap::new(), live: 0 },
-            inputs: inputs.into_iter().map(Some).collect(),
+            inputs: plan.inputs.iter().map(|_| None).collect(),
             outputs: plan.outputs.iter().map(|_| None).collect(),
             start: Instant::now(),
             trace: Trace { layers: vec![Duration::ZERO; plan.layers.len()], ..Trace::default() },
-        })
+        }
+    }
+
+    /// Gives input number `index` of the plan; one that does not exist is dropped.
+    pub fn give(&mut self, index: usize, input: B::Input) {
+        if let Some(place) = self.inputs.get_mut(index) {
+            *place = Some(input);
+        }
+    }
+
+    /// Takes an output out, if it exists already.
+    pub fn take_output(&mut self, output: usize) -> Option<B::Output> {
+        self.outputs.get_mut(output)?.take()
+    }
+
+    /// Executes the instructions of one round, those of rounds before it being done and its inputs given.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); [`RuntimeError::Resume`] for a round that is not the next.
+    pub fn run_round(&mut self, round: u32, observe: &mut dyn FnMut(&Event)) -> Result<()> {
+        let range = self.verified.facts().rounds().get(round as usize).cloned();
+        let range = range.filter(|range| range.start == self.next);
+        let range = range.ok_or_else(|| RuntimeError::Resume(format!("round {round}, which is not the next")))?;
+        while self.next < range.end {
+            if let Some(event) = self.step()? {
+                observe(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to be kept until the next round.
+    pub fn pause(self) -> Paused<B::Value> {
+        Paused { next: self.next, registers: self.registers }
+    }
+
+    /// A run that goes on where another one of the same plan paused.
+    pub fn go_on(verified: &'a Verified, backend: &'a B, paused: Paused<B::Value>) -> Self {
+        let mut this = Self::in_rounds(verified, backend);
+        this.trace.peak_register_bytes = paused.registers.live;
+        (this.next, this.registers) = (paused.next, paused.registers);
+        this
     }
 
     /// Number of the next instruction; that of all of them at the end.
@@ -337,7 +405,7 @@ impl<'a, B: Backend> Execution<'a, B> {
         let value = match &step.instruction.op {
             _ if self.schedule.deferred.contains(&step.number) => return Ok(()),
             Op::Input(index) => {
-                let input = self.inputs[*index].take().ok_or_else(|| OpError::Input("it is read twice".into()))?;
+                let input = self.inputs[*index].take().ok_or_else(|| OpError::Input("it is not there".into()))?;
                 b.input(step, *index, input)?
             }
             Op::LinearMap { terms, bias, out_scale } => {

@@ -13,9 +13,13 @@
 //! Around the encrypted backend stand [`client`] (keys, encryption, decryption) and [`server`] (evaluation), which
 //! meet only in ciphertexts and evaluation keys. The server's side has no way to take a secret key.
 //!
+//! Plans in client-aided mode run in rounds: [`Server::round`] evaluates one, [`Play`] is the client's part in between
+//! ([`aided`]).
+//!
 //! Work is spread over the ambient rayon pool; results do not depend on the number of threads. To choose
 //! it, run inside [`rayon::ThreadPool::install`].
 
+pub mod aided;
 pub mod backend;
 mod batch;
 pub mod ckks;
@@ -28,12 +32,13 @@ pub mod error;
 pub mod noise;
 pub mod server;
 
+pub use aided::{Play, evaluate};
 pub use backend::{Backend, Step};
 pub use ckks::{CkksBackend, Memory};
 pub use clear::ClearBackend;
 pub use client::{Client, EncryptionKey, postprocess, preprocess};
 pub use count::{CountBackend, Counts};
-pub use driver::{Event, Execution, Run, Trace, run};
+pub use driver::{Event, Execution, Paused, Run, Trace, run};
 pub use error::{OpError, Result, RuntimeError};
 pub use noise::NoiseBackend;
-pub use server::{Evaluation, Held, Server, server_context};
+pub use server::{Evaluation, Held, Kept, Server, server_context};

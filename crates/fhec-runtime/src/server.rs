@@ -5,7 +5,7 @@ use crate::batch;
 use crate::ckks::{CkksBackend, CkksValue};
 use crate::client::collect;
 use crate::context::context;
-use crate::driver::{Event, Execution, Trace};
+use crate::driver::{Event, Execution, Paused, Trace};
 use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
 use fhec_ckks::{Ciphertext, Context, EvaluationKeys, InsecureToken};
@@ -84,14 +84,84 @@ impl Server {
     /// many images.
     pub fn begin(&self, bundle: &[BundleEntry]) -> Result<Evaluation<'_>> {
         let (backend, verified) = (&self.backend, &**self.backend.verified());
+        let rounds = verified.plan().rounds();
+        if rounds > 1 {
+            return Err(RuntimeError::Rounds(rounds));
+        }
         let images = batch::count(verified.plan().batch(), bundle)? as u32;
-        let inputs = verified
-            .plan()
-            .inputs
-            .iter()
-            .map(|i| collect(backend.context(), bundle, &i.name, i.layout.ciphertexts, i.level, &i.scale))
-            .collect::<Result<Vec<_>>>()?;
+        let inputs = self.inputs(0, bundle)?.into_iter().map(|(_, input)| input).collect();
         Ok(Evaluation { verified, backend, images, execution: Execution::new(verified, backend, inputs)? })
+    }
+
+    /// The inputs of a round, with their numbers.
+    fn inputs(&self, round: u32, bundle: &[BundleEntry]) -> Result<Vec<(usize, Vec<Ciphertext>)>> {
+        let plan = self.backend.verified().plan();
+        let own = plan.inputs.iter().enumerate().filter(|(index, _)| plan.input_round(*index) == round);
+        let one = |(index, i): (usize, &fhec_plan::Input)| {
+            let found = collect(self.backend.context(), bundle, &i.name, i.layout.ciphertexts, i.level, &i.scale)?;
+            Ok((index, found))
+        };
+        own.map(one).collect()
+    }
+
+    /// Evaluates one round on the ciphertexts of `bundle` and returns those that answer it. `kept` is what the round before
+    /// left; it is taken once the bundle is seen to be that of the round, and replaced by what the next one needs: nothing
+    /// after the last.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ciphertexts`] and [`RuntimeError::Batch`] for a bundle that does not fit the round,
+    /// [`RuntimeError::Resume`] where `kept` is not of the round before; then it is untouched. [`RuntimeError::Instruction`]
+    /// where the evaluation fails; nothing is kept then.
+    pub fn round(
+        &self,
+        round: u32,
+        kept: &mut Option<Kept>,
+        bundle: &[BundleEntry],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<BundleEntry>> {
+        let (backend, verified) = (&self.backend, &**self.backend.verified());
+        let plan = verified.plan();
+        let images = batch::count(plan.batch(), bundle)? as u32;
+        let fits = match kept {
+            None => round == 0,
+            Some(kept) => kept.round == round && kept.images == images,
+        };
+        if !fits || round >= plan.rounds() {
+            return Err(RuntimeError::Resume(format!("what is kept to round {round} with {images} images")));
+        }
+        let inputs = self.inputs(round, bundle)?;
+        let mut execution = match kept.take() {
+            None => Execution::in_rounds(verified, backend),
+            Some(kept) => Execution::go_on(verified, backend, kept.paused),
+        };
+        for (index, input) in inputs {
+            execution.give(index, input);
+        }
+        execution.run_round(round, observe)?;
+        let mut answer = Vec::new();
+        for (index, output) in plan.outputs.iter().enumerate().filter(|(i, _)| plan.output_round(*i) == round) {
+            answer.extend(bundle_of(&output.name, images, execution.take_output(index).unwrap_or_default()));
+        }
+        if round + 1 < plan.rounds() {
+            *kept = Some(Kept { round: round + 1, images, paused: execution.pause() });
+        }
+        Ok(answer)
+    }
+}
+
+/// What a server keeps of a request from one round to the next: the ciphertexts that live on.
+#[derive(Debug)]
+pub struct Kept {
+    /// The next round.
+    round: u32,
+    images: u32,
+    paused: Paused<CkksValue>,
+}
+
+impl Kept {
+    /// Bytes of the ciphertexts.
+    pub fn bytes(&self) -> usize {
+        self.paused.bytes()
     }
 }
 
@@ -203,7 +273,7 @@ impl Evaluation<'_> {
             },
             Held::Output(index) => self.execution.output_mut(index)?,
         };
-        let bundle = bundle(&name, self.images, std::mem::take(place));
+        let bundle = bundle_of(&name, self.images, std::mem::take(place));
         let result = read(&bundle);
         let full = bundle.into_iter().filter_map(|entry| match entry.form {
             BundleForm::Full(ciphertext) => Some(ciphertext),
@@ -251,11 +321,11 @@ impl Evaluation<'_> {
     pub fn finish(self) -> (Vec<BundleEntry>, Trace) {
         let done = self.execution.finish();
         let outputs = self.verified.plan().outputs.iter().zip(done.outputs);
-        (outputs.flat_map(|(output, ciphertexts)| bundle(&output.name, self.images, ciphertexts)).collect(), done.trace)
+        (outputs.flat_map(|(output, ciphertexts)| bundle_of(&output.name, self.images, ciphertexts)).collect(), done.trace)
     }
 }
 
-fn bundle(name: &str, images: u32, ciphertexts: Vec<Ciphertext>) -> Vec<BundleEntry> {
+fn bundle_of(name: &str, images: u32, ciphertexts: Vec<Ciphertext>) -> Vec<BundleEntry> {
     let entry = |(index, c)| BundleEntry { name: name.into(), index, images, form: BundleForm::Full(c) };
     (0..).zip(ciphertexts).map(entry).collect()
 }

@@ -36,6 +36,7 @@ const SAMPLES: usize = 256;
   fhec compile resnet20.onnx -o resnet20.plan --calibrate pictures.npy --activation relu-minimax
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
   fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput
+  fhec compile squeezenet.onnx -o aided.plan --calibrate pictures/ --mode client-aided
 
 Calibration data are npy, npz, idx or CIFAR-10 files, a picture or a folder of pictures. They set
 the ranges that activations are approximated on; a few hundred typical inputs are enough. Without
@@ -136,7 +137,9 @@ pub(crate) enum Mode {
     Latency,
     /// Thousands of images, one a slot: the least time for each of a batch
     Throughput,
-    /// Whichever takes less time for the images of --batch
+    /// Linear layers by the server, everything else exactly by the client, in several rounds with 'fhec serve' and 'fhec infer'
+    ClientAided,
+    /// Latency or throughput, whichever takes less time for the images of --batch
     Auto,
 }
 
@@ -259,6 +262,7 @@ impl Settings {
             cost: calibrate::read(self.cost_table.as_deref())?.prices,
         };
         let compiled = match self.batch {
+            _ if self.mode == Mode::ClientAided => fhec_passes::compile_aided(graph, &options, watch),
             Some(batch) if self.mode == Mode::Auto => {
                 fhec_passes::compile_cheaper(graph, &options, batch as usize, watch)
             }
@@ -268,11 +272,14 @@ impl Settings {
     }
 
     fn mode(&self) -> Result<fhec_passes::Mode> {
-        ensure!(self.batch.is_none() || self.mode != Mode::Latency, "--batch is for --mode throughput and auto");
+        ensure!(self.batch.is_none() || self.mode != Mode::Latency, "--batch is for --mode throughput, client-aided and auto");
         ensure!(self.batch.is_some() || self.mode != Mode::Auto, "--mode auto: say for how many images with --batch");
         Ok(match self.mode {
             Mode::Latency | Mode::Auto => fhec_passes::Mode::Latency,
-            Mode::Throughput => fhec_passes::Mode::Throughput { batch: self.batch.map(|n| n as usize) },
+            Mode::ClientAided if self.batch.is_none() => fhec_passes::Mode::Latency,
+            Mode::Throughput | Mode::ClientAided => {
+                fhec_passes::Mode::Throughput { batch: self.batch.map(|n| n as usize) }
+            }
         })
     }
 

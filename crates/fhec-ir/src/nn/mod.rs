@@ -9,7 +9,7 @@
 //! The meaning is that of the f64 interpreter ([`Interpreter`]). The text form prints
 //! ([`print`](mod@print)) and parses ([`parse`](mod@parse)).
 
-pub mod activation;
+
 pub mod graph;
 pub mod interpret;
 mod op;
@@ -19,7 +19,7 @@ pub mod refusals;
 pub mod shape;
 pub mod verify;
 
-pub use activation::Activation;
+pub use fhec_plan::Activation;
 pub use graph::{ConstId, Conv, Distribution, Graph, Node, Op, Output, Pool, Range, ValueId};
 pub use interpret::{InputError, Interpreter};
 pub use verify::verify;

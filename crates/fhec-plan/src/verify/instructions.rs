@@ -1,7 +1,7 @@
 //! The instructions: what each register holds and which keys are used.
 
 use super::tables::Tables;
-use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale};
+use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale, rounds};
 use crate::linear::{LinearGroup, groups};
 use crate::{Instruction, KeyManifest, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
 use fhec_math::chebyshev::ChebyshevOpKind;
@@ -66,15 +66,20 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         });
     }
     let Tables { diagonals, polynomials } = tables;
-    Ok(Facts { registers, diagonals, groups, polynomials, keys, peak_register_bytes })
+    let rounds = rounds::split(plan)?;
+    let kept_bytes = rounds::kept_bytes(plan, &rounds, &registers);
+    Ok(Facts { registers, diagonals, groups, polynomials, keys, peak_register_bytes, rounds, kept_bytes })
+}
+
+/// Bytes of the ciphertexts of a register.
+pub(super) fn register_bytes(plan: &Plan, facts: &RegisterFacts) -> u64 {
+    let limbs = (u64::from(facts.degree) + 1) * (facts.level as u64 + 1) * facts.ciphertexts as u64;
+    limbs << (plan.parameters.log_n + 3)
 }
 
 /// Most bytes of the registers that are live at once, each from its instruction to its last reader.
 fn peak_register_bytes(plan: &Plan, registers: &BTreeMap<Reg, RegisterFacts>) -> u64 {
-    let bytes = |facts: &RegisterFacts| {
-        let limbs = (u64::from(facts.degree) + 1) * (facts.level as u64 + 1) * facts.ciphertexts as u64;
-        limbs << (plan.parameters.log_n + 3)
-    };
+    let bytes = |facts: &RegisterFacts| register_bytes(plan, facts);
     let mut freed = vec![0u64; plan.instructions.len()];
     for facts in registers.values() {
         freed[facts.last_read] = freed[facts.last_read].saturating_add(bytes(facts));

@@ -14,13 +14,15 @@
 //! 6. that each input is read at most once and each output comes out once, at the level and scale that the
 //!    client will assume;
 //! 7. that no slot of one image reaches another image's, where images share ciphertexts;
-//! 8. that the work of this derivation, the tables that it makes and the registers of a run stay below
+//! 8. in client-aided mode, that the program is ordered by rounds, and that the client can compute what it sends;
+//! 9. that the work of this derivation, the tables that it makes and the registers of a run stay below
 //!    the limits of [`crate::structure`].
 //!
 //! The result, [`Facts`], is what a runtime demands: an unverified plan cannot be run.
 
 mod instructions;
 mod parameters;
+mod rounds;
 mod tables;
 
 pub use parameters::check_head;
@@ -30,6 +32,7 @@ use crate::{Diagonals, KeyManifest, MatrixId, Plan, PolyId, Reg};
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_math::scale::Scale;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// log2 of the smallest scale at which a plaintext or a message may be encoded.
@@ -54,6 +57,9 @@ pub enum VerifyError {
     /// The key manifest is malformed or lacks a key.
     #[error("plan refused: key manifest: {0}")]
     Keys(String),
+    /// The client's part of a client-aided plan is unsound.
+    #[error("plan refused: client functions: {0}")]
+    Client(String),
     /// An input, output or table entry is unsound.
     #[error("plan refused: {what} {index}: {problem}")]
     Entry {
@@ -106,9 +112,21 @@ pub struct Facts {
     polynomials: Vec<ChebyshevPlan>,
     keys: KeyManifest,
     peak_register_bytes: u64,
+    rounds: Vec<Range<usize>>,
+    kept_bytes: u64,
 }
 
 impl Facts {
+    /// Instructions of every round; one range over all of them, except in client-aided mode.
+    pub fn rounds(&self) -> &[Range<usize>] {
+        &self.rounds
+    }
+
+    /// Most bytes of the ciphertexts that a server keeps from one round to the next.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+
     /// Most bytes that the ciphertexts of live registers have at once.
     pub fn peak_register_bytes(&self) -> u64 {
         self.peak_register_bytes
@@ -162,6 +180,7 @@ pub fn derive(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
 
 fn derive_with(plan: &Plan, keys: &KeyManifest, insecure: Insecure) -> Result<Facts, VerifyError> {
     check_head(&plan.parameters, keys, &plan.inputs, &plan.outputs, insecure)?;
+    rounds::check_client(plan.aided.as_ref(), (&plan.inputs, &plan.outputs))?;
     let tables = tables::check(plan)?;
     instructions::check(plan, tables)
 }

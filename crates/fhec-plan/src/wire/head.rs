@@ -2,7 +2,7 @@
 
 use super::message as m;
 use crate::structure::{self, check_count, check_layout};
-use crate::{Input, KeyManifest, Layout, LayoutDim, Offsets, Output, Parameters, Postprocess, Preprocess};
+use crate::{Aided, Input, KeyManifest, Layout, LayoutDim, Offsets, Output, Parameters, Postprocess, Preprocess};
 use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
@@ -217,10 +217,18 @@ fn input_in(input: m::Input) -> Convert<Input> {
     })
 }
 
-fn output_out(output: &Output) -> m::Output {
-    let post = |p: &Postprocess| match p {
+pub(super) fn postprocess_out(step: &Postprocess) -> m::Postprocess {
+    match step {
         Postprocess::Softmax { axis } => m::Postprocess { softmax_axis: Some(*axis as u64) },
-    };
+    }
+}
+
+pub(super) fn postprocess_in(step: m::Postprocess) -> Convert<Postprocess> {
+    let axis = present(step.softmax_axis, "a known postprocessing step")?;
+    Ok(Postprocess::Softmax { axis: size(axis, "axis")? })
+}
+
+fn output_out(output: &Output) -> m::Output {
     m::Output {
         name: output.name.clone(),
         shape: longs(&output.shape),
@@ -231,17 +239,13 @@ fn output_out(output: &Output) -> m::Output {
         range_lo: output.range.0,
         range_hi: output.range.1,
         error_std: output.error_std,
-        postprocess: output.postprocess.iter().map(post).collect(),
+        postprocess: output.postprocess.iter().map(postprocess_out).collect(),
     }
 }
 
 fn output_in(output: m::Output) -> Convert<Output> {
     let shape = sizes(&output.shape, "dimension")?;
     let layout = layout_of(output.layout, &shape).map_err(|e| format!("output {:?}: {e}", output.name))?;
-    let post = |p: m::Postprocess| -> Convert<Postprocess> {
-        let axis = present(p.softmax_axis, "a known postprocessing step")?;
-        Ok(Postprocess::Softmax { axis: size(axis, "axis")? })
-    };
     Ok(Output {
         shape,
         layout,
@@ -250,7 +254,7 @@ fn output_in(output: m::Output) -> Convert<Output> {
         factor: output.factor,
         range: (output.range_lo, output.range_hi),
         error_std: output.error_std,
-        postprocess: output.postprocess.into_iter().map(post).collect::<Convert<_>>()?,
+        postprocess: output.postprocess.into_iter().map(postprocess_in).collect::<Convert<_>>()?,
         name: output.name,
     })
 }
@@ -263,6 +267,7 @@ pub(super) struct HeadParts {
     pub(super) keys: KeyManifest,
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: Vec<Output>,
+    pub(super) aided: Option<Aided>,
 }
 
 /// The message of the head section.
@@ -270,8 +275,7 @@ pub(super) fn encode(
     (compiler, model): (&str, &str),
     parameters: &Parameters,
     keys: &KeyManifest,
-    inputs: &[Input],
-    outputs: &[Output],
+    (inputs, outputs, aided): (&[Input], &[Output], Option<&Aided>),
 ) -> m::Head {
     m::Head {
         compiler: compiler.into(),
@@ -280,6 +284,7 @@ pub(super) fn encode(
         keys: Some(keys_out(keys)),
         inputs: inputs.iter().map(input_out).collect(),
         outputs: outputs.iter().map(output_out).collect(),
+        aided: aided.map(super::aided::encode),
     }
 }
 
@@ -294,5 +299,6 @@ pub(super) fn decode(head: m::Head) -> Convert<HeadParts> {
         keys: keys_in(present(head.keys, "the key manifest")?)?,
         inputs: head.inputs.into_iter().map(input_in).collect::<Convert<_>>()?,
         outputs: head.outputs.into_iter().map(output_in).collect::<Convert<_>>()?,
+        aided: head.aided.map(super::aided::decode).transpose()?,
     })
 }

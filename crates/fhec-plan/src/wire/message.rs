@@ -19,6 +19,59 @@ pub(super) struct Head {
     pub inputs: Vec<Input>,
     #[prost(message, repeated, tag = "6")]
     pub outputs: Vec<Output>,
+    #[prost(message, optional, tag = "7")]
+    pub aided: Option<Aided>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Aided {
+    #[prost(uint32, tag = "1")]
+    pub rounds: u32,
+    #[prost(uint64, tag = "2")]
+    pub network_inputs: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub steps: Vec<ClientStep>,
+    /// Steps sent, by input.
+    #[prost(uint32, repeated, tag = "4")]
+    pub sent_steps: Vec<u32>,
+    #[prost(uint32, repeated, tag = "5")]
+    pub sent_rounds: Vec<u32>,
+    /// By output.
+    #[prost(uint32, repeated, tag = "6")]
+    pub received_rounds: Vec<u32>,
+    #[prost(message, repeated, tag = "7")]
+    pub results: Vec<ClientResult>,
+}
+
+/// What `kind`, `numbers` and `reals` mean is in the sibling module `aided`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ClientStep {
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    #[prost(sint64, repeated, tag = "2")]
+    pub numbers: Vec<i64>,
+    #[prost(double, repeated, tag = "3")]
+    pub reals: Vec<f64>,
+    #[prost(uint32, repeated, tag = "4")]
+    pub operands: Vec<u32>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub shape: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ClientResult {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(uint32, tag = "2")]
+    pub step: u32,
+    #[prost(double, tag = "3")]
+    pub range_lo: f64,
+    #[prost(double, tag = "4")]
+    pub range_hi: f64,
+    #[prost(double, tag = "5")]
+    pub error_std: f64,
+    #[prost(message, repeated, tag = "6")]
+    pub postprocess: Vec<Postprocess>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -10,6 +10,7 @@
 //! [`crate::structure`]. What a plan *means*, and what working with it takes, is checked by [`crate::verify`],
 //! which everything that runs a plan demands.
 
+mod aided;
 mod head;
 mod header;
 mod message;
@@ -19,7 +20,7 @@ mod report;
 pub use header::{MAGIC, VERSION};
 
 use crate::error::{PlanError, Section};
-use crate::{Input, KeyManifest, Output, Parameters, Plan, Weights};
+use crate::{Aided, Input, KeyManifest, Output, Parameters, Plan, Weights};
 use header::Header;
 use prost::Message;
 use std::ops::Range;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 /// Bytes that outlive the reader: a memory map or a vector.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// All that a client needs of a plan: parameters, keys, inputs and outputs.
+/// All that a client needs of a plan: parameters, keys, inputs and outputs, and what it computes itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanHead {
     /// Version of the compiler that wrote the plan.
@@ -43,6 +44,8 @@ pub struct PlanHead {
     pub inputs: Vec<Input>,
     /// What the client decrypts.
     pub outputs: Vec<Output>,
+    /// Rounds and client functions, in client-aided mode.
+    pub aided: Option<Aided>,
     /// Hash of the whole plan; keys and ciphertexts carry it.
     pub hash: [u8; 32],
 }
@@ -63,6 +66,7 @@ impl PlanHead {
             keys: parts.keys,
             inputs: parts.inputs,
             outputs: parts.outputs,
+            aided: parts.aided,
             hash: header.plan_hash(),
         })
     }
@@ -95,15 +99,17 @@ fn canonical(section: Section, bytes: &[u8], again: &impl Message) -> Result<(),
 fn read_head(bytes: &[u8]) -> Result<head::HeadParts, PlanError> {
     let section = Section::Head;
     let parts = head::decode(message(section, bytes)?).map_err(|e| PlanError::malformed(section, e))?;
-    let again =
-        head::encode((&parts.compiler, &parts.model), &parts.parameters, &parts.keys, &parts.inputs, &parts.outputs);
+    let names = (&parts.compiler[..], &parts.model[..]);
+    let ports = (&parts.inputs[..], &parts.outputs[..], parts.aided.as_ref());
+    let again = head::encode(names, &parts.parameters, &parts.keys, ports);
     canonical(section, bytes, &again)?;
     Ok(parts)
 }
 
 /// The encoded head, program and report sections.
 fn encode(plan: &Plan) -> [Vec<u8>; 3] {
-    let head = head::encode((&plan.compiler, &plan.model), &plan.parameters, &plan.keys, &plan.inputs, &plan.outputs);
+    let ports = (&plan.inputs[..], &plan.outputs[..], plan.aided.as_ref());
+    let head = head::encode((&plan.compiler, &plan.model), &plan.parameters, &plan.keys, ports);
     [head.encode_to_vec(), program::encode(plan).encode_to_vec(), report::encode(&plan.report).encode_to_vec()]
 }
 
@@ -154,6 +160,7 @@ impl Plan {
             keys: self.keys.clone(),
             inputs: self.inputs.clone(),
             outputs: self.outputs.clone(),
+            aided: self.aided.clone(),
             hash: self.hash(),
         }
     }
@@ -182,6 +189,7 @@ impl Plan {
             keys: head.keys,
             inputs: head.inputs,
             outputs: head.outputs,
+            aided: head.aided,
             layers: parts.layers,
             matrices: parts.matrices,
             vectors: parts.vectors,

@@ -72,6 +72,7 @@ impl Builder {
             keys: KeyManifest::default(),
             inputs: vec![],
             outputs: vec![],
+            aided: None,
             layers: vec![],
             matrices: vec![],
             vectors: vec![],

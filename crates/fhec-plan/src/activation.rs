@@ -75,6 +75,20 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// Whether its parameters are numbers that it can be computed with.
+    pub fn is_sound(&self) -> bool {
+        match *self {
+            Activation::LeakyRelu { alpha } | Activation::Elu { alpha } | Activation::Swish { alpha } => alpha.is_finite(),
+            Activation::Selu { alpha, gamma } => alpha.is_finite() && gamma.is_finite(),
+            Activation::Celu { alpha } => alpha.is_finite() && alpha != 0.0,
+            Activation::HardSigmoid { alpha, beta } => alpha.is_finite() && beta.is_finite(),
+            // One end may be open.
+            Activation::Clip { min, max } => !min.is_nan() && !max.is_nan(),
+            Activation::Power { exponent } => exponent <= i32::MAX as u32,
+            _ => true,
+        }
+    }
+
     /// The function itself.
     pub fn eval(&self, x: f64) -> f64 {
         let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
