@@ -9,8 +9,8 @@ use fhec_ckks::container::{
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng};
 use fhec_plan::PlanHead;
-use fhec_runtime::EncryptionKey;
 use fhec_runtime::clear::Slots;
+use fhec_runtime::{EncryptionKey, Play};
 use std::io::Write;
 use std::path::Path;
 
@@ -82,10 +82,52 @@ impl Client {
         Ok(self.inner.decrypt_batch(index, &bundle, secret)?)
     }
 
-    /// Most bytes that a file of all outputs has.
-    pub(crate) fn output_bytes(&self) -> u64 {
-        let outputs = self.inner.head().outputs.iter();
-        let ciphertexts = outputs.flat_map(|o| vec![(o.name.as_str(), o.level, &o.scale); o.layout.ciphertexts]);
+    /// Encrypts what several images send in a round of a client-aided plan.
+    pub(crate) fn encrypt_round(&self, plays: &[Play<'_>], round: u32, key: EncryptionKey) -> Result<Vec<BundleEntry>> {
+        let (head, mut rng) = (self.inner.head(), random()?);
+        let mut bundle = Vec::new();
+        for index in (0..head.inputs.len()).filter(|&i| head.input_round(i) == round) {
+            let values = plays.iter().map(|play| Ok(play.input(index)?)).collect::<Result<Vec<&[f64]>>>()?;
+            bundle.extend(self.inner.encrypt_input(index, &values, key, &mut rng)?);
+        }
+        Ok(bundle)
+    }
+
+    /// Decrypts the answer to a round of a client-aided plan, for each of several images. Returns a warning where values are so
+    /// far from what the plan was compiled for that they may be wrong.
+    pub(crate) fn receive_round(
+        &self,
+        secret: &SecretKey,
+        file: &[u8],
+        round: u32,
+        plays: &mut [Play<'_>],
+    ) -> Result<Option<String>> {
+        /// Ciphertexts hold values up to twice as large.
+        const MUCH: f64 = 1.6;
+        let head = self.inner.head();
+        let mut warning = None;
+        let bundle = read_ciphertexts(file, self.inner.context(), &self.hash)?;
+        for index in (0..head.outputs.len()).filter(|&i| head.output_round(i) == round) {
+            let images = self.inner.decrypt_batch(index, &bundle, secret)?;
+            ensure!(images.len() == plays.len(), "{} images sent, {} came back", plays.len(), images.len());
+            let (lo, hi) = head.outputs[index].range;
+            let most = images.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs())) / lo.abs().max(hi.abs());
+            if most > MUCH && warning.is_none() {
+                warning = Some(format!(
+                    "values of round {round} are {most:.1} times as large as those that the plan was compiled for; the \
+                     result may be wrong"
+                ));
+            }
+            plays.iter_mut().zip(images).for_each(|(play, values)| play.receive(index, &values));
+        }
+        Ok(warning)
+    }
+
+    /// Most bytes that a file with the outputs of a round has.
+    pub(crate) fn output_bytes(&self, round: u32) -> u64 {
+        let head = self.inner.head();
+        let outputs = head.outputs.iter().enumerate().filter(|(index, _)| head.output_round(*index) == round);
+        let ciphertexts = outputs.flat_map(|(_, o)| vec![(o.name.as_str(), o.level, &o.scale); o.layout.ciphertexts]);
         bundle_bytes(ciphertexts, self.inner.context())
     }
 

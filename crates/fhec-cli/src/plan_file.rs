@@ -27,6 +27,16 @@ pub(crate) fn head(file: &[u8]) -> Result<PlanHead> {
     Ok(head)
 }
 
+/// Refuses what cannot be done at once.
+pub(crate) fn in_one_round(rounds: u32) -> Result<()> {
+    anyhow::ensure!(
+        rounds == 1,
+        "the plan is client-aided: it is evaluated in {rounds} rounds, with work for the client between them; use 'fhec serve' \
+         and 'fhec infer'"
+    );
+    Ok(())
+}
+
 /// What the data loaders must know of a plan's inputs.
 pub(crate) fn specs(inputs: &[fhec_plan::Input]) -> Vec<InputSpec> {
     let spec = |input: &fhec_plan::Input| InputSpec {

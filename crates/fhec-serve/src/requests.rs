@@ -7,6 +7,7 @@
 use crate::error::refuse;
 use crate::fair::FairQueue;
 use axum::body::Bytes;
+use fhec_runtime::Kept;
 use fhec_protocol::{Code, Frame, KeyId, Progress, Refusal, RequestId, RequestState};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,15 +36,18 @@ struct Entry {
     /// Hash of the payload: the same name must stand for the same request.
     digest: [u8; 32],
     state: State,
+    /// What the round before left for this one; what this one left for the next, once it is done.
+    kept: Option<Kept>,
     /// When somebody asked for it last.
     seen: Instant,
     watch: Arc<Watch>,
 }
 
 impl Entry {
-    /// Whether it counts against the limits: results that were fetched and failures make room when it is wanted.
+    /// Whether it counts against the limits: results that were fetched and failures make room when it is wanted, except
+    /// between two rounds.
     fn counts(&self) -> bool {
-        !matches!(self.state, State::Done { fetched: true, .. } | State::Failed(_))
+        !matches!(self.state, State::Done { fetched: true, .. } | State::Failed(_)) || self.between_rounds()
     }
 }
 
@@ -67,6 +71,8 @@ pub(crate) enum Task {
         frame: Frame,
         /// Its ciphertexts.
         payload: Bytes,
+        /// What the round before left.
+        kept: Option<Kept>,
         /// Who waits.
         watch: Arc<Watch>,
     },
@@ -209,7 +215,8 @@ impl Requests {
         drop(admission);
         let name = (frame.key, frame.request);
         let mut table = self.table();
-        match table.entries.get(&name) {
+        let mut kept = None;
+        match table.entries.get_mut(&name) {
             Some(known) if known.frame.round == frame.round => {
                 if known.digest != digest || known.frame.batch != frame.batch {
                     return Err(refuse(Code::Conflict, format!("request {} is another one", frame.request)));
@@ -218,10 +225,20 @@ impl Requests {
                 if !matches!(known.state, State::Failed(_)) {
                     return Ok(());
                 }
+                kept = known.kept.take();
                 table.entries.remove(&name);
+                // What the rounds before left is gone with the failure, unless it came before anything was done.
+                if frame.round != 0 && kept.is_none() {
+                    return Err(unknown(frame.request));
+                }
                 self.room(&mut table, frame.key)?;
             }
-            Some(known) if known.next_is(&frame) => {}
+            Some(known) if known.next_is(&frame) => {
+                if known.frame.batch != frame.batch {
+                    return Err(refuse(Code::Conflict, format!("request {} has another batch", frame.request)));
+                }
+                kept = known.kept.take();
+            }
             Some(known) => return Err(wrong_round(&known.frame, &frame)),
             None if frame.round != 0 => return Err(unknown(frame.request)),
             None => self.room(&mut table, frame.key)?,
@@ -229,7 +246,8 @@ impl Requests {
         if !table.open {
             return Err(refuse(Code::Ending, "the server ends"));
         }
-        let entry = Entry { frame, digest, state: State::Queued(payload), seen: Instant::now(), watch: Arc::default() };
+        let (state, seen, watch) = (State::Queued(payload), Instant::now(), Arc::default());
+        let entry = Entry { frame, digest, state, kept, seen, watch };
         table.entries.insert(name, entry);
         table.queue.push(frame.key, Waiting::Evaluate(frame.request));
         drop(table);
@@ -281,7 +299,8 @@ impl Requests {
                 Some((key, Waiting::Evaluate(request))) => {
                     let Some(entry) = table.entries.get_mut(&(key, request)) else { continue };
                     let State::Queued(payload) = std::mem::replace(&mut entry.state, State::Running) else { continue };
-                    let task = Task::Evaluate { frame: entry.frame, payload, watch: Arc::clone(&entry.watch) };
+                    let (frame, kept, watch) = (entry.frame, entry.kept.take(), Arc::clone(&entry.watch));
+                    let task = Task::Evaluate { frame, payload, kept, watch };
                     table.running += 1;
                     return Some(task);
                 }
@@ -290,13 +309,20 @@ impl Requests {
         }
     }
 
-    /// A worker is done with a request.
-    pub(crate) fn finish(&self, frame: &Frame, watch: &Arc<Watch>, outcome: Result<Bytes, Refusal>) {
+    /// A worker is done with a request, and leaves something for its next round.
+    pub(crate) fn finish(
+        &self,
+        frame: &Frame,
+        watch: &Arc<Watch>,
+        outcome: Result<Bytes, Refusal>,
+        kept: Option<Kept>,
+    ) {
         let mut table = self.table();
         table.running -= 1;
         // It may have been forgotten meanwhile, and even have come again.
         let entry = table.entries.get_mut(&(frame.key, frame.request)).filter(|e| Arc::ptr_eq(&e.watch, watch));
         if let Some(entry) = entry {
+            entry.kept = kept;
             entry.state = match outcome {
                 Ok(frame) => State::Done { frame, fetched: false },
                 Err(refusal) => State::Failed(refusal),
@@ -345,6 +371,11 @@ impl Requests {
 }
 
 impl Entry {
+    /// Whether its client is expected to come back with the next round.
+    fn between_rounds(&self) -> bool {
+        self.frame.round + 1 < self.frame.rounds && matches!(self.state, State::Done { .. })
+    }
+
     /// Whether `frame` is the round after this one, whose result is there.
     fn next_is(&self, frame: &Frame) -> bool {
         self.frame.round.checked_add(1) == Some(frame.round) && matches!(self.state, State::Done { .. })
@@ -418,7 +449,7 @@ mod tests {
     fn work(requests: &Requests, outcome: Result<&'static str, Code>) -> (u8, u8) {
         let Some(Task::Evaluate { frame, watch, .. }) = requests.next() else { panic!("no request") };
         let outcome = outcome.map(Bytes::from).map_err(|code| refuse(code, ""));
-        requests.finish(&frame, &watch, outcome);
+        requests.finish(&frame, &watch, outcome, None);
         (frame.key.0[0], frame.request.0[0])
     }
 
@@ -523,7 +554,7 @@ mod tests {
         assert_eq!(r.counts(), Counts { queued: 1, running: 1, unfetched: 1, fetched: 0 });
         r.sweep(Instant::now() + Duration::from_secs(61));
         assert_eq!(r.counts(), Counts { queued: 0, running: 1, unfetched: 0, fetched: 0 });
-        r.finish(&frame, &watch, Ok("result".into()));
+        r.finish(&frame, &watch, Ok("result".into()), None);
         assert_eq!(ask(&r, 1, 2, 0), Ok(Some("result".into())));
     }
 
@@ -537,7 +568,7 @@ mod tests {
         assert!(r.next().is_none());
         assert_eq!(submit(&r, 1, 3, "x"), Err(Code::Ending));
         assert_eq!(ask(&r, 1, 2, 0), Err(Code::UnknownRequest));
-        r.finish(&frame, &watch, Ok("result".into()));
+        r.finish(&frame, &watch, Ok("result".into()), None);
         assert_eq!(ask(&r, 1, 1, 0), Ok(Some("result".into())));
     }
 
@@ -548,7 +579,7 @@ mod tests {
         let Some(Task::Evaluate { frame, watch, .. }) = r.next() else { panic!("no request") };
         r.forget((frame.key, frame.request));
         assert_eq!(submit(&r, 1, 1, "y"), Ok(()));
-        r.finish(&frame, &watch, Ok("of x".into()));
+        r.finish(&frame, &watch, Ok("of x".into()), None);
         assert_eq!(ask(&r, 1, 1, 0), Ok(None));
         work(&r, Ok("of y"));
         assert_eq!(ask(&r, 1, 1, 0), Ok(Some("of y".into())));

@@ -12,7 +12,7 @@ use fhec_ckks::container::{read_ciphertexts, write_ciphertexts};
 use fhec_plan::Verified;
 use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, Limits, Refusal, VERSION, hex};
 use fhec_runtime::context::key_request;
-use fhec_runtime::{RuntimeError, Server, server_context};
+use fhec_runtime::{Kept, RuntimeError, Server, server_context};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,9 +33,6 @@ pub struct Service {
     pub(crate) ending: AtomicBool,
     verified: Arc<Verified>,
 }
-
-/// A plan has one segment.
-const ROUNDS: u32 = 1;
 
 impl Service {
     /// Prepares a plan: encodes the weights that memory lets stay, finds the keys that are on disk. `insecure` is for tests.
@@ -88,7 +85,7 @@ impl Service {
             plan: hex(verified.hash()),
             key_bytes: sizes.key_file,
             payload_bytes: sizes.inputs,
-            rounds: ROUNDS,
+            rounds: plan.rounds(),
             batch: u32::try_from(plan.batch()).unwrap_or(u32::MAX),
             requests: config.requests_per_client.clamp(1, sizes.requests),
         };
@@ -144,26 +141,33 @@ impl Service {
                         self.keys.give_up(id);
                     }
                 }
-                Task::Evaluate { frame, payload, watch } => {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| self.evaluate(&frame, payload, &watch)));
+                Task::Evaluate { frame, payload, mut kept, watch } => {
+                    let outcome = catch_unwind(AssertUnwindSafe(|| self.evaluate(&frame, payload, &mut kept, &watch)));
                     let outcome = outcome.unwrap_or_else(|_| {
                         self.metrics.panics.fetch_add(1, Ordering::Relaxed);
                         Err(refuse(Code::Failed, "the evaluation failed; its operator can tell why"))
                     });
-                    self.requests.finish(&frame, &watch, outcome);
+                    self.requests.finish(&frame, &watch, outcome, kept);
                 }
             }
         }
     }
 
-    fn evaluate(&self, frame: &Frame, payload: Bytes, watch: &Watch) -> Result<Bytes, Refusal> {
+    /// Evaluates one round. `kept` is what the round before left, and becomes what this one leaves.
+    fn evaluate(
+        &self,
+        frame: &Frame,
+        payload: Bytes,
+        kept: &mut Option<Kept>,
+        watch: &Watch,
+    ) -> Result<Bytes, Refusal> {
         let server = self.keys.server(frame.key)?;
         let (context, plan) = (server.backend().context(), self.verified.hash());
         let bundle = read_ciphertexts(&payload, context, plan).map_err(refused)?;
         drop(payload);
         let begin = Instant::now();
         let mut observe = |event: &fhec_runtime::driver::Event| watch.done.store(event.number + 1, Ordering::Relaxed);
-        let (outputs, _) = server.run(&bundle, &mut observe).map_err(|error| match error {
+        let outputs = server.round(frame.round, kept, &bundle, &mut observe).map_err(|error| match error {
             RuntimeError::Instruction { .. } => refuse(Code::Failed, error.to_string()),
             error => refused(error),
         })?;
@@ -172,7 +176,8 @@ impl Service {
         out.resize(HEADER_LEN, 0);
         write_ciphertexts(&outputs, context, plan, &mut out).map_err(|e| refuse(Code::Failed, e.to_string()))?;
         let payload = (out.len() - HEADER_LEN) as u64;
-        out[..HEADER_LEN].copy_from_slice(&Frame { kind: FrameKind::Outputs, payload, ..*frame }.to_bytes());
+        let kind = if frame.round + 1 == frame.rounds { FrameKind::Outputs } else { FrameKind::Values };
+        out[..HEADER_LEN].copy_from_slice(&Frame { kind, payload, ..*frame }.to_bytes());
         Ok(out.into())
     }
 

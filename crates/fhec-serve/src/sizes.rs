@@ -16,10 +16,12 @@ pub struct Sizes {
     pub key_memory: u64,
     /// Whether both halves of keys are kept in memory.
     pub halves: UniformHalves,
-    /// Most bytes of a file with the inputs.
+    /// Most bytes of a file with the inputs of a round.
     pub inputs: u64,
-    /// Bytes of a file with the outputs.
+    /// Most bytes of a file with what answers a round.
     pub outputs: u64,
+    /// Most bytes that are kept of a request from one round to the next.
+    pub kept: u64,
     /// One evaluation, keys apart.
     pub run: u64,
     /// Evaluations at a time.
@@ -39,6 +41,7 @@ pub(crate) struct Demand {
     pub(crate) keys: [(UniformHalves, KeySizes); 2],
     pub(crate) inputs: u64,
     pub(crate) outputs: u64,
+    pub(crate) kept: u64,
     /// Weights as they stand in the plan and as they are kept encoded.
     pub(crate) fixed: u64,
     /// Registers and scratch of an evaluation with a number of threads.
@@ -55,14 +58,21 @@ impl Demand {
         run: u64,
     ) -> Result<Self, ServeError> {
         let plan = verified.plan();
-        let inputs = plan.inputs.iter().flat_map(|p| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts]);
-        let outputs =
-            plan.outputs.iter().flat_map(|p| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts]);
+        let inputs = |round| {
+            let own = plan.inputs.iter().enumerate().filter(move |(i, _)| plan.input_round(*i) == round);
+            own.flat_map(|(_, p)| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts])
+        };
+        let outputs = |round| {
+            let own = plan.outputs.iter().enumerate().filter(move |(i, _)| plan.output_round(*i) == round);
+            own.flat_map(|(_, p)| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts])
+        };
+        let rounds = 0..plan.rounds();
         let keys = |halves| -> Result<_, ServeError> { Ok((halves, KeySizes::of(request, context, halves)?)) };
         Ok(Demand {
             keys: [keys(UniformHalves::Kept)?, keys(UniformHalves::MadeOnUse)?],
-            inputs: bundle_bytes(inputs, context),
-            outputs: bundle_bytes(outputs, context),
+            inputs: rounds.clone().map(|round| bundle_bytes(inputs(round), context)).max().unwrap_or(0),
+            outputs: rounds.map(|round| bundle_bytes(outputs(round), context)).max().unwrap_or(0),
+            kept: verified.facts().kept_bytes(),
             fixed,
             run,
         })
@@ -80,7 +90,7 @@ impl Sizes {
         if keys_on_disk == 0 {
             return Err(ServeError::Disk { needed: file, allowed: config.disk });
         }
-        let largest = demand.inputs.max(demand.outputs).max(1);
+        let largest = demand.inputs.max(demand.outputs).saturating_add(demand.kept).max(1);
         // A result of one and an input of another run, at the least.
         let requests = (config.memory / Self::SHARE / largest).min(config.requests as u64).max(2);
         let held = demand.fixed.saturating_add(requests.saturating_mul(largest));
@@ -106,6 +116,7 @@ impl Sizes {
             halves,
             inputs: demand.inputs,
             outputs: demand.outputs,
+            kept: demand.kept,
             run: demand.run,
             runs: runs as usize,
             keys_in_memory: usize::try_from(room / keys.memory.max(1)).unwrap_or(usize::MAX).max(runs as usize),
@@ -127,6 +138,7 @@ mod tests {
             keys: [(UniformHalves::Kept, keys(200)), (UniformHalves::MadeOnUse, keys(110))],
             inputs: 2 * MIB,
             outputs: MIB,
+            kept: 0,
             fixed: 50 * MIB,
             run: 300 * MIB,
         }

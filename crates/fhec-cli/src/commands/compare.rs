@@ -60,6 +60,7 @@ impl Compare {
         let verified = plan_file::open(&self.plan)?;
         let plan = verified.plan();
         let graph = compile::load(&self.model)?;
+        plan_file::in_one_round(plan.rounds())?;
         let specs = plan_file::specs(&plan.inputs);
         same_model(&graph, &specs, plan)
             .with_context(|| format!("{} was not compiled from {}", self.plan.display(), self.model.display()))?;

@@ -58,6 +58,7 @@ impl Decrypt {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let head = plan_file::open_head(&self.plan)?;
+        plan_file::in_one_round(head.rounds())?;
         let index = choose(self.select.as_deref(), &head.outputs)?;
         let output = &head.outputs[index];
         let labels = self.labels.as_deref().map(names).transpose()?;

@@ -58,6 +58,7 @@ impl Encrypt {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let head = plan_file::open_head(&self.plan)?;
+        plan_file::in_one_round(head.rounds())?;
         let client = keys::Client::new(&head)?;
         let specs = plan_file::specs(&head.inputs);
         let images = if head.is_batched() && self.index.is_none() {

@@ -12,9 +12,10 @@ use clap::Args;
 use fhec_ckks::SecretKey;
 use fhec_ckks::container::{HEAD_LEN, Header};
 use fhec_client::{ClientError, Connection, Options, key_id, random_request};
-use fhec_plan::{Output, PlanHead};
-use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, KeyId};
-use fhec_runtime::EncryptionKey;
+use fhec_plan::{Aided, Output, PlanHead};
+use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, KeyId, RequestId};
+use fhec_runtime::{EncryptionKey, Play};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -34,6 +35,9 @@ use std::time::{Duration, Instant};
 Inputs are encrypted here, and results decrypted here: the server sees neither, and the secret
 key stays in its file. The evaluation keys beside it are uploaded once; an upload that breaks is
 continued. A server that is busy or restarts is waited for (--patience).
+
+A client-aided plan takes several rounds: between them this command decrypts, computes what is not
+linear, and encrypts again. Values far beyond those that the plan was compiled for are told of.
 
 Reads what 'fhec encrypt' reads, every sample of it, and writes what 'fhec decrypt' writes: one
 result as it is, several one after the other along the first axis.")]
@@ -87,6 +91,8 @@ struct Answer {
     /// By sample.
     values: Vec<Vec<f64>>,
     seconds: f64,
+    /// The part of it that the client worked.
+    own_seconds: f64,
     sent: usize,
     received: usize,
 }
@@ -95,6 +101,8 @@ struct Answer {
 struct Session<'a> {
     connection: Connection,
     head: &'a PlanHead,
+    /// Outputs of the network.
+    outputs: &'a [Output],
     client: keys::Client,
     secret: SecretKey,
     eval_keys: PathBuf,
@@ -114,12 +122,9 @@ impl Infer {
         let connection = Connection::new(&self.server, &options)?;
         let limits = connection.limits().with_context(|| self.server.clone())?;
         let head = plan_file::head(&connection.plan_head()?).with_context(|| format!("plan of {}", self.server))?;
-        ensure!(
-            limits.rounds == 1,
-            "the plan is evaluated in {} rounds, with work for the client between them, which this version cannot do",
-            limits.rounds
-        );
-        let output = choose(self.select.as_deref(), &head.outputs)?;
+        ensure!(limits.rounds == head.rounds(), "the server says {} rounds, its plan {}", limits.rounds, head.rounds());
+        let outputs = head.network_outputs();
+        let output = choose(self.select.as_deref(), &outputs)?;
         let client = keys::Client::new(&head)?;
         // The secret key names the plan that it was made for, so no server can pass off another one.
         let secret = client.secret_key(&self.key).with_context(|| format!("plan of {}", self.server))?;
@@ -127,16 +132,17 @@ impl Infer {
         let eval_keys = self.eval_keys.clone().unwrap_or_else(|| self.key.with_file_name("eval.keys"));
         let key = name(&eval_keys, &head.hash, limits.key_bytes)?;
         let (raw, uploading) = (self.raw, Mutex::new(()));
-        let session = Session { connection, head: &head, client, secret, eval_keys, key, uploading, output, raw };
+        let outputs = &outputs[..];
+        let session = Session { connection, head: &head, outputs, client, secret, eval_keys, key, uploading, output, raw };
         let uploaded = session.upload()?;
         let parallel = usize::from(self.parallel).min(limits.requests).max(1);
         let answers = session.all(&samples, parallel)?;
-        self.report(&head, &head.outputs[output], &answers, uploaded, labels.as_deref())
+        self.report(&head, &outputs[output], &answers, uploaded, labels.as_deref())
     }
 
     /// The samples of all files, in order: a tensor for each input.
     fn samples(&self, head: &PlanHead) -> Result<Vec<Vec<Vec<f64>>>> {
-        let specs = plan_file::specs(&head.inputs);
+        let specs = plan_file::specs(head.network_inputs());
         let by_name = |text: &String| named(text, &specs).is_some() && !Path::new(text).exists();
         let mut samples = Vec::new();
         if self.input.iter().any(by_name) {
@@ -155,7 +161,7 @@ impl Infer {
             }
         }
         for sample in &samples {
-            for (input, values) in head.inputs.iter().zip(sample) {
+            for (input, values) in head.network_inputs().iter().zip(sample) {
                 if let Some(warning) = plan_file::outside_range(input, values) {
                     files::warn(&warning);
                 }
@@ -215,7 +221,7 @@ impl Infer {
         };
         let result = |(a, values): (&Answer, &[f64])| {
             let mut value = json!({
-                "values": values, "seconds": a.seconds, "sent_bytes": a.sent, "received_bytes": a.received,
+                "values": values, "seconds": a.seconds, "client_seconds": a.own_seconds, "sent_bytes": a.sent, "received_bytes": a.received,
             });
             if let Some(k) = self.top {
                 let best = largest(values, k as usize);
@@ -226,7 +232,7 @@ impl Infer {
         json!({
             "server": self.server, "model": head.model, "plan": short_hash(&head.hash),
             "output": { "name": output.name, "shape": output.shape },
-            "uploaded_key_bytes": uploaded,
+            "uploaded_key_bytes": uploaded, "rounds": head.rounds(),
             "results": results(answers).map(result).collect::<Vec<_>>(),
         })
     }
@@ -255,6 +261,11 @@ fn name(path: &Path, plan: &[u8; 32], size: u64) -> Result<KeyId> {
     let (id, len) = key_id(&mut file).with_context(named)?;
     ensure!(len == size, "{}: {len} bytes, the keys of this plan have {size}; is it complete?", named());
     Ok(id)
+}
+
+/// Whether the server no longer knows a request of which it has evaluated rounds.
+fn is_lost(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(refusal) if refusal.code == Code::UnknownRequest)
 }
 
 impl Session<'_> {
@@ -312,29 +323,96 @@ impl Session<'_> {
 
     /// Encrypts samples together, waits for their results and decrypts them.
     fn one(&self, samples: &[Vec<Vec<f64>>], show: &mut dyn FnMut(&fhec_protocol::Progress)) -> Result<Answer> {
+        /// A server that loses a request more often is not one to wait for.
+        const TIMES: usize = 3;
+        if let Some(aided) = &self.head.aided {
+            for _ in 0..TIMES {
+                match self.in_rounds(aided, samples, show) {
+                    // What the rounds before had left is gone, so that there is nothing to go on from.
+                    Err(e) if e.downcast_ref::<ClientError>().is_some_and(is_lost) => files::warn("the server has lost a request; sending it again"),
+                    other => return other,
+                }
+            }
+            bail!("the server has lost the request {TIMES} times")
+        }
         let begin = Instant::now();
         let bundle = self.client.encrypt(samples, EncryptionKey::Secret(&self.secret))?;
         let mut payload = Vec::new();
         self.client.write_ciphertexts(&bundle, &mut payload)?;
         drop(bundle);
-        let frame = Frame {
-            kind: FrameKind::Inputs,
-            round: 0,
-            rounds: 1,
-            batch: u32::try_from(samples.len())?,
-            plan: self.head.hash,
-            key: self.key,
-            request: random_request()?,
-            payload: payload.len() as u64,
-        };
+        let frame = self.frame(random_request()?, 0, samples.len(), &payload)?;
+        let asked = Instant::now();
         let result = self.request(&frame, &payload, show)?;
+        let waited = asked.elapsed();
         let values = self.client.decrypt_bytes(&self.secret, &result, self.output)?;
         self.connection.forget(frame.key, frame.request);
+        let output = &self.outputs[self.output];
         Ok(Answer {
-            values: values.into_iter().map(|v| finish(&self.head.outputs[self.output], v, self.raw)).collect(),
+            values: values.into_iter().map(|v| finish(output, v, self.raw)).collect(),
             seconds: begin.elapsed().as_secs_f64(),
+            own_seconds: (begin.elapsed() - waited).as_secs_f64(),
             sent: HEADER_LEN + payload.len(),
             received: HEADER_LEN + result.len(),
+        })
+    }
+
+    /// Plays all rounds of a client-aided plan.
+    fn in_rounds(
+        &self,
+        aided: &Aided,
+        samples: &[Vec<Vec<f64>>],
+        show: &mut dyn FnMut(&fhec_protocol::Progress),
+    ) -> Result<Answer> {
+        let (begin, mut waited) = (Instant::now(), Duration::ZERO);
+        let (mut sent, mut received) = (0, 0);
+        let request = random_request()?;
+        let of = |sample: &Vec<Vec<f64>>| Ok(Play::new(aided, &self.head.inputs, sample)?);
+        let mut plays = samples.iter().map(of).collect::<Result<Vec<_>>>()?;
+        for round in 0..aided.rounds {
+            plays.par_iter_mut().for_each(|play| play.advance(round));
+            let bundle = self.client.encrypt_round(&plays, round, EncryptionKey::Secret(&self.secret))?;
+            let mut payload = Vec::new();
+            self.client.write_ciphertexts(&bundle, &mut payload)?;
+            drop(bundle);
+            let frame = self.frame(request, round, samples.len(), &payload)?;
+            let asked = Instant::now();
+            let answer = self.request(&frame, &payload, show)?;
+            waited += asked.elapsed();
+            sent += HEADER_LEN + payload.len();
+            received += HEADER_LEN + answer.len();
+            if let Some(warning) = self.client.receive_round(&self.secret, &answer, round, &mut plays)? {
+                files::warn(&warning);
+            }
+            show(&fhec_protocol::Progress {
+                state: fhec_protocol::RequestState::Running,
+                done: round as usize + 1,
+                total: aided.rounds as usize,
+            });
+        }
+        self.connection.forget(self.key, request);
+        plays.par_iter_mut().for_each(|play| play.advance(aided.rounds));
+        let output = &self.outputs[self.output];
+        let value = |play: &Play<'_>| Ok(finish(output, play.result(self.output)?.to_vec(), self.raw));
+        Ok(Answer {
+            values: plays.iter().map(value).collect::<Result<_>>()?,
+            seconds: begin.elapsed().as_secs_f64(),
+            own_seconds: (begin.elapsed() - waited).as_secs_f64(),
+            sent,
+            received,
+        })
+    }
+
+    /// The header of one round.
+    fn frame(&self, request: RequestId, round: u32, samples: usize, payload: &[u8]) -> Result<Frame> {
+        Ok(Frame {
+            kind: FrameKind::Inputs,
+            round,
+            rounds: self.head.rounds(),
+            batch: u32::try_from(samples)?,
+            plan: self.head.hash,
+            key: self.key,
+            request,
+            payload: payload.len() as u64,
         })
     }
 
@@ -348,7 +426,7 @@ impl Session<'_> {
         /// A server that forgets keys more often is not one to wait for.
         const TIMES: usize = 5;
         for _ in 0..TIMES {
-            match self.connection.request(frame, payload, self.client.output_bytes(), show) {
+            match self.connection.request(frame, payload, self.client.output_bytes(frame.round), show) {
                 Ok((_, result)) => return Ok(result),
                 Err(ClientError::Refused(refusal)) if refusal.code == Code::UnknownKey => {
                     // A panic of another thread is no reason not to upload.

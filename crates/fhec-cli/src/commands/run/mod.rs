@@ -107,6 +107,7 @@ impl Run {
             }
         }
         let plan = Arc::new(plan_file::open(&self.plan)?);
+        plan_file::in_one_round(plan.plan().rounds())?;
         let report = &plan.plan().report;
         status(&format!(
             "predicted: {} on one thread, {} of memory",

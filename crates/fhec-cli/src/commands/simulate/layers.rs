@@ -15,7 +15,7 @@ use fhec_ir::nn::{Graph, Interpreter, ValueId};
 use fhec_plan::Layout;
 use fhec_plan::verify::Verified;
 use fhec_runtime::clear::Slots;
-use fhec_runtime::{Backend, run};
+use fhec_runtime::Backend;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -194,7 +194,7 @@ where
 {
     let wanted = results(verified);
     let probe = Probe::new(backend, &wanted);
-    run(verified, &probe, values, &mut |_| {})?;
+    fhec_runtime::evaluate(verified, &probe, values, 1)?;
     Ok(probe.into_values())
 }
 

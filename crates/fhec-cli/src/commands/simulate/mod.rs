@@ -18,7 +18,7 @@ use fhec_ir::nn::{Graph, Interpreter};
 use fhec_plan::Plan;
 use fhec_plan::verify::Verified;
 use fhec_runtime::clear::LANES;
-use fhec_runtime::{Backend, ClearBackend, NoiseBackend, postprocess, run};
+use fhec_runtime::{Backend, ClearBackend, NoiseBackend, postprocess};
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ impl Simulate {
         }
         let verified = Arc::new(plan_file::open(&self.plan)?);
         let graph = compile::load(&self.model)?;
-        let specs = plan_file::specs(&verified.plan().inputs);
+        let specs = plan_file::specs(verified.plan().network_inputs());
         same_model(&graph, &specs, verified.plan())
             .with_context(|| format!("{} was not compiled from {}", self.plan.display(), self.model.display()))?;
         let set = DataSet::open(&self.data, &specs)?;
@@ -148,7 +148,8 @@ impl Simulate {
             None => layers::values(&verified, &clear, values),
             Some(n) => layers::values(&verified, &n.with_seed(i as u64), values),
         })?;
-        let first = verified.plan().outputs.first().map_or(0, |o| o.shape.iter().product());
+        let outputs = verified.plan().network_outputs();
+        let first = outputs.first().map_or(0, |o| o.shape.iter().product());
         let report = Report::of(&samples, self.backend, first, labels.map(|l| &l[..count]));
         if self.json {
             let mut json = report.as_json(count, seconds, layers::as_json(&layers));
@@ -183,10 +184,11 @@ where
     B: Backend<Input = Vec<f64>, Output = Vec<f64>>,
 {
     let plan = verified.plan();
-    let inputs = (0..plan.inputs.len()).map(|i| samples.iter().flat_map(|s| s[i].iter().copied()).collect());
-    let outputs = run(verified, backend, inputs.collect(), &mut |_| {})?.outputs;
+    let count = plan.network_inputs().len();
+    let inputs = (0..count).map(|i| samples.iter().flat_map(|s| s[i].iter().copied()).collect());
+    let outputs = fhec_runtime::evaluate(verified, backend, inputs.collect(), samples.len())?;
     let mut own = vec![Vec::new(); samples.len()];
-    for (values, output) in outputs.iter().zip(&plan.outputs) {
+    for (values, output) in outputs.iter().zip(&plan.network_outputs()) {
         for (own, values) in own.iter_mut().zip(values.chunks(output.layout.elements())) {
             let mut values = values.to_vec();
             postprocess(&output.postprocess, &output.shape, &mut values);
@@ -203,7 +205,8 @@ pub(super) fn same_model(graph: &Graph, specs: &[InputSpec], plan: &Plan) -> Res
     let own: Vec<(String, Vec<usize>)> = specs.iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
     ensure!(inputs == own, "the plan has the inputs {own:?}, the model {inputs:?}");
     let outputs: Vec<_> = graph.outputs.iter().map(|o| (&o.name, &graph.node(o.value).shape)).collect();
-    let own: Vec<_> = plan.outputs.iter().map(|o| (&o.name, &o.shape)).collect();
+    let own = plan.network_outputs();
+    let own: Vec<_> = own.iter().map(|o| (&o.name, &o.shape)).collect();
     ensure!(outputs == own, "the plan has the outputs {own:?}, the model {outputs:?}");
     Ok(())
 }
