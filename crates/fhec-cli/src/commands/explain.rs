@@ -249,6 +249,12 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
         let left = if output.postprocess.is_empty() { "" } else { ", softmax left to the client" };
         rows.push(("output", format!("{} {shape} in {}{left}", output.name, format::count(n, "ciphertext"))));
     }
+    if plan.rounds() > 1 {
+        rows.push(("rounds", format::count(plan.rounds() as usize, "round")));
+        for round in rounds(verified) {
+            rows.push(("", round.as_text()));
+        }
+    }
     rows.extend([
         ("input bytes", format::bytes(r.input_bytes)),
         ("output bytes", format::bytes(r.output_bytes)),
@@ -272,6 +278,65 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
         ("hash", plan_file::short_hash(verified.hash())),
     ]);
     rows
+}
+
+/// What one round of a client-aided plan takes.
+struct Round {
+    number: u32,
+    sent: u64,
+    received: u64,
+    seconds: f64,
+    /// Client functions before it.
+    functions: Vec<&'static str>,
+}
+
+impl Round {
+    fn as_text(&self) -> String {
+        let functions = if self.functions.is_empty() { String::new() } else { format!("{}; ", self.functions.join(", ")) };
+        format!(
+            "{}: {functions}{} sent, {} back, {}",
+            self.number,
+            format::bytes(self.sent),
+            format::bytes(self.received),
+            format::seconds(self.seconds)
+        )
+    }
+}
+
+/// The rounds of a plan: bytes by the sizes of ciphertexts, times by those of layers.
+fn rounds(verified: &Verified) -> Vec<Round> {
+    let (plan, p) = (verified.plan(), &verified.plan().parameters);
+    // Bytes of one polynomial; what is fresh is half a seed.
+    let bytes = |level: usize, n: usize| {
+        let bits: u32 = p.q[..=level].iter().map(|q| u64::BITS - q.leading_zeros()).sum();
+        ((u64::from(bits) << p.log_n) / 8) * n as u64
+    };
+    let known = plan.aided.as_ref().map_or_else(Vec::new, |aided| aided.available());
+    // A layer counts to the round of its last instruction.
+    let mut round_of = vec![0u32; plan.layers.len()];
+    for (round, range) in verified.facts().rounds().iter().enumerate() {
+        for instruction in &plan.instructions[range.clone()] {
+            round_of[instruction.layer.index()] = round as u32;
+        }
+    }
+    let of = |number: u32| Round {
+        number,
+        sent: (0..plan.inputs.len())
+            .filter(|&i| plan.input_round(i) == number)
+            .map(|i| bytes(plan.inputs[i].level, plan.inputs[i].layout.ciphertexts))
+            .sum(),
+        received: (0..plan.outputs.len())
+            .filter(|&i| plan.output_round(i) == number)
+            .map(|i| 2 * bytes(plan.outputs[i].level, plan.outputs[i].layout.ciphertexts))
+            .sum(),
+        seconds: layers(plan, &plan.report).zip(&round_of).filter(|(_, r)| **r == number).map(|((_, l), _)| l.seconds).sum(),
+        functions: plan.aided.iter().flat_map(|a| &a.steps).zip(&known).fold(vec![], |mut names, (step, &round)| {
+            let own = round == number && !step.operands.is_empty() && !names.contains(&step.op.name());
+            names.extend(own.then(|| step.op.name()));
+            names
+        }),
+    };
+    (0..plan.rounds()).map(of).collect()
 }
 
 fn as_json(verified: &Verified, r: &Report) -> Value {
@@ -323,6 +388,9 @@ fn as_json(verified: &Verified, r: &Report) -> Value {
         "outputs": outputs,
         "layers": layers,
         "bootstraps": bootstraps,
+        "rounds": rounds(verified).iter().map(|r| json!({
+            "sent_bytes": r.sent, "received_bytes": r.received, "seconds": r.seconds, "functions": r.functions,
+        })).collect::<Vec<_>>(),
         "totals": {
             "security_bits": r.security_bits, "seconds": r.seconds, "peak_memory": r.peak_memory,
             "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,

@@ -1,6 +1,7 @@
 //! The built command, from outside: what it prints, writes and returns.
 
 mod accuracy;
+mod aided;
 mod cifar;
 mod common;
 mod failures;

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A server in a process of its own; killed when dropped.
-struct Served {
+pub(crate) struct Served {
     process: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Served {
@@ -21,7 +21,8 @@ impl Served {
         Self::of(run)
     }
 
-    fn of(mut run: Command) -> Self {
+    /// Starts what `run` says.
+    pub(crate) fn of(mut run: Command) -> Self {
         let mut process = run.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
         let mut lines = BufReader::new(process.stderr.take().expect("stderr")).lines();
         let mut said = Vec::new();
