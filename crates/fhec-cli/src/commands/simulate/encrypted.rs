@@ -7,8 +7,10 @@ use crate::{data::DataSet, format};
 use anyhow::{Context, Result};
 use fhec_ckks::SecretKey;
 use fhec_math::SecretRng;
+use fhec_plan::Aided;
 use fhec_plan::verify::Verified;
-use fhec_runtime::{Client, EncryptionKey, Server, postprocess};
+use fhec_runtime::{Client, EncryptionKey, Play, Server, postprocess};
+use rayon::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,19 +58,56 @@ impl Encrypted {
 
     /// Outputs of samples that one run takes, after what is left to the client.
     fn run(&mut self, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<f64>>> {
-        let inputs = self.client.encrypt_batch(images, EncryptionKey::Secret(&self.secret), &mut self.rng)?;
-        let begin = Instant::now();
-        let (results, _) = self.server.run(&inputs, &mut |_| {})?;
-        self.runs.push(begin.elapsed().as_secs_f64());
+        let head = self.client.head().clone();
+        let outputs = match &head.aided {
+            Some(aided) => self.in_rounds(aided, images)?,
+            None => self.at_once(images)?,
+        };
         let mut own = vec![Vec::new(); images.len()];
-        for (index, output) in self.client.head().outputs.iter().enumerate() {
-            let decrypted = self.client.decrypt_batch(index, &results, &self.secret)?;
-            for (own, mut values) in own.iter_mut().zip(decrypted) {
+        for (values, output) in outputs.into_iter().zip(head.network_outputs()) {
+            for (own, mut values) in own.iter_mut().zip(values) {
                 postprocess(&output.postprocess, &output.shape, &mut values);
                 own.extend(values);
             }
         }
         Ok(own)
+    }
+
+    /// By output and image.
+    fn at_once(&mut self, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let inputs = self.client.encrypt_batch(images, EncryptionKey::Secret(&self.secret), &mut self.rng)?;
+        let begin = Instant::now();
+        let (results, _) = self.server.run(&inputs, &mut |_| {})?;
+        self.runs.push(begin.elapsed().as_secs_f64());
+        let outputs = 0..self.client.head().outputs.len();
+        outputs.map(|index| Ok(self.client.decrypt_batch(index, &results, &self.secret)?)).collect()
+    }
+
+    /// The same of a client-aided plan. Its time is that of both parties.
+    fn in_rounds(&mut self, aided: &Aided, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let begin = Instant::now();
+        let head = self.client.head();
+        let of = |image: &Vec<Vec<f64>>| Ok(Play::new(aided, &head.inputs, image)?);
+        let mut plays = images.iter().map(of).collect::<Result<Vec<_>>>()?;
+        let mut kept = None;
+        for round in 0..aided.rounds {
+            plays.par_iter_mut().for_each(|play| play.advance(round));
+            let mut bundle = Vec::new();
+            for index in (0..head.inputs.len()).filter(|&i| head.input_round(i) == round) {
+                let values = plays.iter().map(|play| Ok(play.input(index)?)).collect::<Result<Vec<_>>>()?;
+                let key = EncryptionKey::Secret(&self.secret);
+                bundle.extend(self.client.encrypt_input(index, &values, key, &mut self.rng)?);
+            }
+            let answer = self.server.round(round, &mut kept, &bundle, &mut |_| {})?;
+            for index in (0..head.outputs.len()).filter(|&i| head.output_round(i) == round) {
+                let decrypted = self.client.decrypt_batch(index, &answer, &self.secret)?;
+                plays.iter_mut().zip(decrypted).for_each(|(play, values)| play.receive(index, &values));
+            }
+        }
+        plays.par_iter_mut().for_each(|play| play.advance(aided.rounds));
+        self.runs.push(begin.elapsed().as_secs_f64());
+        let result = |index| plays.iter().map(|play| Ok(play.result(index)?.to_vec())).collect();
+        (0..aided.results.len()).map(result).collect()
     }
 
     /// Seconds of all runs, the first of which encodes the weights that are kept.
