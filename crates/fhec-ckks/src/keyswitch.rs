@@ -20,6 +20,8 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
@@ -27,7 +29,7 @@ pub(crate) use digits::Digits;
 pub(crate) use switch::{Switch, switch};
 
 use crate::error::Result;
-use crate::limbs::{Conversion, HEAVY, convert, par_chunks};
+use crate::limbs::{Conversion, HEAVY, LIGHT, convert, par_chunks};
 use crate::params::{Context, DigitTables};
 use crate::qp::QpPoly;
 
@@ -65,8 +67,24 @@ impl Decomposed {
     }
 }
 
-/// Decomposes the chain polynomial `c` of `level + 1` limbs (ModUp).
+/// `c` as it is decomposed at a level: divided by the special primes that are not used there, modulo the chain.
+///
+/// Keys are made for the product `P` of all of them. With the first ones alone, of product `P_ℓ`, a key still is an encryption of
+/// `P·g_d·s'`, and `c·P_ℓ/P` in its place leaves `P_ℓ·c·s'`.
+fn scaled<'a>(context: &Context, c: &'a Poly<Eval>, level: usize) -> Cow<'a, Poly<Eval>> {
+    let Some(inverses) = &context.level(level).unused_inv else { return Cow::Borrowed(c) };
+    let n = context.n();
+    let mut out = Poly::<Eval>::scratch(n, level + 1);
+    par_chunks(out.data_mut(), n, LIGHT, |i, limb| {
+        limb.copy_from_slice(c.limb(i));
+        pointwise::mul_scalar_assign(context.q(i), limb, inverses[i]);
+    });
+    Cow::Owned(out)
+}
+
+/// Decomposes the chain polynomial `c` of `level + 1` limbs (ModUp), divided by the special primes that the level does not use.
 pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
+    let c = &*scaled(context, c, level);
     let coeffs = coefficients(context, c, level);
     let mut raised = raise(context, &coeffs, level);
     let len = raised.digits * raised.n;

@@ -229,7 +229,7 @@ impl LinearMap {
     /// Dividing a baby transforms `2(α + ℓ + 1)` limbs. It saves every giant `α + ℓ + 1` transforms and every
     /// product `2α` limb products, a fifteenth of a transform each.
     pub fn hoisting(&self, context: &Context, level: usize) -> Hoisting {
-        let (special, limbs) = (context.special() as f64, (level + 1) as f64);
+        let (special, limbs) = (context.special_at(level) as f64, (level + 1) as f64);
         let division = 2.0 * (special + limbs) * self.baby_switches() as f64;
         let saved = (special + limbs) * self.giant_switches() as f64 + 2.0 * special / 15.0 * self.baby_of.len() as f64;
         if division <= saved { Hoisting::Single } else { Hoisting::Double }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use fhec_math::{
     BaseConverter, Modulus, NttTable, SecurityLevel, is_prime, log2_product, max_log_qp, security_estimate,
+    special_primes,
 };
 
 use crate::error::{CkksError, Result};
@@ -82,8 +83,10 @@ pub struct Context {
     p_tables: Vec<Arc<NttTable>>,
     /// Limb ranges of the digits.
     digit_ranges: Vec<Range<usize>>,
-    /// `P mod q_i`.
-    p_mod_q: Vec<u64>,
+    /// `P mod q_i`, where `P` is the product of all special primes.
+    gadget: Vec<u64>,
+    /// Special primes that key switches take, by level.
+    special_at: Vec<usize>,
     /// Made on first use, one per level.
     levels: Vec<OnceLock<LevelTables>>,
     /// Tables of subrings of the chain limbs, then of the special limbs: `[limb][log2 degree]`. Made on
@@ -104,8 +107,12 @@ pub(crate) struct LevelTables {
     pub(crate) digits: Vec<DigitTables>,
     /// From the special primes to `q_0 … q_ℓ`.
     pub(crate) mod_down: BaseConverter,
-    /// `P^-1 mod q_i` for `i ≤ ℓ`.
+    /// `P_ℓ mod q_i` for `i ≤ ℓ`.
+    pub(crate) p: Vec<u64>,
+    /// `P_ℓ^-1 mod q_i` for `i ≤ ℓ`.
     pub(crate) p_inv: Vec<u64>,
+    /// `(P/P_ℓ)^-1 mod q_i` for `i ≤ ℓ`, where not all special primes are used.
+    pub(crate) unused_inv: Option<Vec<u64>>,
     /// Constants of a division by `q_ℓ`; none at level 0.
     pub(crate) rescale: Option<RescaleTables>,
 }
@@ -114,9 +121,9 @@ pub(crate) struct LevelTables {
 pub(crate) struct RescaleTables {
     /// `q_ℓ^-1 mod q_i` for `i < ℓ`.
     pub(crate) q_inv: Vec<u64>,
-    /// From `p_0 … p_{α-1}, q_ℓ` to `q_0 … q_{ℓ-1}`.
+    /// From the special primes, then `q_ℓ`, to `q_0 … q_{ℓ-1}`.
     pub(crate) mod_down: BaseConverter,
-    /// `(P·q_ℓ)^-1 mod q_i` for `i < ℓ`.
+    /// `(P_ℓ·q_ℓ)^-1 mod q_i` for `i < ℓ`.
     pub(crate) pq_inv: Vec<u64>,
 }
 
@@ -154,7 +161,8 @@ impl Context {
         };
         let (q, p) = (modulus(&spec.q)?, modulus(&spec.p)?);
         let (q_tables, p_tables) = (tables(&spec.q)?, tables(&spec.p)?);
-        let p_mod_q = q.iter().map(|m| product_mod(m, &spec.p)).collect();
+        let gadget = q.iter().map(|m| product_mod(m, &spec.p)).collect();
+        let special_at = special_by_level(&spec, &digit_ranges);
         Ok(Arc::new(Self {
             hash: spec.hash(),
             levels: (0..spec.q.len()).map(|_| OnceLock::new()).collect(),
@@ -168,7 +176,8 @@ impl Context {
             q_tables,
             p_tables,
             digit_ranges,
-            p_mod_q,
+            gadget,
+            special_at,
         }))
     }
 
@@ -210,9 +219,15 @@ impl Context {
         &self.p
     }
 
-    /// Number of special primes `α`.
+    /// Number of special primes.
     pub fn special(&self) -> usize {
         self.p.len()
+    }
+
+    /// Number `α` of special primes that a key switch at `level` takes, the first ones ([`fhec_math::special_primes`]). It never
+    /// falls with the level. Their product is called `P_ℓ`, or `P` where the level is understood.
+    pub fn special_at(&self, level: usize) -> usize {
+        self.special_at[level]
     }
 
     /// Security by the estimate of [`fhec_math::security`], in bits; 0 for ring degrees outside its table.
@@ -257,9 +272,14 @@ impl Context {
         &self.p_tables[j]
     }
 
-    /// `P mod q_i`.
-    pub fn p_mod_q(&self, i: usize) -> u64 {
-        self.p_mod_q[i]
+    /// `P_ℓ mod q_i`.
+    pub fn p_mod_q(&self, level: usize, i: usize) -> u64 {
+        self.level(level).p[i]
+    }
+
+    /// The product of all special primes modulo `q_i`: what keys are made with, however few special primes they have.
+    pub(crate) fn gadget(&self, i: usize) -> u64 {
+        self.gadget[i]
     }
 
     /// Modulus of limb `i` in the order `q_0 … q_level, p_0 … p_{α-1}`.
@@ -287,7 +307,7 @@ impl Context {
 
     /// Number of limbs `level + 1 + α`.
     pub fn qp_limbs(&self, level: usize) -> usize {
-        level + 1 + self.p.len()
+        level + 1 + self.special_at[level]
     }
 
     /// Number of key-switching digits that a ciphertext at `level` has.
@@ -320,6 +340,9 @@ impl Context {
     }
 
     fn make_level(&self, level: usize) -> LevelTables {
+        let (used, unused) = self.spec.p.split_at(self.special_at[level]);
+        let special = &self.p[..used.len()];
+        let p: Vec<u64> = self.q[..=level].iter().map(|m| product_mod(m, used)).collect();
         let digits = self
             .digit_ranges
             .iter()
@@ -328,7 +351,7 @@ impl Context {
                 let range = r.start..r.end.min(level + 1);
                 let mut to = self.q[..range.start].to_vec();
                 to.extend_from_slice(&self.q[range.end..=level]);
-                to.extend_from_slice(&self.p);
+                to.extend_from_slice(special);
                 let mod_up = BaseConverter::new(&self.q[range.clone()], &to);
                 DigitTables { range, mod_up }
             })
@@ -336,7 +359,7 @@ impl Context {
         let rescale = (level > 0).then(|| {
             let last = self.q[level];
             let lower = &self.q[..level];
-            let mut from = self.p.clone();
+            let mut from = special.to_vec();
             from.push(last);
             RescaleTables {
                 q_inv: lower.iter().map(|m| inverse(m, m.reduce(last.value()))).collect(),
@@ -344,15 +367,18 @@ impl Context {
                 pq_inv: (0..level)
                     .map(|i| {
                         let m = &self.q[i];
-                        inverse(m, m.mul(self.p_mod_q[i], m.reduce(last.value())))
+                        inverse(m, m.mul(p[i], m.reduce(last.value())))
                     })
                     .collect(),
             }
         });
         LevelTables {
             digits,
-            mod_down: BaseConverter::new(&self.p, &self.q[..=level]),
-            p_inv: (0..=level).map(|i| inverse(&self.q[i], self.p_mod_q[i])).collect(),
+            mod_down: BaseConverter::new(special, &self.q[..=level]),
+            p_inv: p.iter().zip(&self.q).map(|(&p, m)| inverse(m, p)).collect(),
+            unused_inv: (!unused.is_empty())
+                .then(|| self.q[..=level].iter().map(|m| inverse(m, product_mod(m, unused))).collect()),
+            p,
             rescale,
         }
     }
@@ -404,6 +430,17 @@ impl Selection {
     pub(crate) fn meets(&self, range: &Range<usize>) -> bool {
         self.limbs.iter().any(|i| range.contains(i))
     }
+}
+
+/// Special primes that key switches take, by level: those that the largest digit of the level asks for.
+fn special_by_level(spec: &ParameterSpec, digits: &[Range<usize>]) -> Vec<usize> {
+    let log2_p: Vec<f64> = spec.p.iter().map(|&p| (p as f64).log2()).collect();
+    let at = |level: usize| {
+        let present = digits.iter().filter(|r| r.start <= level);
+        let largest = present.map(|r| log2_product(&spec.q[r.start..r.end.min(level + 1)])).fold(0.0, f64::max);
+        special_primes(largest, &log2_p)
+    };
+    (0..spec.q.len()).map(at).collect()
 }
 
 /// Product of `primes` modulo `m`.

@@ -30,7 +30,7 @@ impl QpPoly {
         let n = context.n();
         par_chunks(&mut out.poly.data_mut()[..(level + 1) * n], n, LIGHT, |i, limb| {
             limb.copy_from_slice(a.limb(i));
-            pointwise::mul_scalar_assign(context.q(i), limb, context.p_mod_q(i));
+            pointwise::mul_scalar_assign(context.q(i), limb, context.p_mod_q(level, i));
         });
         out
     }

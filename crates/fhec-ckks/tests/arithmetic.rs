@@ -123,14 +123,18 @@ fn ones_stay_ones() {
     let context = small();
     let mut s = Setup::new(&context, &[]);
     let ones = vec![1.0; context.slots()];
-    let mut x = s.encrypt(&ones, 5, &Scale::pow2(40));
-    for _ in 0..4 {
-        let e = &s.evaluator;
-        let level = x.level();
-        let y = e.rescale(&e.mul_scalar(&x, 1.0, &prime(&context, level)).expect("mul")).expect("rescale");
-        x = e.add_scalar(&e.mul_scalar(&y, -1.0, &Scale::one()).expect("mul"), 2.0).expect("add");
-        let mean = s.decrypt(&x).iter().map(|v| v - 1.0).sum::<f64>() / ones.len() as f64;
-        assert!(mean.abs() < 2f64.powi(-31), "bias of {mean:e} at level {level}");
+    // At another scale than the usual one too, so that a constant which takes that for granted is noticed.
+    for bits in [40, 37] {
+        let mut x = s.encrypt(&ones, 5, &Scale::pow2(bits));
+        for _ in 0..4 {
+            let e = &s.evaluator;
+            let level = x.level();
+            let y = e.rescale(&e.mul_scalar(&x, 1.0, &prime(&context, level)).expect("mul")).expect("rescale");
+            x = e.add_scalar(&e.mul_scalar(&y, -1.0, &Scale::one()).expect("mul"), 2.0).expect("add");
+            let mean = s.decrypt(&x).iter().map(|v| v - 1.0).sum::<f64>() / ones.len() as f64;
+            let bound = 2f64.powi(9 - bits as i32);
+            assert!(mean.abs() < bound, "bias of {mean:e} at level {level}, scale 2^{bits}");
+        }
     }
 }
 

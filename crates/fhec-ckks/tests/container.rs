@@ -144,11 +144,14 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
     // Primes nearest to a power of two may lie above it and cost a bit more.
     let bits = |i: usize| FILES.context.q(i).bits() as usize;
     let chain = |level: usize| (0..=level).map(|i| limb(bits(i))).sum::<usize>();
-    let special: usize = FILES.context.moduli_p().iter().map(|m| limb(m.bits() as usize)).sum();
+    let special = |level: usize| {
+        let used = &FILES.context.moduli_p()[..FILES.context.special_at(level)];
+        used.iter().map(|m| limb(m.bits() as usize)).sum::<usize>()
+    };
     assert_eq!(size(Kind::PublicKey), overhead + 32 + chain(3));
-    let digits = FILES.context.digits_at(3) * (chain(3) + special)
-        + FILES.context.digits_at(2) * (chain(2) + special)
-        + FILES.context.digits_at(0) * (chain(0) + special);
+    let digits = FILES.context.digits_at(3) * (chain(3) + special(3))
+        + FILES.context.digits_at(2) * (chain(2) + special(2))
+        + FILES.context.digits_at(0) * (chain(0) + special(0));
     // Two keys of one digit, with one special prime each, and one seed for both.
     let first = limb(FILES.context.moduli_p()[0].bits() as usize);
     let encapsulation = 32 + chain(0) + chain(3) + 2 * first;

@@ -6,7 +6,7 @@ mod common;
 use common::{insecure, small};
 use fhec_ckks::keyswitch::{decompose, mod_down, mod_down_rescale};
 use fhec_ckks::{Context, QpPoly};
-use fhec_math::{Eval, Poly};
+use fhec_math::{Eval, Poly, pointwise};
 
 /// The polynomial with the given coefficients over `q_0 … q_level`, `special` limbs after them.
 fn poly(context: &Context, level: usize, special: usize, coeffs: &[i128]) -> Poly<Eval> {
@@ -89,12 +89,22 @@ fn fused_division_rounds_once() {
 
 #[test]
 fn digits_are_centred_and_congruent_at_every_level() {
-    let context = small();
+    // One special prime is enough at the lowest level, two are above.
+    let context = insecure(10, &[39, 40, 40, 40, 40, 40], &[48, 48], &[2, 2, 2]);
+    assert_eq!([0, 1, 5].map(|level| context.special_at(level)), [1, 2, 2]);
     let n = context.n();
     for level in 0..=context.max_level() {
         let q: i128 = (0..=level.min(1)).map(|i| i128::from(context.q(i).value())).product();
         let coeffs = hard_coefficients(n, q, q / 2 - (q >> 40));
-        let decomposed = decompose(&context, &poly(&context, level, 0, &coeffs), level);
+        // What is decomposed is the polynomial over the special primes that the level does not use.
+        let mut times = poly(&context, level, 0, &coeffs);
+        for (i, limb) in times.data_mut().chunks_exact_mut(n).enumerate() {
+            for unused in &context.moduli_p()[context.special_at(level)..] {
+                let m = context.q(i);
+                pointwise::mul_scalar_assign(m, limb, m.reduce(unused.value()));
+            }
+        }
+        let decomposed = decompose(&context, &times, level);
         assert_eq!(decomposed.digits(), level / 2 + 1);
         for d in 0..decomposed.digits() {
             let own: Vec<usize> = (2 * d..=(2 * d + 1).min(level)).collect();

@@ -30,7 +30,7 @@ fn switching(context: &Context, level: usize) -> f64 {
         }
         start += len;
     }
-    let p: f64 = context.moduli_p().iter().map(|m| m.value() as f64).product();
+    let p: f64 = context.moduli_p()[..context.special_at(level)].iter().map(|m| m.value() as f64).product();
     NOISE_SIGMA * n * squares.sqrt() / p
 }
 

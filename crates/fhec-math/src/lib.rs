@@ -36,6 +36,7 @@ pub mod scale;
 pub mod security;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+mod special;
 pub mod streamed;
 
 pub use accumulate::LazyAccumulator;
@@ -50,5 +51,6 @@ pub use primes::{is_prime, ntt_primes_below, ntt_primes_near};
 pub use sample::{SecretRng, lift_small, uniform_from_seed};
 pub use scale::Scale;
 pub use security::{SecurityLevel, log2_product, max_log_qp, max_log_sparse, security_estimate};
+pub use special::special_primes;
 /// Wraps what must be wiped when dropped, such as a secret [`Poly`] or [`AlignedVec`].
 pub use zeroize::Zeroizing;

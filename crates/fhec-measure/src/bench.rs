@@ -213,9 +213,10 @@ impl Run<'_> {
             self.row("multiply, relinearise, rescale", limbs, product)?;
         }
         self.row("rotate", limbs, || engine.rotate(&a, 1))?;
+        let steps: Vec<i64> = (1..=HOISTED).collect();
         self.row(&format!("{HOISTED} hoisted rotations"), limbs, || {
             let hoisted = engine.hoist(&a)?;
-            (1..=HOISTED).map(|r| engine.rotate_hoisted(&hoisted, r)).collect::<CkksResult<Vec<_>>>()
+            engine.rotate_hoisted_all(&hoisted, &steps)
         })?;
         if level > 0 {
             let source = diagonals.encode(self.subject, level, context.slots())?;

@@ -127,7 +127,7 @@ fn measurement(sample: &Sample, prices: &CostTable) -> Measurement {
         operation: sample.operation.clone(),
         log_n: sample.shape.log_n,
         level: sample.level,
-        special: sample.shape.special(),
+        special: sample.shape.special_at(sample.level),
         digits: sample.shape.digits_at(sample.level),
         seconds: four_figures(sample.seconds),
         bytes: sample.bytes,

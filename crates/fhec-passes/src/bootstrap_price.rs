@@ -124,7 +124,7 @@ impl Prices<'_> {
     /// and the digits that they are made of.
     pub fn bootstrap_scratch(&self, circuit: &Circuit, target: usize) -> u64 {
         let raised = circuit.raised + target;
-        let limbs = (raised + 1 + self.shape().special()) as u64;
+        let limbs = (raised + 1 + self.shape().special_at(raised)) as u64;
         let babies = circuit.up.first().map_or(0, |part| part.babies as u64 + 1);
         let polynomials = 2 * babies + self.shape().digits_at(raised) as u64;
         (8 * polynomials * limbs) << self.shape().log_n

@@ -133,8 +133,9 @@ impl Prices<'_> {
         (level + 1) as f64
     }
 
-    fn special(&self) -> f64 {
-        self.shape.special() as f64
+    /// Special primes that a key switch at a level takes.
+    fn special(&self, level: usize) -> f64 {
+        self.shape.special_at(level) as f64
     }
 
     fn seconds(nanoseconds: f64) -> f64 {
@@ -160,7 +161,7 @@ impl Prices<'_> {
 
     /// Raising a polynomial to all digits.
     fn decompose_ns(&self, level: usize) -> f64 {
-        let (chain, all) = (self.chain(level), self.chain(level) + self.special());
+        let (chain, all) = (self.chain(level), self.chain(level) + self.special(level));
         let mut sum = self.ntt(chain) + self.table.overhead;
         for r in self.shape.digit_ranges().filter(|r| r.start <= level) {
             let own = (r.end.min(level + 1) - r.start) as f64;
@@ -171,7 +172,7 @@ impl Prices<'_> {
 
     /// Inner product of raised digits with a key, both parts.
     fn inner_product_ns(&self, level: usize) -> f64 {
-        let all = self.chain(level) + self.special();
+        let all = self.chain(level) + self.special(level);
         let digits = self.shape.digits_at(level) as f64;
         let stream = self.key_bytes(level) as f64 * self.table.stream;
         self.mac(2.0 * digits * all) + stream + self.pointwise(3.0 * all) + self.table.overhead
@@ -180,7 +181,7 @@ impl Prices<'_> {
     /// Division of `parts` polynomials by P, and by the last prime too if `rescale`.
     fn mod_down_ns(&self, level: usize, parts: f64, rescale: bool) -> f64 {
         let extra = f64::from(u8::from(rescale));
-        let (from, to) = (self.special() + extra, self.chain(level) - extra);
+        let (from, to) = (self.special(level) + extra, self.chain(level) - extra);
         parts * (self.ntt(from + to) + self.convert(from, to) + self.pointwise(to)) + self.table.overhead
     }
 
@@ -258,18 +259,18 @@ impl Prices<'_> {
 
     /// Encoding one diagonal over the chain and the special primes.
     pub fn encode_diagonal(&self, period: usize, level: usize) -> f64 {
-        self.encode(period, self.chain(level) + self.special())
+        self.encode(period, self.chain(level) + self.special(level))
     }
 
     /// Bytes of one diagonal that [`encode_diagonal`](Self::encode_diagonal) makes.
     pub fn encoded_bytes(&self, period: usize, level: usize) -> u64 {
         let values = (2.0 * period as f64).min(self.n());
-        (values * (self.chain(level) + self.special()) * 8.0) as u64
+        (values * (self.chain(level) + self.special(level)) * 8.0) as u64
     }
 
     /// Encoding the diagonals of a group.
     pub fn encode_diagonals(&self, level: usize, group: &LinearGroup, period: usize) -> f64 {
-        let special = if single_hoisting(self.shape, level, group) { 0.0 } else { self.special() };
+        let special = if single_hoisting(self.shape, level, group) { 0.0 } else { self.special(level) };
         group.bsgs.products() as f64 * self.encode(period, self.chain(level) + special)
     }
 
@@ -293,13 +294,13 @@ impl Prices<'_> {
     /// Bytes of one value of a diagonal in every limb of the chain, and of the special primes too: whole bytes, or `word` each.
     pub(crate) fn limb_bytes(&self, level: usize, special: bool, word: Option<u64>) -> u64 {
         let bytes = |log2: &f64| word.unwrap_or((log2.floor() as u64 + 1).div_ceil(8));
-        let special = if special { &self.shape.log2_p[..] } else { &[] };
+        let special = if special { &self.shape.log2_p[..self.shape.special_at(level)] } else { &[] };
         self.shape.log2_q[..=level].iter().chain(special).map(bytes).sum()
     }
 
     /// Prices of the parts of a linear map at a level, in seconds.
     pub fn linear_weights(&self, level: usize) -> BsgsWeights {
-        let all = self.chain(level) + self.special();
+        let all = self.chain(level) + self.special(level);
         BsgsWeights {
             decompose: Self::seconds(self.decompose_ns(level)),
             baby: Self::seconds(self.inner_product_ns(level)),
@@ -320,7 +321,7 @@ impl Prices<'_> {
         let mut sum = bsgs.cost(&w);
         if single_hoisting(self.shape, level, group) {
             // Babies are divided; products and giants then do without the special primes.
-            let special = self.special();
+            let special = self.special(level);
             sum += bsgs.baby_switches() as f64 * Self::seconds(self.mod_down_ns(level, 2.0, false));
             sum -= bsgs.giant_switches() as f64 * Self::seconds(self.mod_down_ns(level, 1.0, false));
             sum -= bsgs.products() as f64 * Self::seconds(self.mac(2.0 * special));
@@ -377,7 +378,8 @@ impl Prices<'_> {
     /// Bytes in memory of a switching key that reaches up to `level`: residues take whole bytes.
     pub fn key_bytes(&self, level: usize) -> u64 {
         let bytes = |log2: &f64| (log2.floor() as u64 + 1).div_ceil(8);
-        let residue: u64 = self.shape.log2_q[..=level].iter().chain(&self.shape.log2_p).map(bytes).sum();
+        let special = &self.shape.log2_p[..self.shape.special_at(level)];
+        let residue: u64 = self.shape.log2_q[..=level].iter().chain(special).map(bytes).sum();
         (2 * self.shape.digits_at(level) as u64 * residue) << self.shape.log_n
     }
 
@@ -409,7 +411,7 @@ impl Prices<'_> {
         StreamedMap {
             n: 1 << self.shape.log_n,
             chain: level + 1,
-            special: self.shape.special(),
+            special: self.shape.special_at(level),
             digits: self.shape.digits_at(level),
             single: single_hoisting(self.shape, level, group),
             babies: bsgs.babies().len(),

@@ -50,8 +50,8 @@ impl Elementary {
     /// For parameters of `shape`.
     pub fn new(shape: &Shape) -> Self {
         let (slot, h) = (shape.n() / 2.0, 2.0 * shape.n() / 3.0);
-        let log2_p: f64 = shape.log2_p.iter().sum();
         let key_switch = |level: usize| {
+            let log2_p: f64 = shape.log2_p[..shape.special_at(level)].iter().sum();
             let digit = |r: std::ops::Range<usize>| {
                 let log2: f64 = shape.log2_q[r.start..r.end.min(level + 1)].iter().sum();
                 (2.0 * (log2 - log2_p)).exp2()

@@ -1,6 +1,7 @@
 //! The form of the parameters that cost and noise depend on: how many primes, how large, in which digits.
 
 use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::special_primes;
 use fhec_plan::LinearTerm;
 use fhec_plan::linear::LinearGroup;
 
@@ -56,6 +57,13 @@ impl Shape {
         self.log2_p.len()
     }
 
+    /// Special primes that a key switch at `level` takes.
+    pub fn special_at(&self, level: usize) -> usize {
+        let present = self.digit_ranges().filter(|r| r.start <= level);
+        let digits = present.map(|r| self.log2_q[r.start..r.end.min(level + 1)].iter().sum());
+        special_primes(digits.fold(0.0, f64::max), &self.log2_p)
+    }
+
     /// log2 of Q·P.
     pub fn log2_qp(&self) -> f64 {
         self.log2_q.iter().chain(&self.log2_p).sum()
@@ -80,7 +88,7 @@ impl Shape {
 /// `2(α + ℓ + 1)` limbs; it saves every giant `α + ℓ + 1` transforms and every product `2α` limb products,
 /// a fifteenth of a transform each.
 pub fn single_hoisting(shape: &Shape, level: usize, group: &LinearGroup) -> bool {
-    let (special, limbs) = (shape.special() as f64, (level + 1) as f64);
+    let (special, limbs) = (shape.special_at(level) as f64, (level + 1) as f64);
     let division = 2.0 * (special + limbs) * group.bsgs.baby_switches() as f64;
     let saved =
         (special + limbs) * group.bsgs.giant_switches() as f64 + 2.0 * special / 15.0 * group.bsgs.products() as f64;

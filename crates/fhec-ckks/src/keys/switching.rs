@@ -81,7 +81,7 @@ impl SwitchingKey {
                 context.qp_table(level, i).forward(b);
                 pointwise::mul_sub_assign(m, b, a, under.limb(top));
                 if i <= level && range.contains(&i) {
-                    pointwise::mul_scalar_add_assign(m, b, message.limb(top), context.p_mod_q(i));
+                    pointwise::mul_scalar_add_assign(m, b, message.limb(top), context.gadget(i));
                 }
             });
             packed_b.push(PackedPoly::pack(context, level, &b));
@@ -141,7 +141,7 @@ impl SwitchingKey {
     /// The gadget `g_d` is 1 modulo the primes of its digit and 0 modulo all others, so leaving out primes leaves a key.
     pub(super) fn select(&self, context: &Context, selection: &Selection) -> Self {
         let level = selection.level(self.level);
-        let special = (0..context.special()).map(|j| self.level + 1 + j);
+        let special = (0..selection.context().special_at(level)).map(|j| self.level + 1 + j);
         let limbs: Vec<usize> = selection.limbs()[..=level].iter().copied().chain(special).collect();
         let met = |d: &usize| selection.meets(&context.digit_range(*d));
         let part = |half: &[PackedPoly]| {

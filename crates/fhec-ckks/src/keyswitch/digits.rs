@@ -1,11 +1,12 @@
 //! The digits of a polynomial, limb by limb, for those who use each limb once.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use fhec_math::{AlignedVec, Eval, Poly};
 use rayon::prelude::*;
 
-use super::{Decomposed, coefficients, raise, transform_digit};
+use super::{Decomposed, coefficients, raise, scaled, transform_digit};
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -13,8 +14,8 @@ use crate::params::Context;
 pub(crate) enum Digits<'a> {
     /// To be made; every limb can be asked for once.
     Raised {
-        /// The polynomial.
-        c: &'a Poly<Eval>,
+        /// The polynomial, divided by the special primes that the level does not use.
+        c: Cow<'a, Poly<Eval>>,
         /// Its coefficients.
         coeffs: AlignedVec,
         /// Coefficients of the digits; absent where all digits have a single prime and are lifted where they are used.
@@ -27,7 +28,8 @@ pub(crate) enum Digits<'a> {
 impl<'a> Digits<'a> {
     /// The digits of `c` at a level.
     pub(crate) fn new(context: &Context, c: &'a Poly<Eval>, level: usize) -> Self {
-        let coeffs = coefficients(context, c, level);
+        let c = scaled(context, c, level);
+        let coeffs = coefficients(context, &c, level);
         let single = context.level(level).digits.iter().all(|digit| digit.range.len() == 1);
         let raised = (!single).then(|| raise(context, &coeffs, level));
         Self::Raised { c, coeffs, raised }
@@ -49,7 +51,7 @@ impl<'a> Digits<'a> {
         let len = tables.len() * n;
         let outputs = limbs.clone().into_par_iter().zip(outputs).with_min_len((HEAVY / len).max(1));
         let (c, coeffs, raised) = match self {
-            Self::Raised { c, coeffs, raised } => (*c, &*coeffs, raised),
+            Self::Raised { c, coeffs, raised } => (&**c, &*coeffs, raised),
             Self::Decomposed(made) => {
                 let made = &**made;
                 outputs.for_each_init(init, |state, (i, out)| {

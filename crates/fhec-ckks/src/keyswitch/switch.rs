@@ -76,7 +76,7 @@ pub(crate) fn switch(
     if from.is_none() {
         let conversions = tails.iter().flatten().zip(outs.iter_mut().flatten()).map(|(tail, out)| {
             // The converter wants the special primes first, then the last chain prime.
-            let last = all - kept - context.special();
+            let last = all - kept - context.special_at(level);
             let src = (last..all - kept).chain(0..last).map(|j| tail.limb(j)).collect();
             Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
         });
@@ -149,7 +149,7 @@ fn dot_limb(
     if i <= level {
         for (part, out) in lift.into_iter().zip([out0, out1]) {
             if let Some(c) = part {
-                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(i));
+                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(level, i));
             }
         }
     }

@@ -53,7 +53,7 @@ fn sum(
         }
         if let Some(lift) = lift.filter(|_| i <= level) {
             for (out, &x) in out.poly_mut().limb_mut(i).iter_mut().zip(lift.limb(i)) {
-                *out = m.add(*out, m.mul(x, context.p_mod_q(i)));
+                *out = m.add(*out, m.mul(x, context.p_mod_q(level, i)));
             }
         }
     }

@@ -90,7 +90,7 @@ pub(super) fn make<'a>(
     }
     // As many at a time as take no more memory for what is divided away than one sum modulo Q·P and its quotient.
     let context = evaluator.context();
-    let together = (context.qp_limbs(level) + level + 1) / context.special();
+    let together = (context.qp_limbs(level) + level + 1) / context.special_at(level);
     let mut list = Vec::with_capacity(map.babies.len());
     for block in map.babies.chunk_by(|a, b| a.0 == b.0) {
         let input = inputs[block[0].0];
@@ -203,7 +203,7 @@ impl<'a> Hoisted<'a> {
                     if i <= self.level {
                         for (out, c) in [(out0, input.input.c0()), (out1, input.input.c1())] {
                             out.copy_from_slice(&c.limb(i)[start..start + len]);
-                            pointwise::mul_scalar_assign(m, out, self.context.p_mod_q(i));
+                            pointwise::mul_scalar_assign(m, out, self.context.p_mod_q(self.level, i));
                         }
                     }
                     continue;
@@ -220,7 +220,7 @@ impl<'a> Hoisted<'a> {
                 dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
                 if i <= self.level {
                     let c0 = &input.input.c0().limb(i)[from..from + len];
-                    pointwise::mul_scalar_add_assign(m, sum0, c0, self.context.p_mod_q(i));
+                    pointwise::mul_scalar_add_assign(m, sum0, c0, self.context.p_mod_q(self.level, i));
                 }
                 step.automorphism.apply_eval_block(start, sum0, out0);
                 step.automorphism.apply_eval_block(start, sum1, out1);

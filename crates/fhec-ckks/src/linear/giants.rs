@@ -86,7 +86,7 @@ impl<'a> Outputs<'a> {
             if raised {
                 pointwise::add_assign(m, sum0, c0.limb(i));
             } else if i <= level {
-                pointwise::mul_scalar_add_assign(m, sum0, c0.limb(i), context.p_mod_q(i));
+                pointwise::mul_scalar_add_assign(m, sum0, c0.limb(i), context.p_mod_q(level, i));
             }
             for (sum, out) in [(&*sum0, out0), (&*sum1, out1)] {
                 automorphism.apply_eval(sum, permuted);
@@ -131,7 +131,7 @@ impl<'a> Outputs<'a> {
             Some([mut c0, mut c1]) => {
                 let lift = |sum: &mut Poly<Eval>, part: &Poly<Eval>| {
                     par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
-                        pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(i));
+                        pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(level, i));
                     });
                 };
                 if let Some([d0, d1]) = &divided {

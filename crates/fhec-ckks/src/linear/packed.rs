@@ -99,6 +99,7 @@ impl PackedDiagonals {
     pub(crate) fn select(&self, selection: &Selection) -> Self {
         let level = selection.level(self.level);
         let chain = selection.limbs()[..=level].iter().copied();
+        let special = (self.level + 1..self.limbs.len()).take(selection.context().special_at(level));
         Self {
             id: selection.context().id(),
             level,
@@ -107,7 +108,7 @@ impl PackedDiagonals {
             scales: self.scales.clone(),
             repeat: self.repeat,
             block: self.block,
-            limbs: chain.chain(self.level + 1..self.limbs.len()).map(|i| Arc::clone(&self.limbs[i])).collect(),
+            limbs: chain.chain(special).map(|i| Arc::clone(&self.limbs[i])).collect(),
         }
     }
 

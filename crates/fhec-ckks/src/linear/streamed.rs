@@ -45,7 +45,7 @@ impl LinearMap {
         StreamedMap {
             n: context.n(),
             chain: level + 1,
-            special: context.special(),
+            special: context.special_at(level),
             digits: context.digits_at(level),
             single,
             babies: self.babies.len(),
