@@ -4,7 +4,8 @@
 //!
 //! 1. **Slots to coefficients**, at the lowest levels, where it is cheapest: the slots `x` become coefficients.
 //! 2. **Raise.** Under a sparse secret, read modulo the whole chain, the polynomial is `m + q_0·I` with small integers `I`
-//!    ([`EncapsulationKeys`]). For vectors that repeat, a trace leaves the coefficients of their subring only.
+//!    ([`EncapsulationKeys`]). For vectors that repeat, a trace leaves the coefficients of their subring only. The first rotations
+//!    that follow take the ciphertext back to the dense secret.
 //! 3. **Coefficients to slots**: slots hold `t = I + m/q_0`, the real part of them for one half of the coefficients and the
 //!    imaginary part for the other, so that two real vectors `re + i·im` come out apart.
 //! 4. **EvalMod**: `t → t − I` by a sine.
@@ -42,6 +43,7 @@ use fhec_math::bootstrap::{Matrix, trace};
 
 pub use chain::BootstrapChain;
 pub use encapsulate::EncapsulationKeys;
+pub(crate) use encapsulate::raising_elements;
 pub use fhec_math::bootstrap::BootstrapSpec;
 pub use presets::BootstrapPreset;
 
@@ -51,10 +53,9 @@ use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
 use crate::keys::KeyRequest;
 use crate::params::{Context, Selection};
-use encapsulate::Part;
 use eval_mod::EvalMod;
 use fft::Direction;
-use transform::{Stage, StageShape, rotation_sum};
+use transform::{Stage, StageShape, raised_sum, rotation_sum};
 
 const OP: &str = "bootstrap";
 
@@ -84,7 +85,16 @@ struct Transforms {
 struct Lane {
     selection: Selection,
     encoder: Encoder,
+    raising: Raising,
     coeffs_to_slots: Vec<Arc<Stage>>,
+}
+
+/// The [raising](Context::raising) context of a part of the chain.
+#[derive(Debug)]
+struct Raising {
+    /// Absent for the whole chain.
+    selection: Option<Selection>,
+    encoder: Encoder,
 }
 
 /// Bootstraps ciphertexts of one context. Holds the matrices of both transforms, encoded.
@@ -92,6 +102,7 @@ struct Lane {
 pub struct Bootstrapper {
     context: Arc<Context>,
     encoder: Encoder,
+    raising: Raising,
     spec: BootstrapSpec,
     output_level: usize,
     eval_mod: EvalMod,
@@ -119,6 +130,7 @@ impl Bootstrapper {
         let mut out = Self {
             context: Arc::clone(context),
             encoder: Encoder::new(context),
+            raising: Raising { selection: None, encoder: Encoder::new(context.raising()) },
             eval_mod: EvalMod::new(&spec)?,
             spec,
             output_level,
@@ -135,15 +147,16 @@ impl Bootstrapper {
                     if let Some(known) = stages.iter().find(|stage| stage.shape == shape) {
                         return Ok(Arc::clone(known));
                     }
-                    let stage = Arc::new(Stage::new(&out.encoder, shape)?);
+                    let encoder = if shape.matrix.raised { &out.raising.encoder } else { &out.encoder };
+                    let stage = Arc::new(Stage::new(encoder, shape)?);
                     stages.push(Arc::clone(&stage));
                     Ok(stage)
                 };
                 shapes.into_iter().map(stage).collect()
             };
             let slots_to_coeffs = encoded(out.slots_to_coeffs_shapes(k))?;
-            let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
             let trace = trace(k, log_all, &rotations);
+            let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
             out.transforms.insert(k, Transforms { slots_to_coeffs, trace, coeffs_to_slots });
         }
         Ok(out)
@@ -198,32 +211,38 @@ impl Bootstrapper {
             let out_scale = if i + 1 == matrices.len() { end.clone() } else { Scale::pow2(log2.round() as i64) };
             shapes.push(StageShape {
                 direction: Direction::SlotsToCoeffs,
-                group: matrix.group,
-                level: matrix.level,
+                matrix: *matrix,
                 in_scale: std::mem::replace(&mut scale, out_scale.clone()),
                 out_scale,
-                rescale: matrix.rescale,
                 factor: 1.0,
             });
         }
         shapes
     }
 
-    /// Scales of coefficients-to-slots: `q_0` throughout, so that slots end as `t`. The factor `1/K'` that EvalMod
-    /// expects, and the half that `z + z̄` asks for, go into the matrix used last.
+    /// Scales of coefficients-to-slots: `q_0`, so that slots end as `t`. The factor `1/K'` that EvalMod expects, and the half
+    /// that `z + z̄` asks for, go into the matrix used last.
+    ///
+    /// A trace multiplies coefficients by the number of its rotations, and what was raised cannot be divided by that before, for
+    /// it would not be small. So the scale begins that much larger, and every matrix takes its share of it.
     fn coeffs_to_slots_shapes(&self, log_slots: u32) -> Vec<StageShape> {
-        let scale = Scale::prime(self.context.q(0).value());
-        let matrices = self.spec.up(log_slots, self.output_level).into_iter();
-        let shape = |matrix: Matrix| StageShape {
+        let matrices = self.spec.up(log_slots, self.output_level);
+        let count = matrices.len() as i64;
+        let doublings = i64::from(self.context.log_n() - 1 - log_slots);
+        let scale = |left: i64| self.raised_scale().mul(&Scale::pow2(doublings * left / count));
+        let shape = |(matrix, done): (Matrix, i64)| StageShape {
             direction: Direction::CoeffsToSlots,
-            group: matrix.group,
-            level: matrix.level,
-            in_scale: scale.clone(),
-            out_scale: scale.clone(),
-            rescale: matrix.rescale,
+            matrix,
+            in_scale: scale(count - done),
+            out_scale: scale(count - done - 1),
             factor: if matrix.group.first == 0 { 0.5 / cosine::half_range(&self.spec) } else { 1.0 },
         };
-        matrices.map(shape).collect()
+        matrices.into_iter().zip(0..).map(shape).collect()
+    }
+
+    /// The scale at which a multiple of `q_0` is an integer.
+    fn raised_scale(&self) -> Scale {
+        Scale::prime(self.context.q(0).value())
     }
 
     /// Bootstraps a ciphertext of real values in [−1, 1]. Imaginary parts vanish.
@@ -329,25 +348,24 @@ impl Bootstrapper {
     ) -> Result<Raised> {
         let transforms = self.check(evaluator, keys, input, target)?;
         let lane = (target.level < self.output_level).then(|| self.lane(target, transforms)).transpose()?;
-        let part = match &lane {
-            Some(lane) => Part::Selected(&lane.selection),
-            None => Part::Whole(&self.context),
-        };
         let gain = self.spec.input_scale.div(input.scale()).to_f64();
         let packed = self.slots_to_coeffs(evaluator, input, transforms)?;
-        let raised = self.raise(keys, &packed, &part, target.log_slots);
-        let (evaluator, encoder, stages) = match &lane {
-            Some(lane) => (evaluator.select(&lane.selection), &lane.encoder, &lane.coeffs_to_slots),
-            None => (evaluator.clone(), &self.encoder, &transforms.coeffs_to_slots),
+        let way = match &lane {
+            Some(lane) => Way {
+                evaluator: evaluator.select(&lane.selection),
+                encoder: &lane.encoder,
+                raising: &lane.raising,
+                stages: &lane.coeffs_to_slots,
+            },
+            None => Way {
+                evaluator: evaluator.clone(),
+                encoder: &self.encoder,
+                raising: &self.raising,
+                stages: &transforms.coeffs_to_slots,
+            },
         };
-        let mut slots = raised;
-        for sum in &transforms.trace {
-            slots = rotation_sum(&evaluator, encoder, &slots, sum)?;
-        }
-        for stage in stages {
-            slots = stage.apply(&evaluator, &slots)?;
-        }
-        Ok(Raised { evaluator, slots, gain })
+        let slots = self.raise(keys, &packed, &way, target.log_slots, &transforms.trace)?;
+        Ok(Raised { evaluator: way.evaluator, slots, gain })
     }
 
     fn check<'a>(
@@ -379,7 +397,7 @@ impl Bootstrapper {
         input: &Ciphertext,
         transforms: &Transforms,
     ) -> Result<Ciphertext> {
-        let level = transforms.slots_to_coeffs.first().map_or(0, |stage| stage.shape.level);
+        let level = transforms.slots_to_coeffs.first().map_or(0, |stage| stage.shape.matrix.level);
         let mut ciphertext = evaluator.drop_to_level(input, level)?.with_scale(self.spec.input_scale.clone());
         for stage in &transforms.slots_to_coeffs {
             ciphertext = stage.apply(evaluator, &ciphertext)?;
@@ -387,13 +405,38 @@ impl Bootstrapper {
         Ok(ciphertext)
     }
 
-    /// From level 0 to the level where coefficients-to-slots begins, at the scale `q_0`.
-    fn raise(&self, keys: &EncapsulationKeys, packed: &Ciphertext, part: &Part<'_>, log_slots: u32) -> Ciphertext {
-        let level = part.level(self.spec.raised_level(log_slots, self.output_level));
-        // The trace multiplies the coefficients that it leaves by the number of its rotations.
-        let rotations = 1 << (self.context.log_n() - 1 - log_slots);
-        let (c0, c1) = keys.up(part, level, &keys.down(packed), rotations);
-        Ciphertext::from_parts(part.context(), c0, c1, level, Scale::prime(self.context.q(0).value()))
+    /// From level 0 to the end of coefficients-to-slots.
+    fn raise(
+        &self,
+        keys: &EncapsulationKeys,
+        packed: &Ciphertext,
+        way: &Way<'_>,
+        log_slots: u32,
+        trace: &[Vec<i64>],
+    ) -> Result<Ciphertext> {
+        let Way { evaluator, encoder, raising, stages } = way;
+        let whole = self.spec.raised_level(log_slots, self.output_level);
+        let (up, level) = match &raising.selection {
+            Some(selection) => (keys.up().select(selection), selection.level(whole)),
+            None => (keys.up().clone(), whole),
+        };
+        let small = keys.raise(up.context(), level, &keys.down(packed));
+        let (mut slots, rest) = match (trace.split_first(), stages.split_first()) {
+            (Some((first, others)), _) => {
+                let sum = raised_sum(evaluator, &up, &raising.encoder, &small, first)?;
+                let sums = others.iter();
+                let traced = sums.fold(Ok(sum), |sum, rotations| rotation_sum(evaluator, encoder, &sum?, rotations))?;
+                let doublings = i64::from(self.context.log_n() - 1 - log_slots);
+                (traced.with_scale(self.raised_scale().mul(&Scale::pow2(doublings))), &stages[..])
+            }
+            (None, Some((first, others))) => (first.apply_raised(evaluator, &up, &small)?, others),
+            (None, None) => return Err(CkksError::Parameters(format!("{OP}: no matrices"))),
+        };
+        drop(small);
+        for stage in rest {
+            slots = stage.apply(evaluator, &slots)?;
+        }
+        Ok(slots)
     }
 
     /// EvalMod, and back to the whole chain.
@@ -415,14 +458,26 @@ impl Bootstrapper {
             .chain(self.output_level + 1..=self.spec.raised_level(target.log_slots, self.output_level))
             .collect();
         let selection = Selection::new(&self.context, limbs)?;
+        let raising = selection.raising();
+        let stage =
+            |stage: &Arc<Stage>| Arc::new(stage.select(if stage.shape.matrix.raised { &raising } else { &selection }));
         let lane = Arc::new(Lane {
             encoder: Encoder::new(selection.context()),
-            coeffs_to_slots: transforms.coeffs_to_slots.iter().map(|s| Arc::new(s.select(&selection))).collect(),
+            coeffs_to_slots: transforms.coeffs_to_slots.iter().map(stage).collect(),
+            raising: Raising { encoder: Encoder::new(raising.context()), selection: Some(raising) },
             selection,
         });
         lanes.insert(key, Arc::clone(&lane));
         Ok(lane)
     }
+}
+
+/// What takes a ciphertext from level 0 to slots, over the whole chain or a part.
+struct Way<'a> {
+    evaluator: Evaluator,
+    encoder: &'a Encoder,
+    raising: &'a Raising,
+    stages: &'a [Arc<Stage>],
 }
 
 /// A ciphertext whose slots are `t/2K'` for both halves of the coefficients.

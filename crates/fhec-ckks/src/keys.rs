@@ -63,10 +63,19 @@ impl SecretKey {
     pub(crate) fn eval(&self) -> &Poly<Eval> {
         &self.eval
     }
+
+    /// The image of the key under the inverse of `X → X^element`, modulo all primes: what keys for that automorphism are under.
+    pub(crate) fn image(&self, element: u64) -> Result<Zeroizing<Poly<Eval>>> {
+        let context = &self.context;
+        let automorphism = Automorphism::try_get(context.log_n(), inverse_element(element, context.log_n()))?;
+        let mut image = Zeroizing::new(Poly::scratch(context.n(), self.eval.limbs()));
+        par_chunks(image.data_mut(), context.n(), HEAVY, |i, limb| automorphism.apply_eval(self.eval.limb(i), limb));
+        Ok(image)
+    }
 }
 
 /// Evaluation form, over `q_0 … q_level, p_0 …`, of a polynomial with small coefficients.
-fn small_to_eval(context: &Context, level: usize, coeffs: &[i8]) -> Poly<Eval> {
+pub(crate) fn small_to_eval(context: &Context, level: usize, coeffs: &[i8]) -> Poly<Eval> {
     let mut out = Poly::<Eval>::scratch(context.n(), context.qp_limbs(level));
     par_chunks(out.data_mut(), context.n(), HEAVY, |i, limb| {
         lift_small(context.qp_modulus(level, i), coeffs, limb);
@@ -226,15 +235,7 @@ impl<'a> KeyGenerator<'a> {
                 });
                 square
             }
-            KeyPurpose::Galois(element) => {
-                let inverse = inverse_element(element, context.log_n());
-                let automorphism = Automorphism::try_get(context.log_n(), inverse)?;
-                let mut image = Zeroizing::new(Poly::scratch(context.n(), s.limbs()));
-                par_chunks(image.data_mut(), context.n(), HEAVY, |i, limb| {
-                    automorphism.apply_eval(s.limb(i), limb);
-                });
-                image
-            }
+            KeyPurpose::Galois(element) => self.secret.image(element)?,
         };
         let (message, under) = match purpose {
             KeyPurpose::Relinearise => (&*other, s),

@@ -45,6 +45,12 @@ pub struct Decomposed {
 }
 
 impl Decomposed {
+    /// A polynomial that is small enough for one digit, modulo all primes of a level and in evaluation form.
+    pub(crate) fn single(context: &Context, data: AlignedVec, level: usize) -> Self {
+        debug_assert_eq!(data.len(), context.qp_limbs(level) * context.n(), "limbs do not fit the level");
+        Self { data, digits: 1, n: context.n(), level }
+    }
+
     /// Level of the polynomial that was decomposed.
     pub fn level(&self) -> usize {
         self.level

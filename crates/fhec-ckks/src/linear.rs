@@ -28,6 +28,7 @@ mod giants;
 mod packed;
 mod products;
 mod scalar;
+mod small;
 mod streamed;
 
 use std::collections::BTreeSet;
@@ -44,6 +45,7 @@ pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, Diagona
 pub use fold::rotate_and_sum;
 pub use packed::PackedDiagonals;
 pub use scalar::{ScalarEntry, ScalarMap};
+pub(crate) use small::SmallCiphertext;
 
 /// Where a linear map takes its diagonals from, one at a time and each once per application, so that a source may
 /// encode on demand.

@@ -92,6 +92,8 @@ pub struct Context {
     /// Tables of subrings of the chain limbs, then of the special limbs: `[limb][log2 degree]`. Made on
     /// first use.
     subrings: Vec<Vec<OnceLock<Arc<NttTable>>>>,
+    /// See [`raising`](Context::raising); made on first use.
+    raising: OnceLock<Arc<Context>>,
 }
 
 /// One key-switching digit at one level.
@@ -152,7 +154,13 @@ impl Context {
     fn prepare(spec: ParameterSpec) -> Result<Arc<Self>> {
         check_shape(&spec)?;
         check_primes(&spec)?;
-        let digit_ranges = check_digits(&spec)?;
+        check_digits(&spec)?;
+        Self::build(spec)
+    }
+
+    /// The context over primes that were checked, however large its digits are.
+    fn build(spec: ParameterSpec) -> Result<Arc<Self>> {
+        let digit_ranges = digit_ranges(&spec)?;
         let log_qp = log2_product(&spec.q) + log2_product(&spec.p);
         let modulus =
             |primes: &[u64]| -> Result<Vec<Modulus>> { primes.iter().map(|&p| Ok(Modulus::new(p)?)).collect() };
@@ -178,6 +186,7 @@ impl Context {
             digit_ranges,
             gadget,
             special_at,
+            raising: OnceLock::new(),
         }))
     }
 
@@ -305,6 +314,16 @@ impl Context {
         })
     }
 
+    /// The same chain with the first special prime alone and one digit: for key switches of what is below `q_0`, such as a raised
+    /// polynomial, which the digit holds although the special prime is far below the chain.
+    pub(crate) fn raising(&self) -> &Arc<Context> {
+        self.raising.get_or_init(|| {
+            let digits = vec![self.spec.q.len()];
+            let spec = ParameterSpec { p: vec![self.spec.p[0]], digits, ..self.spec.clone() };
+            Self::build(spec).expect("a part of primes that were checked")
+        })
+    }
+
     /// Number of limbs `level + 1 + α`.
     pub fn qp_limbs(&self, level: usize) -> usize {
         level + 1 + self.special_at[level]
@@ -421,6 +440,11 @@ impl Selection {
         &self.limbs
     }
 
+    /// The same part of the [raising](Context::raising) context.
+    pub(crate) fn raising(&self) -> Self {
+        Self { context: Arc::clone(self.context.raising()), limbs: self.limbs.clone() }
+    }
+
     /// The highest level of the part whose limbs all exist at a level of the whole chain.
     pub(crate) fn level(&self, whole: usize) -> usize {
         self.limbs.partition_point(|&i| i <= whole) - 1
@@ -491,26 +515,31 @@ fn check_primes(spec: &ParameterSpec) -> Result<()> {
     }
 }
 
-fn check_digits(spec: &ParameterSpec) -> Result<Vec<Range<usize>>> {
+/// Chain limbs of the digits.
+fn digit_ranges(spec: &ParameterSpec) -> Result<Vec<Range<usize>>> {
     let total = spec.digits.iter().try_fold(0usize, |sum, &d| sum.checked_add(d));
     if total != Some(spec.q.len()) || spec.digits.contains(&0) {
         return Err(invalid(format!("digits {:?} are not positive numbers that sum to {}", spec.digits, spec.q.len())));
     }
-    let log_p = log2_product(&spec.p);
     let mut start = 0;
-    let mut ranges = Vec::with_capacity(spec.digits.len());
-    for (index, &len) in spec.digits.iter().enumerate() {
-        let range = start..start + len;
-        let log_digit = log2_product(&spec.q[range.clone()]);
+    let range = |&len: &usize| {
+        start += len;
+        start - len..start
+    };
+    Ok(spec.digits.iter().map(range).collect())
+}
+
+fn check_digits(spec: &ParameterSpec) -> Result<()> {
+    let log_p = log2_product(&spec.p);
+    for (index, range) in digit_ranges(spec)?.into_iter().enumerate() {
+        let log_digit = log2_product(&spec.q[range]);
         if log_digit >= log_p {
             return Err(invalid(format!(
                 "digit {index} has {log_digit:.3} bits, which is not below P with {log_p:.3} bits"
             )));
         }
-        start = range.end;
-        ranges.push(range);
     }
-    Ok(ranges)
+    Ok(())
 }
 
 fn check_security(spec: &ParameterSpec, log_qp: f64, security: Security) -> Result<()> {

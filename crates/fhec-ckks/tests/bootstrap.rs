@@ -302,7 +302,9 @@ fn deep_parameters() {
     check(&run, 15, 16, (18.0, 15.0));
     check(&run, 12, 16, (18.0, 15.0));
     check(&run, 10, 5, (18.0, 15.0));
+    check(&run, 15, 9, (18.0, 15.0));
     check_pair(&run, 15, 16, (18.0, 15.0));
+    check_pair(&run, 12, 9, (18.0, 15.0));
     check_twice(&run, 15, 16, 13, (24.5, 21.5));
     // The same keys serve smaller message ratios.
     for log_message_ratio in [10, 9, 8, 7, 6] {

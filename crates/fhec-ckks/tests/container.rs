@@ -152,9 +152,9 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
     let digits = FILES.context.digits_at(3) * (chain(3) + special(3))
         + FILES.context.digits_at(2) * (chain(2) + special(2))
         + FILES.context.digits_at(0) * (chain(0) + special(0));
-    // Two keys of one digit, with one special prime each, and one seed for both.
+    // Keys of one digit, with one special prime each: one to the sparse secret, eight from it.
     let first = limb(FILES.context.moduli_p()[0].bits() as usize);
-    let encapsulation = 32 + chain(0) + chain(3) + 2 * first;
+    let encapsulation = 32 + chain(0) + first + 8 * (32 + chain(3) + first);
     assert_eq!(size(Kind::EvaluationKeys), overhead + 12 + 2 * 12 + 3 * 32 + digits + encapsulation);
 }
 

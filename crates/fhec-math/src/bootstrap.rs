@@ -10,5 +10,5 @@ mod circuit;
 mod error;
 mod tail;
 
-pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels, rotations, terms, trace};
+pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels, raised_rotations, trace};
 pub use tail::{log2_failure, log2_overflow_of_coefficient, probability};

@@ -2,13 +2,10 @@
 //! [factor](crate::cost::CostTable::bootstrap) between the whole and its parts.
 
 use crate::cost::Prices;
-use fhec_math::bootstrap::{BootstrapSpec, Matrix, terms, trace};
+use fhec_math::bootstrap::{BootstrapSpec, Matrix, raised_rotations, trace};
 use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
 use fhec_math::diagonals::STEP;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Limb transforms for each limb of a raised ciphertext: two to raise it, two for the switch back to the dense secret.
-const TRANSFORMS_OF_RAISE: f64 = 4.0;
 
 /// The parts of a bootstrap of vectors of one number of slots, counted once for all chains and targets.
 #[derive(Clone, Debug)]
@@ -40,11 +37,13 @@ struct Part {
     products: usize,
     /// log2 of the number of slots after which diagonals repeat.
     log_period: u32,
+    /// Whether its babies lead from the sparse secret to the dense one.
+    raised: bool,
 }
 
 impl Part {
     fn of(matrix: &Matrix) -> Self {
-        let terms = terms(matrix.group);
+        let terms = matrix.terms();
         let distinct = |rotations: BTreeSet<i64>| rotations.into_iter().filter(|&r| r != 0).count();
         Part {
             level: matrix.level,
@@ -53,6 +52,7 @@ impl Part {
             giants: distinct(terms.iter().map(|t| t.giant).collect()),
             products: terms.len(),
             log_period: matrix.group.last,
+            raised: matrix.raised,
         }
     }
 }
@@ -89,7 +89,13 @@ impl Circuit {
         for part in self.down.iter().copied().chain(up) {
             let repeat = 1u64 << (slots - part.log_period.min(slots)).min(STEP.ilog2());
             let values = (1u64 << prices.shape().log_n) / repeat;
-            let bytes = part.products as u64 * prices.limb_bytes(part.level, true, (repeat >= 8).then_some(8));
+            let word = (repeat >= 8).then_some(8);
+            let limbs = if part.raised {
+                prices.raised_bytes(part.level, word)
+            } else {
+                prices.limb_bytes(part.level, true, word)
+            };
+            let bytes = part.products as u64 * limbs;
             let wraps = part.log_period == self.log_slots;
             shared.insert((part.log_period, part.level, wraps), bytes * values);
         }
@@ -115,8 +121,10 @@ impl Prices<'_> {
         };
         let mut matrices = BTreeMap::new();
         circuits.values().for_each(|circuit| circuit.matrix_bytes(self, output, &mut matrices));
-        // Two halves over q_0 and p_0, and two over the chain and p_0.
-        let encapsulation = (2 * (chain as u64 + 3) * 8) << self.shape().log_n;
+        // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
+        let log_n = self.shape().log_n;
+        let up = raised_rotations(log_n - 1).count() as u64 * self.raised_bytes(chain - 1, None);
+        let encapsulation = (2 * (2 * 8 + up)) << log_n;
         matrices.values().sum::<u64>() + encapsulation
     }
 
@@ -138,12 +146,27 @@ impl Prices<'_> {
         let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
         let w = self.linear_weights(raised);
         let division = self.mod_down(raised, false);
-        let trace: f64 = circuit.trace.iter().map(|&n| w.decompose + n as f64 * w.baby + division).sum();
+        let sum = |&n: &usize| w.decompose + n as f64 * w.baby + division;
+        let trace = match circuit.trace.split_first() {
+            Some((&first, others)) => {
+                let switched = (first + 1) as f64 * self.raised_inner_product(raised) + self.raised_division(raised);
+                switched + others.iter().map(sum).sum::<f64>()
+            }
+            None => 0.0,
+        };
         let conjugation = self.rotate(target + circuit.eval_mod);
-        down + self.transforms(TRANSFORMS_OF_RAISE * (raised + 1) as f64) + trace + up + conjugation
+        // Both parts are raised to the chain, and one to a special prime too.
+        down + self.transforms((2 * raised + 3) as f64) + trace + up + conjugation
     }
 
     fn part(&self, part: &Part, level: usize) -> f64 {
+        if part.raised {
+            let giants = part.giants as f64 * (self.raised_division(level) + self.rotate(level));
+            return (part.babies + 1) as f64 * self.raised_inner_product(level)
+                + part.products as f64 * self.raised_product(level)
+                + self.raised_division(level)
+                + giants;
+        }
         let w = self.linear_weights(level);
         w.decompose
             + part.babies as f64 * w.baby

@@ -298,6 +298,35 @@ impl Prices<'_> {
         self.shape.log2_q[..=level].iter().chain(special).map(bytes).sum()
     }
 
+    /// Limbs of the chain and the one special prime of switches from the sparse secret.
+    fn raised_limbs(&self, level: usize) -> f64 {
+        self.chain(level) + 1.0
+    }
+
+    /// [`limb_bytes`](Self::limb_bytes) with that special prime alone.
+    pub(crate) fn raised_bytes(&self, level: usize, word: Option<u64>) -> u64 {
+        let bytes = |log2: &f64| word.unwrap_or((log2.floor() as u64 + 1).div_ceil(8));
+        self.shape.log2_q[..=level].iter().chain(self.shape.log2_p.first()).map(bytes).sum()
+    }
+
+    /// Inner product with a key from the sparse secret, both parts.
+    pub(crate) fn raised_inner_product(&self, level: usize) -> f64 {
+        let all = self.raised_limbs(level);
+        let stream = 2.0 * self.raised_bytes(level, None) as f64 * self.n() * self.table.stream;
+        Self::seconds(self.mac(2.0 * all) + stream + self.pointwise(3.0 * all) + self.table.overhead)
+    }
+
+    /// Product of such a sum with a diagonal.
+    pub(crate) fn raised_product(&self, level: usize) -> f64 {
+        Self::seconds(self.mac(2.0 * self.raised_limbs(level)))
+    }
+
+    /// Division of both parts by that special prime.
+    pub(crate) fn raised_division(&self, level: usize) -> f64 {
+        let all = self.raised_limbs(level);
+        Self::seconds(2.0 * (self.ntt(all) + self.convert(1.0, all) + self.pointwise(all)) + self.table.overhead)
+    }
+
     /// Prices of the parts of a linear map at a level, in seconds.
     pub fn linear_weights(&self, level: usize) -> BsgsWeights {
         let all = self.chain(level) + self.special(level);

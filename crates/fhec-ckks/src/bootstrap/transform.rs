@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fhec_math::Scale;
-use fhec_math::bootstrap::{Group, terms};
+use fhec_math::bootstrap::Matrix;
 use num_complex::Complex64;
 
 use super::fft::{Direction, SparseMatrix};
@@ -11,7 +11,7 @@ use crate::cipher::Ciphertext;
 use crate::encode::Encoder;
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
-use crate::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals};
+use crate::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals, SmallCiphertext};
 use crate::params::Selection;
 use crate::plaintext::QpPlaintext;
 
@@ -19,12 +19,10 @@ use crate::plaintext::QpPlaintext;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StageShape {
     pub(super) direction: Direction,
-    pub(super) group: Group,
-    /// Level of the input, in the whole chain.
-    pub(super) level: usize,
+    /// Its layers, and its level in the whole chain.
+    pub(super) matrix: Matrix,
     pub(super) in_scale: Scale,
     pub(super) out_scale: Scale,
-    pub(super) rescale: bool,
     /// Factor of all entries.
     pub(super) factor: f64,
 }
@@ -78,19 +76,21 @@ impl DiagonalSource for Encoding<'_> {
 }
 
 impl Stage {
-    /// Computes and encodes the matrix.
+    /// Computes and encodes the matrix; with the encoder of the [raising](crate::params::Context::raising) context where its
+    /// input is what was raised.
     pub(super) fn new(encoder: &Encoder, shape: StageShape) -> Result<Self> {
         let context = encoder.context();
-        let group = shape.group;
-        let matrix = SparseMatrix::layers(group.first, group.last, shape.direction).scaled(shape.factor);
-        let matrix = if group.wraps { matrix.wrapped(1 << group.last) } else { matrix };
-        let terms = terms(group);
+        let group = shape.matrix.group;
+        let layers = SparseMatrix::layers(group.first, group.last, shape.direction).scaled(shape.factor);
+        let matrix = if group.wraps { layers.wrapped(1 << group.last) } else { layers };
+        let terms = shape.matrix.terms();
         let map = LinearMap::new(&terms, 1, 1)?;
-        let StageShape { level, ref in_scale, ref out_scale, rescale, .. } = shape;
+        let StageShape { matrix: Matrix { level, rescale, raised, .. }, ref in_scale, ref out_scale, .. } = shape;
         let scale = LinearMap::plaintext_scale(context, level, in_scale, out_scale, rescale);
         let period = matrix.period;
         let source = Encoding { encoder, terms: &terms, matrix, level, scale };
-        let diagonals = PackedDiagonals::new(context, &map, &source, period, Hoisting::Auto)?;
+        let hoisting = if raised { Hoisting::Double } else { Hoisting::Auto };
+        let diagonals = PackedDiagonals::new(context, &map, &source, period, hoisting)?;
         Ok(Self { shape, map, terms, diagonals })
     }
 
@@ -105,15 +105,49 @@ impl Stage {
     }
 
     pub(super) fn apply(&self, evaluator: &Evaluator, input: &Ciphertext) -> Result<Ciphertext> {
-        let options = LinearOptions { rescale: self.shape.rescale, ..LinearOptions::default() };
+        let options = LinearOptions { rescale: self.shape.matrix.rescale, ..LinearOptions::default() };
         let out = self.map.apply(evaluator, &[input], self, &[], &self.shape.out_scale, &options)?;
-        out.into_iter().next().ok_or_else(|| CkksError::Parameters("bootstrap: a map without output".into()))
+        out.into_iter().next().ok_or_else(no_output)
+    }
+
+    /// [`apply`](Self::apply) to what was raised, on the way to the dense secret, with the evaluator of the keys for that.
+    pub(super) fn apply_raised(
+        &self,
+        evaluator: &Evaluator,
+        up: &Evaluator,
+        input: &SmallCiphertext,
+    ) -> Result<Ciphertext> {
+        let rescale = self.shape.matrix.rescale;
+        let parts = self.map.apply_small(up, input, self, &self.shape.out_scale, rescale)?;
+        let late = rescale && parts.len() > 1;
+        let sum = sum_of_rotations(evaluator, parts)?;
+        if late { evaluator.rescale(&sum) } else { Ok(sum) }
     }
 
     /// Bytes of the diagonals.
     pub(super) fn bytes(&self) -> usize {
         self.diagonals.bytes()
     }
+}
+
+fn no_output() -> CkksError {
+    CkksError::Parameters("bootstrap: a map without output".into())
+}
+
+/// Adds up ciphertexts, each after the rotation that belongs to it, as such of the evaluator's context.
+fn sum_of_rotations(evaluator: &Evaluator, parts: Vec<(i64, Ciphertext)>) -> Result<Ciphertext> {
+    let mut sum: Option<Ciphertext> = None;
+    for (rotation, part) in parts {
+        let (level, scale) = (part.level(), part.scale().clone());
+        let (c0, c1) = part.into_parts();
+        let part = Ciphertext::from_parts(evaluator.context(), c0, c1, level, scale);
+        let part = if rotation == 0 { part } else { evaluator.rotate(&part, rotation)? };
+        match &mut sum {
+            Some(sum) => evaluator.add_assign(sum, &part)?,
+            empty => *empty = Some(part),
+        }
+    }
+    sum.ok_or_else(no_output)
 }
 
 /// The number 1, encoded for the products of a sum of rotations.
@@ -136,6 +170,10 @@ impl DiagonalSource for Ones<'_> {
     }
 }
 
+fn unrotated(&baby: &i64) -> DiagonalId {
+    DiagonalId { giant: 0, out_block: 0, in_block: 0, baby }
+}
+
 /// A sum of rotations, `x → Σ rot_r(x)`: part of a trace.
 pub(super) fn rotation_sum(
     evaluator: &Evaluator,
@@ -143,12 +181,27 @@ pub(super) fn rotation_sum(
     input: &Ciphertext,
     rotations: &[i64],
 ) -> Result<Ciphertext> {
-    let term = |&baby| DiagonalId { giant: 0, out_block: 0, in_block: 0, baby };
-    let terms: Vec<DiagonalId> = rotations.iter().map(term).collect();
+    let terms: Vec<DiagonalId> = rotations.iter().map(unrotated).collect();
     let map = LinearMap::new(&terms, 1, 1)?;
     let one = Arc::new(encoder.encode_qp(&[1.0], input.level(), &Scale::one())?);
     let source = Ones { terms: &terms, one };
     let options = LinearOptions { rescale: false, hoisting: Hoisting::Double, ..LinearOptions::default() };
     let out = map.apply(evaluator, &[input], &source, &[], input.scale(), &options)?;
-    out.into_iter().next().ok_or_else(|| CkksError::Parameters("bootstrap: a map without output".into()))
+    out.into_iter().next().ok_or_else(no_output)
+}
+
+/// [`rotation_sum`] of what was raised, on the way to the dense secret; the encoder is that of the
+/// [raising](crate::params::Context::raising) context.
+pub(super) fn raised_sum(
+    evaluator: &Evaluator,
+    up: &Evaluator,
+    encoder: &Encoder,
+    input: &SmallCiphertext,
+    rotations: &[i64],
+) -> Result<Ciphertext> {
+    let terms: Vec<DiagonalId> = rotations.iter().map(unrotated).collect();
+    let map = LinearMap::new(&terms, 1, 1)?;
+    let one = Arc::new(encoder.encode_qp(&[1.0], input.c1.level(), &Scale::one())?);
+    let source = Ones { terms: &terms, one };
+    sum_of_rotations(evaluator, map.apply_small(up, input, &source, &input.scale, false)?)
 }

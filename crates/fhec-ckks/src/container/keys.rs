@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::stream::Stream;
 use super::{HEAD_LEN, Kind, Shape, Writer, open};
-use crate::bootstrap::EncapsulationKeys;
+use crate::bootstrap::{EncapsulationKeys, raising_elements};
 use crate::error::{ContainerError, Result};
 use crate::keys::{
     EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey, UniformHalves,
@@ -182,18 +182,13 @@ fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<Ke
     Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight: (weight != 0).then_some(weight) })
 }
 
-/// Levels of the two keys of encapsulation; each has one special prime.
-fn encapsulation_levels(context: &Context) -> [usize; 2] {
-    [0, context.max_level()]
-}
-
+/// The key to the sparse secret, over `q_0` and the first special prime, and the keys from it in ascending order of their
+/// elements.
 fn write_encapsulation<W: Write>(writer: &mut Writer<W>, keys: &EncapsulationKeys) -> Result<(), ContainerError> {
-    let (seed, polys) = keys.parts();
+    let (seed, down, up) = keys.parts();
     writer.bytes(seed)?;
-    for (level, poly) in encapsulation_levels(keys.context()).into_iter().zip(polys) {
-        writer.poly(keys.context(), level, poly)?;
-    }
-    Ok(())
+    writer.poly(keys.context(), 0, down)?;
+    up.values().try_for_each(|key| write_key(writer, keys.context().raising(), key))
 }
 
 fn read_encapsulation<R: Read>(
@@ -201,19 +196,30 @@ fn read_encapsulation<R: Read>(
     context: &Arc<Context>,
 ) -> Result<EncapsulationKeys, ContainerError> {
     let seed = stream.reader(32)?.array()?;
-    let mut half = |level: usize| {
-        let shape = Shape::with_limbs(context, level, level + 2);
-        stream.reader(shape.bytes())?.poly_of(context, level, &shape)
+    let shape = Shape::with_limbs(context, 0, 2);
+    let down = stream.reader(shape.bytes())?.poly_of(context, 0, &shape)?;
+    let (raising, level) = (context.raising(), context.max_level());
+    let half = SwitchingKey::half_words(raising, level);
+    let elements = raising_elements(context);
+    let mut block = AlignedVec::scratch(2 * half * elements.len());
+    let mut seeds = Vec::with_capacity(elements.len());
+    for words in block.chunks_exact_mut(2 * half) {
+        let (b, a) = words.split_at_mut(half);
+        seeds.push(read_key(stream, raising, level, b, a)?);
+    }
+    let block = Arc::new(block);
+    let key = |(index, (element, seed))| {
+        (element, SwitchingKey::within(raising, &block, index * 2 * half, seed, level, true))
     };
-    let [down, up] = encapsulation_levels(context);
-    let halves = [half(down)?, half(up)?];
-    Ok(EncapsulationKeys::from_parts(context, seed, halves))
+    let up = elements.into_iter().zip(seeds).enumerate().map(key).collect();
+    Ok(EncapsulationKeys::from_parts(context, seed, down, up))
 }
 
 /// Bytes of the keys of encapsulation in a file.
 fn encapsulation_bytes(context: &Context) -> u64 {
-    let bytes = |level: usize| Shape::with_limbs(context, level, level + 2).bytes() as u64;
-    32 + encapsulation_levels(context).into_iter().map(bytes).sum::<u64>()
+    let down = Shape::with_limbs(context, 0, 2).bytes() as u64;
+    let up = Shape::new(context.raising(), context.max_level(), true).bytes() as u64;
+    32 + down + raising_elements(context).len() as u64 * (32 + up)
 }
 
 /// What evaluation keys take.
@@ -234,9 +240,9 @@ impl KeySizes {
         request.check(context)?;
         let manifest = 12 * (1 + request.galois.len() as u64);
         let words: usize = order(request).map(|key| key_words(context, key, halves)).sum();
-        // Both halves of both keys, a word for each residue.
-        let limbs: usize = encapsulation_levels(context).into_iter().map(|level| level + 2).sum();
-        let encapsulation = request.sparse_weight.map_or(0, |_| 2 * limbs * context.n());
+        // Both halves of the key to the sparse secret have a word for each residue.
+        let up = || raising_elements(context).len() * SwitchingKey::half_words(context.raising(), context.max_level());
+        let encapsulation = request.sparse_weight.map_or(0, |_| 2 * (2 * context.n() + up()));
         Ok(Self {
             file: HEAD_LEN + manifest + content_bytes(request, context),
             memory: 8 * (words + encapsulation) as u64,

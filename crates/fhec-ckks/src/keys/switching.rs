@@ -57,7 +57,7 @@ impl SwitchingKey {
     }
 
     /// A key of `message` under `under`, both over `q_0 … q_L, p_0 …`.
-    pub(super) fn generate(
+    pub(crate) fn generate(
         context: &Context,
         message: &Poly<Eval>,
         under: &Poly<Eval>,

@@ -74,7 +74,8 @@ impl LinearMap {
         let bytes = source.plaintext_bytes().unwrap_or_else(uncompressed);
         let whole = packed.is_some() || source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
         if let Some(packed) = packed {
-            packed.check(context, self, inputs, &sum_scale)?;
+            let shapes: Vec<_> = inputs.iter().map(|input| (input.level(), input.scale())).collect();
+            packed.check(context, self, &shapes, &sum_scale)?;
         }
         let babies = babies::make(self, evaluator, inputs, level, hoisting, whole)?;
         let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);

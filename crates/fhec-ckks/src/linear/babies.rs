@@ -1,12 +1,13 @@
 //! The rotated inputs of a linear map.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use fhec_math::packed::{self, dot_pair_into};
-use fhec_math::{AlignedVec, Automorphism, galois_element, pointwise};
+use fhec_math::{AlignedVec, Automorphism, Eval, Poly, galois_element, pointwise};
 use rayon::prelude::*;
 
-use super::{Hoisting, LinearMap};
+use super::{Hoisting, LinearMap, SmallCiphertext};
 use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
@@ -122,9 +123,10 @@ pub(super) struct Hoisted<'a> {
 }
 
 struct HoistedInput<'a> {
-    input: &'a Ciphertext,
+    /// Both parts; of a small ciphertext the first one twice, for all of its babies have keys.
+    parts: [&'a Poly<Eval>; 2],
     /// Absent where nothing is rotated.
-    digits: Option<Decomposed>,
+    digits: Option<Cow<'a, Decomposed>>,
     steps: Vec<Option<Step<'a>>>,
 }
 
@@ -142,11 +144,24 @@ impl<'a> Hoisted<'a> {
             let input = inputs[block[0].0];
             let steps = block.iter().map(|&(_, rotation)| step(evaluator, rotation, level));
             let steps = steps.collect::<Result<Vec<_>>>()?;
-            let digits = steps.iter().any(Option::is_some).then(|| decompose(context, input.c1(), level));
-            Ok(HoistedInput { input, digits, steps })
+            let rotated = steps.iter().any(Option::is_some);
+            let digits = rotated.then(|| Cow::Owned(decompose(context, input.c1(), level)));
+            Ok(HoistedInput { parts: [input.c0(), input.c1()], digits, steps })
         });
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let unrotated = inputs.iter().flat_map(|input| input.steps.iter().map(Option::is_none)).collect();
+        Ok(Self { context, level, count: map.babies.len(), inputs, unrotated })
+    }
+
+    /// A ciphertext that needs no decomposition, with keys for all babies of the map, that by 0 included.
+    pub(super) fn of_small(map: &LinearMap, evaluator: &'a Evaluator, input: &'a SmallCiphertext) -> Result<Self> {
+        let context = &**evaluator.context();
+        let level = input.c1.level();
+        let step = |&(_, rotation): &(usize, i64)| keyed(evaluator, galois_element(rotation, context.log_n()), level);
+        let steps = map.babies.iter().map(step).map(|step| step.map(Some)).collect::<Result<Vec<_>>>()?;
+        let digits = Some(Cow::Borrowed(&input.c1));
+        let unrotated = vec![false; steps.len()];
+        let inputs = vec![HoistedInput { parts: [&input.c0; 2], digits, steps }];
         Ok(Self { context, level, count: map.babies.len(), inputs, unrotated })
     }
 
@@ -201,7 +216,7 @@ impl<'a> Hoisted<'a> {
                 let Some((out0, out1)) = slots.next().map(|slot| slot.split_at_mut(len)) else { return };
                 let (Some(step), Some(digits)) = (step, columns) else {
                     if i <= self.level {
-                        for (out, c) in [(out0, input.input.c0()), (out1, input.input.c1())] {
+                        for (out, c) in [out0, out1].into_iter().zip(input.parts) {
                             out.copy_from_slice(&c.limb(i)[start..start + len]);
                             pointwise::mul_scalar_assign(m, out, self.context.p_mod_q(self.level, i));
                         }
@@ -219,7 +234,7 @@ impl<'a> Hoisted<'a> {
                 }
                 dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
                 if i <= self.level {
-                    let c0 = &input.input.c0().limb(i)[from..from + len];
+                    let c0 = &input.parts[0].limb(i)[from..from + len];
                     pointwise::mul_scalar_add_assign(m, sum0, c0, self.context.p_mod_q(self.level, i));
                 }
                 step.automorphism.apply_eval_block(start, sum0, out0);
@@ -236,12 +251,16 @@ pub(super) struct Columns<'a> {
     keys: Vec<[Vec<Column<'a>>; 2]>,
 }
 
+fn keyed(evaluator: &Evaluator, element: u64, level: usize) -> Result<Step<'_>> {
+    let key = evaluator.galois_key("linear map", element, level)?;
+    Ok(Step { key, automorphism: Automorphism::try_get(evaluator.context().log_n(), element)? })
+}
+
 fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Step<'_>>> {
     let log_n = evaluator.context().log_n();
     let element = galois_element(rotation, log_n);
     if element == 1 {
         return Ok(None);
     }
-    let key = evaluator.galois_key("linear map", element, level)?;
-    Ok(Some(Step { key, automorphism: Automorphism::try_get(log_n, element)? }))
+    keyed(evaluator, element, level).map(Some)
 }

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use super::products::block_length;
 use super::{DiagonalSource, Hoisting, LinearMap};
-use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
 use crate::params::{Context, Selection};
 use crate::plaintext::QpPlaintext;
@@ -187,12 +186,12 @@ impl PackedDiagonals {
         self.repeat
     }
 
-    /// Checks that these are the diagonals of a map for inputs with these scales.
+    /// Checks that these are the diagonals of a map for inputs with these levels and scales.
     pub(super) fn check(
         &self,
         context: &Context,
         map: &LinearMap,
-        inputs: &[&Ciphertext],
+        inputs: &[(usize, &Scale)],
         scale: &Scale,
     ) -> Result<()> {
         context.check_id(OP, self.id)?;
@@ -200,11 +199,11 @@ impl PackedDiagonals {
         if self.count != map.baby_of.len() || self.scales.len() != map.in_blocks || self.block != block {
             return Err(CkksError::Parameters(format!("{OP}: made for another map")));
         }
-        for (input, own) in inputs.iter().zip(&self.scales) {
-            if input.level() != self.level {
-                return Err(CkksError::LevelMismatch { op: OP, lhs: input.level(), rhs: self.level });
+        for (&(level, in_scale), own) in inputs.iter().zip(&self.scales) {
+            if level != self.level {
+                return Err(CkksError::LevelMismatch { op: OP, lhs: level, rhs: self.level });
             }
-            let product = own.as_ref().map(|own| own.mul(input.scale()));
+            let product = own.as_ref().map(|own| own.mul(in_scale));
             if let Some(product) = product.filter(|product| product != scale) {
                 return Err(CkksError::scales(OP, &product, scale));
             }

@@ -10,6 +10,9 @@ use crate::{Scale, conjugation_element, galois_element};
 /// of a sparse vector need no others, so that one set of keys is enough.
 const LOG2_BABIES: u32 = 3;
 
+/// Rotations for which there are keys from the sparse secret to the dense one, as a log2: the multiples of an eighth of the slots.
+const LOG2_RAISED: u32 = 3;
+
 /// The circuit of a bootstrap.
 ///
 /// It fits a chain that reads, from the bottom: `q_0`; one prime for each level of slots-to-coefficients; the message levels;
@@ -80,6 +83,38 @@ pub struct Matrix {
     pub level: usize,
     /// Whether a rescale follows.
     pub rescale: bool,
+    /// Whether its input still is under the sparse secret: babies are [`raised_rotations`], with the keys of encapsulation.
+    pub raised: bool,
+}
+
+impl Matrix {
+    /// How its diagonals are computed: multiples of the distance of its first layer.
+    pub fn terms(&self) -> Vec<BsgsTerm> {
+        let Group { first, last, .. } = self.group;
+        let (layers, distance) = (last - first, 1i64 << first);
+        let count = 1i64 << layers;
+        let indices = if self.group.wraps { 0..count } else { 1 - count..count };
+        let split = |index: i64| {
+            if self.raised {
+                let giant = index % (1 << layers.saturating_sub(LOG2_RAISED));
+                (giant, index - giant)
+            } else {
+                let baby = index.rem_euclid(1 << layers.min(LOG2_BABIES));
+                (index - baby, baby)
+            }
+        };
+        let term =
+            |(giant, baby)| BsgsTerm { giant: giant * distance, out_block: 0, in_block: 0, baby: baby * distance };
+        let mut terms: Vec<BsgsTerm> = indices.map(split).map(term).collect();
+        terms.sort_unstable();
+        terms
+    }
+
+    /// The rotations with evaluation keys: all but 0 and those with the keys of encapsulation.
+    pub fn rotations(&self) -> BTreeSet<i64> {
+        let switched = |term: BsgsTerm| [Some(term.giant), (!self.raised).then_some(term.baby)];
+        self.terms().into_iter().flat_map(switched).flatten().filter(|&rotation| rotation != 0).collect()
+    }
 }
 
 /// Evaluation keys with the highest level at which each is used. The keys of encapsulation come on top.
@@ -155,18 +190,21 @@ impl BootstrapSpec {
         let count = levels.len();
         let matrix = |(i, groups): (usize, Vec<Group>)| {
             let last = groups.len() - 1;
-            let matrix = move |(j, group)| Matrix { group, level: count - i, rescale: j == last };
+            let matrix = move |(j, group)| Matrix { group, level: count - i, rescale: j == last, raised: false };
             groups.into_iter().enumerate().map(matrix)
         };
         levels.into_iter().enumerate().flat_map(matrix).collect()
     }
 
     /// The matrices of coefficients-to-slots for vectors of `2^log_slots` entries, in the order of use, where results lie at
-    /// `output_level`.
+    /// `output_level`. Where no trace comes before, the first one takes what was raised as it is.
     pub fn up(&self, log_slots: u32, output_level: usize) -> Vec<Matrix> {
         let below = output_level + self.eval_mod_levels() + 1;
-        let groups = groups(&self.coeffs_to_slots, log_slots).into_iter().enumerate().rev();
-        groups.map(|(i, group)| Matrix { group, level: below + i, rescale: true }).collect()
+        let full = log_slots == self.coeffs_to_slots.iter().sum();
+        let groups = groups(&self.coeffs_to_slots, log_slots);
+        let last = groups.len().wrapping_sub(1);
+        let matrix = |(i, group)| Matrix { group, level: below + i, rescale: true, raised: full && i == last };
+        groups.into_iter().enumerate().rev().map(matrix).collect()
     }
 
     /// Level to which vectors of `2^log_slots` entries are raised, where results lie at `output_level`.
@@ -176,7 +214,7 @@ impl BootstrapSpec {
 
     /// All rotations of the matrices to slots for some numbers of slots: traces make do with them as far as they can.
     pub fn up_rotations(&self, log_slots: &BTreeSet<u32>) -> BTreeSet<i64> {
-        log_slots.iter().flat_map(|&k| groups(&self.coeffs_to_slots, k)).flat_map(rotations).collect()
+        log_slots.iter().flat_map(|&k| self.up(k, 0)).flat_map(|matrix| matrix.rotations()).collect()
     }
 
     /// The evaluation keys for vectors of `2^k` entries, `k` in `log_slots`, in a ring of degree `2^log_n`, where results lie
@@ -193,9 +231,9 @@ impl BootstrapSpec {
         let up_rotations = self.up_rotations(log_slots);
         for &k in log_slots {
             for matrix in self.down(k).into_iter().chain(self.up(k, output_level)) {
-                add(rotations(matrix.group), matrix.level);
+                add(matrix.rotations(), matrix.level);
             }
-            for sum in trace(k, log_n - 1, &up_rotations) {
+            for sum in trace(k, log_n - 1, &up_rotations).into_iter().skip(1) {
                 add(sum.into_iter().filter(|&r| r != 0).collect(), self.raised_level(k, output_level));
             }
         }
@@ -224,37 +262,30 @@ pub fn groups_of_levels(split: &[Vec<u32>], log_slots: u32) -> Vec<Vec<Group>> {
     levels.filter(|level| !level.is_empty()).collect()
 }
 
-/// How the diagonals of a group are computed: multiples of the distance of its first layer.
-pub fn terms(group: Group) -> Vec<BsgsTerm> {
-    let (layers, distance) = (group.last - group.first, 1i64 << group.first);
-    let count = 1i64 << layers;
-    let indices = if group.wraps { 0..count } else { 1 - count..count };
-    let babies = 1i64 << layers.min(LOG2_BABIES);
-    let mut terms: Vec<BsgsTerm> = indices
-        .map(|index| {
-            let baby = index.rem_euclid(babies);
-            BsgsTerm { giant: (index - baby) * distance, out_block: 0, in_block: 0, baby: baby * distance }
-        })
-        .collect();
-    terms.sort_unstable();
-    terms
-}
-
-/// All rotations of a group.
-pub fn rotations(group: Group) -> BTreeSet<i64> {
-    let all = terms(group).into_iter().flat_map(|term| [term.giant, term.baby]);
-    all.filter(|&rotation| rotation != 0).collect()
+/// The rotations of a vector of `2^log_all` slots for which there are keys from the sparse secret to the dense one: the multiples
+/// of an eighth of the slots, 0 among them.
+///
+/// What is raised is below `q_0`, so one digit holds it and one special prime is enough: such a key takes a quarter of the memory
+/// and of the time of another for its level. So the first matrix of full vectors and the first sum of a trace, which need just
+/// these rotations, come before the switch to the dense secret.
+pub fn raised_rotations(log_all: u32) -> impl Iterator<Item = i64> {
+    let doublings = log_all.min(LOG2_RAISED);
+    (0..1i64 << doublings).map(move |j| j << (log_all - doublings))
 }
 
 /// The trace to vectors of `2^log_slots` slots, `Σ rot_{j·2^log_slots}` over all `j < 2^(log_all − log_slots)`: a few sums one
-/// after the other, each of as many hoisted rotations as there are keys for among `keys`. Single rotations are used whether
-/// there are keys or not. Every sum begins with the rotation by 0.
+/// after the other. The first one takes as many of the [`raised_rotations`] as there are in the trace; the others each as many
+/// hoisted rotations as there are keys for among `keys`. Single rotations are used whether there are keys or not.
+/// Every sum begins with the rotation by 0; full vectors have none.
 pub fn trace(log_slots: u32, log_all: u32, keys: &BTreeSet<i64>) -> Vec<Vec<i64>> {
-    let mut sums = Vec::new();
+    let raised = (log_all - log_slots).min(LOG2_RAISED);
+    let end = log_all - raised;
+    let first = (0..1i64 << raised).map(|j| j << end).collect();
+    let mut sums = if raised > 0 { vec![first] } else { Vec::new() };
     let mut low = log_slots;
-    while low < log_all {
+    while low < end {
         let fits = |&doublings: &u32| (1..1i64 << doublings).all(|j| keys.contains(&(j << low)));
-        let doublings = (1..=(log_all - low).min(LOG2_BABIES)).rev().find(fits).unwrap_or(1);
+        let doublings = (1..=(end - low).min(LOG2_BABIES)).rev().find(fits).unwrap_or(1);
         sums.push((0..1i64 << doublings).map(|j| j << low).collect());
         low += doublings;
     }
@@ -267,14 +298,36 @@ mod tests {
 
     #[test]
     fn sparse_groups_use_the_rotations_of_full_ones() {
+        let matrix =
+            |first, last, wraps| Matrix { group: Group { first, last, wraps }, level: 1, rescale: true, raised: false };
         for first in [0, 4, 8] {
-            let full = rotations(Group { first, last: first + 4, wraps: false });
+            let full = matrix(first, first + 4, false).rotations();
             assert_eq!(full.len(), 10);
             for last in first + 1..=first + 4 {
-                let sparse = rotations(Group { first, last, wraps: true });
+                let sparse = matrix(first, last, true).rotations();
                 assert!(sparse.is_subset(&full), "{first} {last}");
             }
         }
+    }
+
+    #[test]
+    fn raised_matrices_have_every_diagonal_once_and_babies_among_the_raised_rotations() {
+        for (first, last) in [(14, 15), (12, 15), (11, 15), (9, 15)] {
+            let group = Group { first, last, wraps: true };
+            let matrix = Matrix { group, level: 28, rescale: true, raised: true };
+            let babies: BTreeSet<i64> = raised_rotations(15).collect();
+            let mut indices: Vec<i64> = matrix.terms().iter().map(|t| t.giant + t.baby).collect();
+            assert!(matrix.terms().iter().all(|t| babies.contains(&t.baby)));
+            indices.sort_unstable();
+            let all: Vec<i64> = (0..1i64 << (last - first)).map(|k| k << first).collect();
+            assert_eq!(indices, all);
+            let giants = (1usize << (last - first).saturating_sub(3)) - 1;
+            assert_eq!(matrix.rotations().len(), giants);
+        }
+        let spec = BootstrapSpec::default();
+        let raised = |log_slots| spec.up(log_slots, 16).iter().map(|m| m.raised).collect::<Vec<_>>();
+        assert_eq!(raised(15), [true, false, false, false]);
+        assert_eq!(raised(14), [false; 4]);
     }
 
     #[test]
@@ -289,7 +342,9 @@ mod tests {
             let all: Vec<i64> = (0..1 << (15 - log_slots)).map(|j: i64| j << log_slots).collect();
             assert_eq!(reached, all);
         }
-        assert_eq!(trace(12, 15, &keys).len(), 1);
+        assert_eq!(trace(15, 15, &keys), Vec::<Vec<i64>>::new());
+        assert_eq!(trace(12, 15, &keys), [raised_rotations(15).collect::<Vec<_>>()]);
+        assert_eq!(trace(13, 15, &keys), [[0, 1 << 13, 2 << 13, 3 << 13]]);
         assert_eq!(trace(10, 15, &keys).len(), 3);
     }
 
@@ -318,7 +373,8 @@ mod tests {
         let keys = spec.keys(16, 16, &BTreeSet::from([15, 12]));
         assert_eq!(keys.relin, 24);
         assert_eq!(keys.galois[&conjugation_element(16)], 24);
-        assert_eq!(keys.galois.values().max(), Some(&28));
+        // The first matrix and the trace come before the switch to the dense secret.
+        assert_eq!(keys.galois.values().max(), Some(&27));
     }
 
     #[test]
