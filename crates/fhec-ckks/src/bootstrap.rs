@@ -85,16 +85,9 @@ struct Transforms {
 struct Lane {
     selection: Selection,
     encoder: Encoder,
-    raising: Raising,
+    /// The same part of the [raising](Context::raising) context.
+    raising: Selection,
     coeffs_to_slots: Vec<Arc<Stage>>,
-}
-
-/// The [raising](Context::raising) context of a part of the chain.
-#[derive(Debug)]
-struct Raising {
-    /// Absent for the whole chain.
-    selection: Option<Selection>,
-    encoder: Encoder,
 }
 
 /// Bootstraps ciphertexts of one context. Holds the matrices of both transforms, encoded.
@@ -102,7 +95,6 @@ struct Raising {
 pub struct Bootstrapper {
     context: Arc<Context>,
     encoder: Encoder,
-    raising: Raising,
     spec: BootstrapSpec,
     output_level: usize,
     eval_mod: EvalMod,
@@ -130,7 +122,6 @@ impl Bootstrapper {
         let mut out = Self {
             context: Arc::clone(context),
             encoder: Encoder::new(context),
-            raising: Raising { selection: None, encoder: Encoder::new(context.raising()) },
             eval_mod: EvalMod::new(&spec)?,
             spec,
             output_level,
@@ -139,6 +130,7 @@ impl Bootstrapper {
         };
         let log_slots: BTreeSet<u32> = log_slots.iter().copied().collect();
         let rotations = out.spec.up_rotations(&log_slots);
+        let raising = Encoder::new(context.raising());
         let mut stages: Vec<Arc<Stage>> = Vec::new();
         for k in log_slots {
             let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
@@ -147,7 +139,7 @@ impl Bootstrapper {
                     if let Some(known) = stages.iter().find(|stage| stage.shape == shape) {
                         return Ok(Arc::clone(known));
                     }
-                    let encoder = if shape.matrix.raised { &out.raising.encoder } else { &out.encoder };
+                    let encoder = if shape.matrix.raised { &raising } else { &out.encoder };
                     let stage = Arc::new(Stage::new(encoder, shape)?);
                     stages.push(Arc::clone(&stage));
                     Ok(stage)
@@ -354,13 +346,13 @@ impl Bootstrapper {
             Some(lane) => Way {
                 evaluator: evaluator.select(&lane.selection),
                 encoder: &lane.encoder,
-                raising: &lane.raising,
+                raising: Some(&lane.raising),
                 stages: &lane.coeffs_to_slots,
             },
             None => Way {
                 evaluator: evaluator.clone(),
                 encoder: &self.encoder,
-                raising: &self.raising,
+                raising: None,
                 stages: &transforms.coeffs_to_slots,
             },
         };
@@ -416,14 +408,14 @@ impl Bootstrapper {
     ) -> Result<Ciphertext> {
         let Way { evaluator, encoder, raising, stages } = way;
         let whole = self.spec.raised_level(log_slots, self.output_level);
-        let (up, level) = match &raising.selection {
+        let (up, level) = match raising {
             Some(selection) => (keys.up().select(selection), selection.level(whole)),
             None => (keys.up().clone(), whole),
         };
         let small = keys.raise(up.context(), level, &keys.down(packed));
         let (mut slots, rest) = match (trace.split_first(), stages.split_first()) {
             (Some((first, others)), _) => {
-                let sum = raised_sum(evaluator, &up, &raising.encoder, &small, first)?;
+                let sum = raised_sum(evaluator, &up, &small, first)?;
                 let sums = others.iter();
                 let traced = sums.fold(Ok(sum), |sum, rotations| rotation_sum(evaluator, encoder, &sum?, rotations))?;
                 let doublings = i64::from(self.context.log_n() - 1 - log_slots);
@@ -464,7 +456,7 @@ impl Bootstrapper {
         let lane = Arc::new(Lane {
             encoder: Encoder::new(selection.context()),
             coeffs_to_slots: transforms.coeffs_to_slots.iter().map(stage).collect(),
-            raising: Raising { encoder: Encoder::new(raising.context()), selection: Some(raising) },
+            raising,
             selection,
         });
         lanes.insert(key, Arc::clone(&lane));
@@ -476,7 +468,8 @@ impl Bootstrapper {
 struct Way<'a> {
     evaluator: Evaluator,
     encoder: &'a Encoder,
-    raising: &'a Raising,
+    /// Absent for the whole chain.
+    raising: Option<&'a Selection>,
     stages: &'a [Arc<Stage>],
 }
 

@@ -106,18 +106,14 @@ impl Setup {
     fn raised(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
         let level = self.spec().raised_level(log_slots, self.bootstrapper.output_level());
         let small = self.keys.raise(self.context.raising(), level, &self.keys.down(packed));
-        raised_sum(&self.evaluator, self.keys.up(), &self.bootstrapper.raising.encoder, &small, &[0]).unwrap()
+        raised_sum(&self.evaluator, self.keys.up(), &small, &[0]).unwrap()
     }
 
     /// Up to a ciphertext with slots `t/2K'`.
     fn to_slots(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
         let Transforms { trace, coeffs_to_slots, .. } = self.transforms(log_slots);
-        let way = Way {
-            evaluator: self.evaluator.clone(),
-            encoder: &self.encoder,
-            raising: &self.bootstrapper.raising,
-            stages: coeffs_to_slots,
-        };
+        let way =
+            Way { evaluator: self.evaluator.clone(), encoder: &self.encoder, raising: None, stages: coeffs_to_slots };
         self.bootstrapper.raise(&self.keys, packed, &way, log_slots, trace).unwrap()
     }
 }

@@ -118,7 +118,7 @@ impl Stage {
         input: &SmallCiphertext,
     ) -> Result<Ciphertext> {
         let rescale = self.shape.matrix.rescale;
-        let parts = self.map.apply_small(up, input, self, &self.shape.out_scale, rescale)?;
+        let parts = self.map.apply_small(up, input, Some(&self.diagonals), &self.shape.out_scale, rescale)?;
         let late = rescale && parts.len() > 1;
         let sum = sum_of_rotations(evaluator, parts)?;
         if late { evaluator.rescale(&sum) } else { Ok(sum) }
@@ -190,18 +190,14 @@ pub(super) fn rotation_sum(
     out.into_iter().next().ok_or_else(no_output)
 }
 
-/// [`rotation_sum`] of what was raised, on the way to the dense secret; the encoder is that of the
-/// [raising](crate::params::Context::raising) context.
+/// [`rotation_sum`] of what was raised, on the way to the dense secret.
 pub(super) fn raised_sum(
     evaluator: &Evaluator,
     up: &Evaluator,
-    encoder: &Encoder,
     input: &SmallCiphertext,
     rotations: &[i64],
 ) -> Result<Ciphertext> {
     let terms: Vec<DiagonalId> = rotations.iter().map(unrotated).collect();
     let map = LinearMap::new(&terms, 1, 1)?;
-    let one = Arc::new(encoder.encode_qp(&[1.0], input.c1.level(), &Scale::one())?);
-    let source = Ones { terms: &terms, one };
-    sum_of_rotations(evaluator, map.apply_small(up, input, &source, &input.scale, false)?)
+    sum_of_rotations(evaluator, map.apply_small(up, input, None, &input.scale, false)?)
 }

@@ -1,17 +1,14 @@
 //! Maps of a ciphertext that is small: one digit holds it.
 
-use std::sync::Arc;
-
 use fhec_math::{Eval, Poly, Scale};
 
 use super::babies::{Babies, Hoisted};
 use super::products::{Diagonals, Products};
-use super::{DiagonalSource, LinearMap};
+use super::{LinearMap, PackedDiagonals};
 use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keyswitch::{Decomposed, mod_down_pair, mod_down_rescale_pair};
-use crate::plaintext::QpPlaintext;
 use crate::qp::QpPoly;
 
 /// A ciphertext under another secret whose second part is below the first prime, over the chain of a
@@ -27,7 +24,7 @@ pub(crate) struct SmallCiphertext {
 
 impl LinearMap {
     /// The sums of a map from one ciphertext to one, each with the giant that is still to be done. There is a key for every
-    /// baby, that by 0 included: they lead to the secret of the results.
+    /// baby, that by 0 included: they lead to the secret of the results. Diagonals are 1 where none are given.
     ///
     /// A single sum is rescaled at once if `rescale` says so, and has the scale `out_scale`; several have that before the rescale.
     ///
@@ -37,23 +34,17 @@ impl LinearMap {
         &self,
         evaluator: &Evaluator,
         input: &SmallCiphertext,
-        source: &dyn DiagonalSource,
+        diagonals: Option<&PackedDiagonals>,
         out_scale: &Scale,
         rescale: bool,
     ) -> Result<Vec<(i64, Ciphertext)>> {
         let context = &**evaluator.context();
         let level = input.c1.level();
         let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, rescale);
-        let diagonals = match source.packed() {
-            Some(packed) => {
-                packed.check(context, self, &[(level, &input.scale)], &sum_scale)?;
-                Diagonals::Packed(packed)
-            }
-            None => {
-                let plaintexts = (0..self.baby_of.len()).map(|d| source.plaintext(d));
-                Diagonals::Single(plaintexts.collect::<Result<Vec<Arc<QpPlaintext>>>>()?)
-            }
-        };
+        if let Some(packed) = diagonals {
+            packed.check(context, self, &[(level, &input.scale)], &sum_scale)?;
+        }
+        let diagonals = diagonals.map_or(Diagonals::Ones, Diagonals::Packed);
         let babies = Babies::Fused(Hoisted::of_small(self, evaluator, input)?);
         let products = Products { context, level, map: self, sums: &self.sums, babies: &babies, diagonals: &diagonals };
         let results = products.compute(context.qp_limbs(level));
