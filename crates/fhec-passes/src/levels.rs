@@ -6,7 +6,7 @@
 //! [`placement`](crate::placement) decides, and [`apply`] carries out what it decided.
 
 use crate::he_rewrite::Rebuild;
-use crate::placement::{Decision, Refresh, Step};
+use crate::placement::{Decision, Refresh, Step, Variant};
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, Op, ValueId};
 use std::cell::RefCell;
@@ -62,6 +62,7 @@ pub fn run(graph: &Graph) -> Placed {
     let wanted = wanted(graph);
     let decision = |id: ValueId| Decision {
         level: wanted[id.index()] + levels_consumed(graph, &graph.node(id).op),
+        variant: 0,
         bootstrap: None,
     };
     apply(graph, &graph.ids().map(decision).collect::<Vec<_>>())
@@ -71,7 +72,7 @@ pub fn run(graph: &Graph) -> Placed {
 /// user runs at, results are bootstrapped where it was decided, and outputs end at level 0.
 pub fn apply(graph: &Graph, decisions: &[Decision]) -> Placed {
     let available = |id: ValueId| {
-        let Decision { level, bootstrap } = decisions[id.index()];
+        let Decision { level, bootstrap, .. } = decisions[id.index()];
         bootstrap.unwrap_or_else(|| level - levels_consumed(graph, &graph.node(id).op))
     };
     let drops = RefCell::new(BTreeMap::new());
@@ -86,7 +87,7 @@ pub fn apply(graph: &Graph, decisions: &[Decision]) -> Placed {
     let placed = Rebuild::run(
         graph,
         |b, id| {
-            let Decision { level, bootstrap } = decisions[id.index()];
+            let Decision { level, bootstrap, .. } = decisions[id.index()];
             let operands = b.old().node(id).inputs.iter().map(|&v| at(b, v, level)).collect();
             let value = b.copy(id, operands);
             match bootstrap {
@@ -141,8 +142,7 @@ pub fn steps(
             });
             Step {
                 inputs: node.inputs.iter().map(|v| v.index()).collect(),
-                consumed: levels_consumed(graph, &node.op),
-                cost: cost(id),
+                variants: vec![Variant { consumed: levels_consumed(graph, &node.op), cost: cost(id) }],
                 bootstrap: if products[id.index()] { None } else { refresh(id) },
             }
         })

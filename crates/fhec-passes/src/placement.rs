@@ -10,6 +10,9 @@
 //!
 //! One bootstrap of a value is enough: limbs can be dropped for nothing, so all users take the
 //! refreshed one, or as few of its limbs as they want.
+//!
+//! An operation may have variants, as an activation has polynomials of several degrees: then one is chosen with the level, by
+//! the same search. What a variant does to the result of the network is part of its cost (`crate::joint`).
 
 use std::collections::BTreeMap;
 
@@ -22,12 +25,19 @@ const MAX_STATES: usize = 1 << 14;
 pub struct Step {
     /// Steps whose results it takes; none for a fresh input.
     pub inputs: Vec<usize>,
-    /// Levels between its operands and its result.
-    pub consumed: usize,
-    /// Cost by level of the operands (for an input: its level).
-    pub cost: Vec<f64>,
+    /// Ways to carry it out, at least one.
+    pub variants: Vec<Variant>,
     /// How its result can be bootstrapped, if at all.
     pub bootstrap: Option<Refresh>,
+}
+
+/// A way to carry out an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// Levels between its operands and its result.
+    pub consumed: usize,
+    /// Cost by level of the operands (for an input: its level); as many levels for every variant of every step.
+    pub cost: Vec<f64>,
 }
 
 /// How a value can be bootstrapped.
@@ -44,6 +54,8 @@ pub struct Refresh {
 pub struct Decision {
     /// Level of its operands (for an input: its level).
     pub level: usize,
+    /// Which of its variants is taken.
+    pub variant: usize,
     /// Level that its result is bootstrapped to.
     pub bootstrap: Option<usize>,
 }
@@ -99,7 +111,7 @@ pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
 impl State {
     /// Before the first step.
     fn root() -> Self {
-        State { available: vec![], cost: 0.0, parent: 0, decision: Decision { level: 0, bootstrap: None } }
+        State { available: vec![], cost: 0.0, parent: 0, decision: Decision { level: 0, variant: 0, bootstrap: None } }
     }
 }
 
@@ -137,7 +149,8 @@ impl<'a> Search<'a> {
         }
         let mut rest = vec![0.0; steps.len() + 1];
         for (i, step) in steps.iter().enumerate().rev() {
-            rest[i] = rest[i + 1] + step.cost.iter().copied().fold(f64::INFINITY, f64::min);
+            let costs = step.variants.iter().flat_map(|v| v.cost.iter().copied());
+            rest[i] = rest[i + 1] + costs.fold(f64::INFINITY, f64::min);
         }
         Search { steps, last_use, live, rest, limit }
     }
@@ -181,7 +194,7 @@ impl<'a> Search<'a> {
             step.inputs.iter().map(|v| live.binary_search(v).expect("operands come before and are alive")).collect();
         let kept: Vec<usize> = (0..live.len()).filter(|&k| self.last_use[live[k]] > i).collect();
         let used_later = self.last_use[i] > i;
-        let top = step.cost.len() - 1;
+        let top = step.variants.iter().map(|v| v.cost.len()).max().unwrap_or(1) - 1;
         let mut groups: BTreeMap<Vec<u8>, Vec<Parent>> = BTreeMap::new();
         for (number, state) in states.iter().enumerate() {
             let highest = operands.iter().map(|&k| usize::from(state.available[k])).min().unwrap_or(top).min(top);
@@ -207,30 +220,29 @@ impl<'a> Search<'a> {
 /// What can be done with a step in states that agree in everything else: the level at which the result is available, the
 /// parent, the decision and the cost. Of what is dearer and leads no higher nothing is listed.
 fn choices(step: &Step, refresh: Option<&Refresh>, mut parents: Vec<Parent>) -> Vec<(usize, u32, Decision, f64)> {
-    // The cheapest parent for every level that the step may run at.
     parents.sort_by(|a, b| b.highest.cmp(&a.highest).then(a.cost.total_cmp(&b.cost)));
-    let mut plain = Vec::new();
-    let mut cheapest: Option<Parent> = None;
-    let mut rest = parents.into_iter().peekable();
-    for level in (step.consumed..step.cost.len()).rev() {
-        while let Some(parent) = rest.next_if(|p| p.highest >= level) {
-            if cheapest.is_none_or(|c| parent.cost < c.cost) {
-                cheapest = Some(parent);
+    let mut list: Vec<(usize, u32, Decision, f64)> = Vec::new();
+    for (variant, Variant { consumed, cost }) in step.variants.iter().enumerate() {
+        // The cheapest parent for every level that the step may run at.
+        let mut cheapest: Option<Parent> = None;
+        let mut rest = parents.iter().copied().peekable();
+        for level in (*consumed..cost.len()).rev() {
+            while let Some(parent) = rest.next_if(|p| p.highest >= level) {
+                if cheapest.is_none_or(|c| parent.cost < c.cost) {
+                    cheapest = Some(parent);
+                }
+            }
+            if let Some(parent) = cheapest {
+                let decision = Decision { level, variant, bootstrap: None };
+                list.push((level - consumed, parent.number, decision, parent.cost + cost[level]));
             }
         }
-        if let Some(parent) = cheapest {
-            plain.push((level, parent.number, parent.cost + step.cost[level]));
-        }
     }
-    let mut list: Vec<(usize, u32, Decision, f64)> = plain
-        .iter()
-        .map(|&(level, parent, cost)| (level - step.consumed, parent, Decision { level, bootstrap: None }, cost))
-        .collect();
     if let Some(refresh) = refresh {
-        let enough = plain.iter().filter(|(level, ..)| level - step.consumed >= refresh.from);
-        if let Some(&(level, parent, before)) = enough.min_by(|a, b| a.2.total_cmp(&b.2)) {
+        let enough = list.iter().copied().filter(|&(result, ..)| result >= refresh.from);
+        if let Some((_, parent, decision, before)) = enough.min_by(|a, b| a.3.total_cmp(&b.3)) {
             let bootstrapped = |(target, cost): (usize, &f64)| {
-                (target, parent, Decision { level, bootstrap: Some(target) }, before + cost)
+                (target, parent, Decision { bootstrap: Some(target), ..decision }, before + cost)
             };
             list.extend(refresh.cost.iter().enumerate().map(bootstrapped));
         }
@@ -260,14 +272,15 @@ fn difference(dearer: &[State], states: &[State]) -> Option<f64> {
 /// Forgets states that another one is at least as good as. The flag tells whether that was enough to keep all others.
 fn undominated(mut states: Vec<State>) -> (Vec<State>, bool) {
     states.sort_by(|a, b| a.cost.total_cmp(&b.cost).then_with(|| b.available.cmp(&a.available)));
+    let mut covered = Covered::of(&states);
     let mut kept: Vec<State> = Vec::new();
     let mut exact = true;
     for state in states {
-        let covers = |k: &State| k.available.iter().zip(&state.available).all(|(a, b)| a >= b);
-        if kept.iter().any(covers) {
+        if covered.holds(&kept, &state) {
             continue;
         }
         if kept.len() < MAX_STATES {
+            covered.add(&state);
             kept.push(state);
             continue;
         }
@@ -280,6 +293,60 @@ fn undominated(mut states: Vec<State>) -> (Vec<State>, bool) {
         }
     }
     (kept, exact)
+}
+
+/// Which levels of the live values are no higher than those of a state that was kept.
+enum Covered {
+    /// A flag for every combination of levels; the first value's level counts by one, each further one's by the product of
+    /// those before.
+    Grid { flags: Vec<bool>, sizes: Vec<usize> },
+    /// There are too many combinations for that.
+    Compared,
+}
+
+impl Covered {
+    /// Most combinations for which there are flags.
+    const MAX_FLAGS: usize = 1 << 20;
+
+    /// Nothing so far, for states like these.
+    fn of(states: &[State]) -> Self {
+        let values = states.first().map_or(0, |s| s.available.len());
+        let size = |k: usize| 1 + states.iter().map(|s| usize::from(s.available[k])).max().unwrap_or(0);
+        let sizes: Vec<usize> = (0..values).map(size).collect();
+        match sizes.iter().try_fold(1, |all: usize, &size| all.checked_mul(size)) {
+            Some(all) if all <= Self::MAX_FLAGS => Covered::Grid { flags: vec![false; all], sizes },
+            _ => Covered::Compared,
+        }
+    }
+
+    fn holds(&self, kept: &[State], state: &State) -> bool {
+        match self {
+            Covered::Grid { flags, sizes } => flags[Self::at(sizes, state)],
+            Covered::Compared => kept.iter().any(|k| k.available.iter().zip(&state.available).all(|(a, b)| a >= b)),
+        }
+    }
+
+    fn at(sizes: &[usize], state: &State) -> usize {
+        state.available.iter().zip(sizes).rev().fold(0, |at, (&level, size)| at * size + usize::from(level))
+    }
+
+    /// Flags all that a state covers. What is below a flag is flagged already, so that each is set once.
+    fn add(&mut self, state: &State) {
+        let Covered::Grid { flags, sizes } = self else { return };
+        let mut open = vec![Self::at(sizes, state)];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut flags[at], true) {
+                continue;
+            }
+            let mut step = 1;
+            for size in &*sizes {
+                if at / step % size > 0 {
+                    open.push(at - step);
+                }
+                step *= size;
+            }
+        }
+    }
 }
 
 /// The decisions that lead to the cheapest of the last states.

@@ -11,8 +11,9 @@ fn judge(steps: &[Step], decisions: &[Decision]) -> Option<f64> {
         if step.inputs.iter().any(|&v| available[v] < decision.level) {
             return None;
         }
-        total += step.cost.get(decision.level)?;
-        let raw = decision.level.checked_sub(step.consumed)?;
+        let variant = step.variants.get(decision.variant)?;
+        total += variant.cost.get(decision.level)?;
+        let raw = decision.level.checked_sub(variant.consumed)?;
         available.push(match (decision.bootstrap, &step.bootstrap) {
             (None, _) => raw,
             (Some(target), Some(refresh)) if raw >= refresh.from => {
@@ -29,10 +30,11 @@ fn judge(steps: &[Step], decisions: &[Decision]) -> Option<f64> {
 fn exhaustive(steps: &[Step], chosen: &mut Vec<Decision>) -> Option<f64> {
     let Some(step) = steps.get(chosen.len()) else { return judge(steps, chosen) };
     let mut best: Option<f64> = None;
-    for level in 0..step.cost.len() {
+    let ways = step.variants.iter().enumerate().flat_map(|(k, v)| (0..v.cost.len()).map(move |level| (k, level)));
+    for (variant, level) in ways {
         let targets = step.bootstrap.iter().flat_map(|r| 0..r.cost.len()).map(Some);
         for bootstrap in std::iter::once(None).chain(targets) {
-            chosen.push(Decision { level, bootstrap });
+            chosen.push(Decision { level, variant, bootstrap });
             if judge(&steps[..chosen.len()], chosen).is_some()
                 && let Some(cost) = exhaustive(steps, chosen)
             {
@@ -46,32 +48,46 @@ fn exhaustive(steps: &[Step], chosen: &mut Vec<Decision>) -> Option<f64> {
 
 const TOP: usize = 3;
 
-/// Random graphs: every step takes one or two earlier values.
-fn graphs() -> impl Strategy<Value = Vec<Step>> {
+/// Random graphs of fewer than so many steps, of which each takes one or two earlier values and has fewer than so many variants.
+fn graphs(steps: usize, variants: usize) -> impl Strategy<Value = Vec<Step>> {
     let costs = || prop::collection::vec((0u8..40).prop_map(f64::from), TOP + 1);
     let refresh = (0usize..2, costs()).prop_map(|(from, cost)| Refresh { from, cost });
-    let step = (any::<[u16; 2]>(), 1usize..3, 0usize..3, costs(), prop::option::weighted(0.7, refresh));
-    prop::collection::vec(step, 2..6).prop_map(|list| {
-        let step = |(i, (picks, count, consumed, cost, bootstrap)): (usize, ([u16; 2], usize, usize, _, _))| Step {
-            inputs: picks[..count.min(i)].iter().map(|&x| usize::from(x) % i).collect(),
-            consumed: if i == 0 { 0 } else { consumed },
-            cost,
-            bootstrap,
+    let variant = (0usize..3, costs()).prop_map(|(consumed, cost)| Variant { consumed, cost });
+    let variants = prop::collection::vec(variant, 1..variants);
+    let step = (any::<[u16; 2]>(), 1usize..3, variants, prop::option::weighted(0.7, refresh));
+    prop::collection::vec(step, 2..steps).prop_map(|list| {
+        let step = |(i, (picks, count, mut variants, bootstrap)): (usize, ([u16; 2], usize, Vec<Variant>, _))| {
+            if i == 0 {
+                variants.iter_mut().for_each(|v| v.consumed = 0);
+            }
+            let inputs = picks[..count.min(i)].iter().map(|&x| usize::from(x) % i).collect();
+            Step { inputs, variants, bootstrap }
         };
         list.into_iter().enumerate().map(step).collect()
     })
 }
 
+/// Holds the placement of a graph against every other one.
+fn is_best(steps: &[Step]) -> Result<(), TestCaseError> {
+    let placement = place(steps);
+    let best = exhaustive(steps, &mut Vec::new());
+    prop_assert_eq!(placement.as_ref().map(|p| p.cost), best);
+    if let Some(p) = placement {
+        prop_assert!(p.exact);
+        prop_assert_eq!(judge(steps, &p.decisions), Some(p.cost));
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
-    fn nothing_is_cheaper(steps in graphs()) {
-        let placement = place(&steps);
-        let best = exhaustive(&steps, &mut Vec::new());
-        prop_assert_eq!(placement.as_ref().map(|p| p.cost), best);
-        if let Some(p) = placement {
-            prop_assert!(p.exact);
-            prop_assert_eq!(judge(&steps, &p.decisions), Some(p.cost));
-        }
+    fn nothing_is_cheaper(steps in graphs(6, 2)) {
+        is_best(&steps)?;
+    }
+
+    #[test]
+    fn nothing_is_cheaper_over_all_variants(steps in graphs(5, 4)) {
+        is_best(&steps)?;
     }
 }
 
@@ -79,18 +95,19 @@ proptest! {
 fn layer(inputs: &[usize], consumed: usize, top: usize) -> Step {
     let cost = (0..=top).map(|level| (1 + level) as f64).collect();
     let refresh = Refresh { from: 2, cost: (0..=top).map(|t| 100.0 + 5.0 * t as f64).collect() };
-    Step { inputs: inputs.to_vec(), consumed, cost, bootstrap: Some(refresh) }
+    Step { inputs: inputs.to_vec(), variants: vec![Variant { consumed, cost }], bootstrap: Some(refresh) }
 }
 
 /// Bellman's recursion over (layer, level), by itself.
 fn shortest_path(steps: &[Step]) -> f64 {
-    let top = steps[0].cost.len() - 1;
-    let mut best: Vec<f64> = steps[0].cost.clone();
+    let top = steps[0].variants[0].cost.len() - 1;
+    let mut best: Vec<f64> = steps[0].variants[0].cost.clone();
     for step in &steps[1..] {
+        let Variant { consumed, cost } = &step.variants[0];
         let mut next = vec![f64::INFINITY; top + 1];
         for (have, so_far) in best.iter().enumerate() {
-            for level in step.consumed..=have {
-                let (raw, cost) = (level - step.consumed, so_far + step.cost[level]);
+            for level in *consumed..=have {
+                let (raw, cost) = (level - consumed, so_far + cost[level]);
                 next[raw] = next[raw].min(cost);
                 if let Some(refresh) = step.bootstrap.as_ref().filter(|r| raw >= r.from) {
                     refresh.cost.iter().enumerate().for_each(|(t, c)| next[t] = next[t].min(cost + c));
@@ -151,15 +168,12 @@ fn a_hundred_residual_blocks_take_no_time_and_are_exact() {
 #[test]
 fn too_deep_a_step_has_no_placement() {
     assert_eq!(place(&[layer(&[], 0, 4), layer(&[0], 5, 4)]), None);
-    let without = Step { bootstrap: None, ..layer(&[], 0, 4) };
-    assert_eq!(
-        place(&[
-            without.clone(),
-            Step { inputs: vec![0], consumed: 3, ..without.clone() },
-            Step { inputs: vec![1], consumed: 3, ..without }
-        ]),
-        None
-    );
+    let without = |inputs: &[usize], consumed| Step { bootstrap: None, ..layer(inputs, consumed, 4) };
+    assert_eq!(place(&[without(&[], 0), without(&[0], 3), without(&[1], 3)]), None);
+    // Unless there is a shallower way.
+    let mut steps = [without(&[], 0), without(&[0], 3), without(&[1], 3)];
+    steps[2].variants.push(layer(&[1], 1, 4).variants.remove(0));
+    assert_eq!(place(&steps).map(|p| p.decisions[2].variant), Some(1));
 }
 
 #[test]
