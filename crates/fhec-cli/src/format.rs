@@ -18,6 +18,12 @@ pub(crate) fn bytes(n: u64) -> String {
     format!("{} {}", figures(value), UNITS[unit])
 }
 
+/// Predicted seconds of an evaluation, on one thread and on so many.
+pub(crate) fn on_threads(report: &fhec_plan::Report, threads: usize) -> String {
+    let one = format!("{} on one thread", seconds(report.seconds));
+    if threads <= 1 { one } else { format!("{one}, {} on {threads}", seconds(report.seconds_on(threads))) }
+}
+
 /// A time with a fitting unit: "850 µs", "12.3 ms", "4.56 s", "3 min 20 s".
 pub(crate) fn seconds(s: f64) -> String {
     if !s.is_finite() {

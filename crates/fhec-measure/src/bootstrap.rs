@@ -252,6 +252,17 @@ pub fn bench(
     Ok(reports)
 }
 
+/// Part of the time of a bootstrap on one thread that a second one does not shorten.
+pub(crate) fn sequential(subject: &Subject, seconds: f64) -> Result<f64> {
+    let on = |threads| -> Result<f64> { Ok(median(&pool(threads)?.install(|| time(subject, Kind::Full, seconds))?)) };
+    Ok(unshared(on(1)?, on(2)?))
+}
+
+/// The part s of `one` for which two threads take s + (1 − s)/2 of it.
+fn unshared(one: f64, two: f64) -> f64 {
+    (2.0 * two / one - 1.0).clamp(0.0, 1.0)
+}
+
 fn time(subject: &Subject, kind: Kind, seconds: f64) -> Result<Vec<f64>> {
     let mut failed = None;
     let times = repeat(seconds, || {
@@ -287,6 +298,13 @@ fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_threads_share_is_half_as_long() {
+        assert_eq!(unshared(1.0, 0.5), 0.0);
+        assert_eq!(unshared(2.0, 2.5), 1.0);
+        assert!((unshared(4.0, 2.4) - 0.2).abs() < 1e-12);
+    }
 
     #[test]
     fn values_fill_the_range() {

@@ -1,6 +1,6 @@
 //! The compiler's cost table, measured on this machine.
 
-use crate::bootstrap::Subject;
+use crate::bootstrap::{self, Subject};
 use crate::clock::Sweep;
 use crate::fit::{fit, four_figures};
 use crate::samples::{Sample, Timer};
@@ -108,6 +108,10 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         let from = timer.samples.len();
         alone.install(|| timer.bootstraps(&subject))?;
         prices.bootstrap = four_figures(factor(&timer.samples[from..], &prices));
+        if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+            (timer.watch)("bootstraps on one thread and on two");
+            prices.sequential = four_figures(bootstrap::sequential(&subject, options.seconds)?);
+        }
     }
     let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
     Ok(Calibration { prices, measurements })

@@ -161,6 +161,9 @@ impl CostTable {
         if !(0.01..=100.0).contains(&self.bootstrap) {
             return Err(format!("bootstrap is {}, a factor from 0.01 to 100", self.bootstrap));
         }
+        if !(0.0..=1.0).contains(&self.sequential) {
+            return Err(format!("sequential is {}, a part of the whole", self.sequential));
+        }
         // A price may be zero: a fit to few rings cannot tell all of them apart. A key switch may not.
         let arithmetic = [self.butterfly, self.multiply_accumulate, self.pointwise, self.convert];
         if arithmetic.iter().sum::<f64>() == 0.0 { Err("arithmetic costs nothing".into()) } else { Ok(()) }
@@ -210,6 +213,7 @@ mod tests {
         refused(&price("convert", "-0.5"), "convert is -0.5");
         refused(&price("convert", "1e300"), "convert");
         refused(&price("bootstrap", "0"), "bootstrap is 0");
+        refused(&price("sequential", "1.5"), "sequential is 1.5");
         let free = ["butterfly", "multiply_accumulate", "pointwise", "convert"].map(|name| price(name, "0"));
         assert!(free.iter().all(|text| CostFile::parse(text).is_ok()));
         let mut none = built_in().clone();

@@ -41,6 +41,8 @@ pub mod cost;
 pub mod cost_file;
 pub mod driver;
 pub mod emit;
+mod errors;
+mod joint;
 mod magnitudes;
 pub mod matrices;
 pub mod mode;

@@ -11,7 +11,8 @@
 //! | encoded vector of period n | `min(N, 2n)/12 / s²`, times the mean square of what it multiplies |
 //!
 //! `s` is the scale at that point. Half of each lies in the imaginary parts of the slots, which real arithmetic
-//! never looks at, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`].
+//! never looks at, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`], how much the values
+//! between from `crate::errors`.
 
 use crate::matrices::{MatrixInfo, groups_of};
 use crate::poly_noise::{Inner, PolyGains};
@@ -28,7 +29,7 @@ use std::sync::Arc;
 const SIGMA: f64 = 3.240_370_349_203_93;
 
 /// Factor on standard deviations, so that predictions err on the safe side where the model is rough.
-const SAFETY: f64 = 1.25;
+pub(crate) const SAFETY: f64 = 1.25;
 
 /// Noise of elementary operations, as variances of the real parts of the slots at scale 1.
 #[derive(Clone, Debug)]
@@ -124,18 +125,16 @@ pub struct Model<'a> {
 
 /// Variances that a node adds to its result.
 #[derive(Clone, Copy, Debug, Default)]
-struct Injection {
+pub(crate) struct Injection {
     /// In every slot.
-    slots: f64,
+    pub(crate) slots: f64,
     /// For every entry of the matrix, times its square.
-    entries: f64,
+    pub(crate) entries: f64,
 }
 
 /// Predicted errors (standard deviations, in units of the values).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prediction {
-    /// Of every value, averaged over its slots.
-    pub values: Vec<f64>,
     /// Of the worst element of each output.
     pub outputs: Vec<f64>,
     /// Precision of the worst output, for inputs encrypted under the secret key: log2 of its range over its error.
@@ -216,13 +215,12 @@ impl<'a> Model<'a> {
         self.matrices
     }
 
-    /// Predicts all errors for parameters of `shape` and the given log2 of the scale of every value.
+    /// Predicts the errors of the outputs for parameters of `shape` and the given log2 of the scale of every value.
     pub fn predict(&self, shape: &Shape, scales: &[f64]) -> Prediction {
         let columns = self.sensitivity.column_output.len();
         let mut variance = vec![0.0; columns];
         // What encryption under the public key adds to that.
         let mut public = vec![0.0; columns];
-        let mut values = Vec::with_capacity(self.graph.nodes.len());
         let elementary = Elementary::new(shape);
         for id in self.graph.ids() {
             let injection = self.injection(id, shape, scales, &elementary);
@@ -234,15 +232,11 @@ impl<'a> Model<'a> {
             for (v, (s, e)) in variance.iter_mut().zip(gains.slots.iter().zip(&gains.entries)) {
                 *v += injection.slots * s + injection.entries * e;
             }
-            let propagated = self.propagated(self.graph.node(id), &values);
-            let rows = self.mean_row_norm2(self.graph.node(id));
-            values.push(propagated + injection.slots + injection.entries * rows);
         }
         public.iter_mut().zip(&variance).for_each(|(p, v)| *p += v);
         let outputs = self.worst_outputs(&variance);
-        let values = values.into_iter().map(|v: f64| v.sqrt() * SAFETY).collect();
         let (bits, public_bits) = (self.bits(&outputs), self.bits(&self.worst_outputs(&public)));
-        Prediction { values, outputs, bits, public_bits }
+        Prediction { outputs, bits, public_bits }
     }
 
     /// Standard deviation of the worst element of each output.
@@ -266,33 +260,10 @@ impl<'a> Model<'a> {
         outputs.iter().zip(ranges).map(|(std, range)| (range / std).log2()).fold(f64::INFINITY, f64::min)
     }
 
-    /// Variance that a node passes on from its operands, averaged over the slots, errors taken as independent.
-    fn propagated(&self, node: &Node, known: &[f64]) -> f64 {
-        let operand = |k: usize| known[node.inputs[k].index()];
-        let mean_square = |k: usize| self.sensitivity.mean_square[node.inputs[k].index()];
-        match &node.op {
-            Op::Input(_) => 0.0,
-            Op::LinearMap { terms, .. } => {
-                let rows = terms.iter().map(|t| self.matrices[t.matrix.index()].mean_row_norm2());
-                rows.zip(&node.inputs).map(|(r, v)| r * known[v.index()]).sum()
-            }
-            Op::Polynomial { poly, .. } => {
-                let slope = crate::sensitivity::derivative(&self.graph.polynomials[poly.index()].chebyshev);
-                operand(0) * slope.iter().map(|c| c * c).sum::<f64>()
-            }
-            Op::Add | Op::Sub => operand(0) + operand(1),
-            Op::Mul if node.inputs[0] == node.inputs[1] => 4.0 * mean_square(0) * operand(0),
-            Op::Mul => mean_square(1) * operand(0) + mean_square(0) * operand(1),
-            Op::MulScalar { value, .. } => value * value * operand(0),
-            _ => operand(0),
-        }
-    }
-
-    fn mean_row_norm2(&self, node: &Node) -> f64 {
-        match &node.op {
-            Op::LinearMap { terms, .. } => terms.iter().map(|t| self.matrices[t.matrix.index()].mean_row_norm2()).sum(),
-            _ => 0.0,
-        }
+    /// What every node adds to its result, under parameters of `shape` and with the given log2 of the scale of every value.
+    pub(crate) fn injections(&self, shape: &Shape, scales: &[f64]) -> Vec<Injection> {
+        let elementary = Elementary::new(shape);
+        self.graph.ids().map(|id| self.injection(id, shape, scales, &elementary)).collect()
     }
 
     fn injection(&self, id: ValueId, shape: &Shape, scales: &[f64], e: &Elementary) -> Injection {

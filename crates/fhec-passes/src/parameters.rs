@@ -80,6 +80,8 @@ pub struct Selected {
 pub enum Unfit {
     /// The chain does not fit the security table.
     Security,
+    /// It does not, and with bootstraps an operation alone would take more levels than they leave.
+    Levels,
     /// The asked precision cannot be reached; the best possible is given.
     Precision(f64),
     /// The memory budget is too small; the least that suffices is given.
@@ -204,7 +206,8 @@ pub(crate) fn nearer(a: Unfit, b: Unfit) -> Unfit {
         (Unfit::Memory(x), Unfit::Memory(y)) => Unfit::Memory(x.min(y)),
         (Unfit::Memory(x), _) | (_, Unfit::Memory(x)) => Unfit::Memory(x),
         (Unfit::Precision(x), Unfit::Precision(y)) => Unfit::Precision(x.max(y)),
-        (Unfit::Precision(x), Unfit::Security) | (Unfit::Security, Unfit::Precision(x)) => Unfit::Precision(x),
+        (Unfit::Precision(x), _) | (_, Unfit::Precision(x)) => Unfit::Precision(x),
+        (Unfit::Levels, _) | (_, Unfit::Levels) => Unfit::Levels,
         (Unfit::Security, Unfit::Security) => Unfit::Security,
     }
 }

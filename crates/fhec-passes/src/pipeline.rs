@@ -1,12 +1,13 @@
 //! The pipeline: which passes run, in which order.
 
-use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, approximate};
+use crate::approximate::{ApproximateError, ApproximateOptions, Refinable, approximate_refinably};
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate;
 use crate::canonicalise::canonicalise;
 use crate::cost::CostTable;
 use crate::driver::{Broken, Driver, PassRun};
 use crate::fold_batch_norm::fold_batch_norm;
+use crate::joint::{Improved, improve};
 use crate::mode::Mode;
 use crate::parameters::{Demands, Goal, Unfit};
 use crate::quadratics::quadratics;
@@ -173,6 +174,11 @@ fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)]
     for (log_n, reason) in reasons {
         match reason {
             Unfit::Security => write!(f, "\n  ring degree 2^{log_n}: the network is too deep for a secure modulus")?,
+            Unfit::Levels => write!(
+                f,
+                "\n  ring degree 2^{log_n}: the network is too deep for a secure modulus, and one of its activations or products \
+                 alone takes more levels than bootstraps leave; ask for fewer bits or a larger error of activations"
+            )?,
             Unfit::Precision(bits) => write!(f, "\n  ring degree 2^{log_n}: at most {bits:.1} bits")?,
             Unfit::Memory(bytes) => write!(f, "\n  ring degree 2^{log_n}: needs {bytes} bytes")?,
         }
@@ -198,8 +204,9 @@ pub fn compile_watched(
     watch: &mut dyn FnMut(PassRun<'_>),
 ) -> Result<Compiled, CompileError> {
     let mut driver = Driver::new(watch);
-    let front = front(graph, options, &mut driver)?;
-    let samples = probe_samples(&front.graph, options);
+    let (ranged, mut notes) = ranged(graph, options, &mut driver)?;
+    let (mut approximated, refinement) = polynomial(&ranged, options, &mut driver)?;
+    let samples = probe_samples(&ranged, options);
     let batched = options.mode != Mode::Latency;
     let demands = Demands {
         security: options.security,
@@ -207,26 +214,41 @@ pub fn compile_watched(
         memory_budget: options.memory_budget,
         goal: if batched { Goal::Throughput } else { options.goal },
     };
-    let found = best(&front.graph, &samples, options, &demands, &mut driver)?;
-    let mut front = front;
-    let Choice { stage, selected, keys, chosen, .. } =
-        found.map_err(|reasons| CompileError::Parameters { demands, reasons, notes: front.notes.clone() })?;
+    let found = best(&approximated.graph, &samples, options, &demands, &mut driver)?;
+    let mut choice = found.map_err(|reasons| {
+        let notes = notes.iter().chain(&approximated.notes).cloned().collect();
+        CompileError::Parameters { demands, reasons, notes }
+    })?;
+    // Degrees were chosen without knowing where bootstraps would be; now they are chosen together.
+    if let Some(refinement) = refinement
+        && let Some(better) = improve(&choice, refinement, &samples, options, &demands, &mut driver)?
+    {
+        let Improved { before, .. } = better;
+        (approximated, choice) = (better.approximated, better.choice);
+        notes.push(format!(
+            "degrees of activations were chosen together with bootstraps: {:.1} s, against {before:.1} s with the fewest levels",
+            choice.selected.price.seconds()
+        ));
+    }
+    notes.append(&mut approximated.notes);
+    let Choice { stage, selected, keys, chosen, .. } = choice;
     let bits = selected.prediction.bits;
     if bits < demands.precision_bits {
-        front.notes.push(format!(
+        notes.push(format!(
             "the network is bootstrapped; its outputs have {bits:.1} bits of precision, {} were asked for",
             demands.precision_bits
         ));
     }
     let context = Context {
-        approximations: front.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
-        notes: front.notes,
+        approximations: approximated.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
+        notes,
         memory_budget: options.memory_budget,
-        alternatives: chosen.map_or(Vec::new(), |chosen| chosen.alternatives()),
+        errors: stage.errors(&selected, &samples)?,
+        alternatives: chosen.map_or(Vec::new(), |chosen| chosen.1.alternatives()),
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
-    Ok(Compiled { plan, he, facts, polynomial: front.graph })
+    Ok(Compiled { plan, he, facts, polynomial: approximated.graph })
 }
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far
@@ -257,8 +279,12 @@ fn bounded(graph: nn::Graph) -> Result<nn::Graph, CompileError> {
     Ok(graph)
 }
 
-/// Passes on the tensor graph.
-fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Approximated, CompileError> {
+/// Passes on the tensor graph up to ranges, and what the user should know.
+fn ranged(
+    graph: &nn::Graph,
+    options: &Options,
+    driver: &mut Driver<'_>,
+) -> Result<(nn::Graph, Vec<String>), CompileError> {
     let graph = canonical(graph, driver)?;
     // Every value gets a range: what approximation intervals, scales and q_0 rest on.
     let mut notes = Vec::new();
@@ -281,15 +307,21 @@ fn front(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resul
         }
         None => return Err(CompileError::NoRange),
     };
-    // Activations become polynomials; from here on the network is what will be evaluated.
-    let mut approximated = None;
-    driver.try_nn("approximate", &graph, |g| {
-        let made = approximate(g, &options.samples, &options.approximate)?;
-        Ok::<_, CompileError>(approximated.insert(made).graph.clone())
+    Ok((graph, notes))
+}
+
+/// Activations become polynomials; from here on the network is what will be evaluated.
+fn polynomial<'a>(
+    graph: &'a nn::Graph,
+    options: &'a Options,
+    driver: &mut Driver<'_>,
+) -> Result<Refinable<'a>, CompileError> {
+    let mut made = None;
+    driver.try_nn("approximate", graph, |_| {
+        let (approximated, refinement) = approximate_refinably(graph, &options.samples, &options.approximate)?;
+        Ok::<_, CompileError>(made.insert((approximated, refinement)).0.graph.clone())
     })?;
-    let mut approximated = approximated.expect("the pass ran");
-    notes.append(&mut approximated.notes);
-    Ok(Approximated { notes, ..approximated })
+    Ok(made.expect("the pass ran"))
 }
 
 /// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or

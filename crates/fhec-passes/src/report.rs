@@ -19,6 +19,8 @@ pub struct Context {
     pub notes: Vec<String>,
     /// Memory that an evaluation may use, bytes.
     pub memory_budget: Option<u64>,
+    /// Standard deviation of the error of every value.
+    pub errors: Vec<f64>,
     /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes.
     pub alternatives: Vec<Option<f64>>,
 }
@@ -51,6 +53,7 @@ pub fn report(
     Report {
         security_bits: security_estimate(selected.parameters.log_n, selected.parameters.log_qp()).unwrap_or(0.0),
         seconds: price.seconds(),
+        sequential: table.sequential,
         peak_memory: price.fixed,
         key_bytes_disk: key_levels().map(key_bytes).sum(),
         key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum(),
@@ -101,7 +104,7 @@ fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> V
         report.value = Some(LayerValue { reg: Reg(id.0), layout: node.layout.clone() });
         report.level_out = level as u32;
         report.seconds += selected.price.nodes[id.index()];
-        report.error_std = selected.prediction.values[id.index()];
+        report.error_std = context.errors.get(id.index()).copied().unwrap_or(0.0);
         let ciphertexts = node.layout.ciphertexts as u32;
         match &node.op {
             Op::LinearMap { .. } => {

@@ -42,13 +42,13 @@ pub(crate) struct Choice {
     pub(crate) keys: KeyManifest,
     /// Seconds by which choices are compared; in throughput mode those of one image.
     pub(crate) objective: f64,
-    /// How bootstraps were placed, where there are any.
-    pub(crate) chosen: Option<Box<Chosen>>,
+    /// How bootstraps were placed, where there are any, and in which graph.
+    pub(crate) chosen: Option<Box<(he::Graph, Chosen)>>,
 }
 
 impl Choice {
     /// Whether it is better than another one.
-    fn beats(&self, other: Option<&Self>, demands: &Demands) -> bool {
+    pub(crate) fn beats(&self, other: Option<&Self>, demands: &Demands) -> bool {
         let weight = |c: &Self| {
             let precise = c.selected.prediction.bits >= demands.precision_bits;
             c.objective * if precise { 1.0 } else { PRECISION_IS_WORTH }
@@ -162,7 +162,7 @@ fn bootstrapped(
         Err(other) => return Err(other),
     };
     if !bootstrapped::holds(&ready, log_n, demands) {
-        reasons.push((log_n, Unfit::Security));
+        reasons.push((log_n, Unfit::Levels));
         return Ok(best);
     }
     let analysis = Analysis::without_samples(&ready);
@@ -171,7 +171,7 @@ fn bootstrapped(
     if let Some(known) = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits) {
         list.retain(|chosen| chosen.objective < DEARER * known.objective);
     } else if list.is_empty() {
-        reasons.push((log_n, Unfit::Security));
+        reasons.push((log_n, Unfit::Levels));
     }
     if list.is_empty() {
         return Ok(best);
@@ -198,7 +198,8 @@ fn bootstrapped(
             Ok((selected, keys)) => {
                 let objective = selected.price.objective(demands.goal, &options.cost);
                 let enough = selected.prediction.bits >= demands.precision_bits;
-                let choice = Choice { stage, selected, keys, objective, chosen: Some(Box::new(chosen)) };
+                let choice =
+                    Choice { stage, selected, keys, objective, chosen: Some(Box::new((ready.clone(), chosen))) };
                 if choice.beats(best.as_ref(), demands) {
                     best = Some(choice);
                 }

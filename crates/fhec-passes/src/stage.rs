@@ -11,7 +11,8 @@ use crate::report::{self, report};
 use crate::rescale::Adapters;
 use crate::scales::{self, Symbolic};
 use crate::sensitivity::{self, Sensitivity};
-use crate::{relinearise, rescale, rotation_keys};
+use crate::shape::Shape;
+use crate::{errors, relinearise, rescale, rotation_keys};
 use fhec_ir::Tensor;
 use fhec_ir::he::Graph;
 use fhec_ir::he::facts::{Chain, FactError, Facts, derive};
@@ -138,6 +139,17 @@ impl Stage {
     ) -> Result<(Selected, KeyManifest), Unfit> {
         let model = self.model();
         select_bootstrapped(&self.placed, &self.symbolic, &model, chosen, demands, table)
+    }
+
+    /// Standard deviation of the error of every value, predicted on some samples.
+    ///
+    /// # Errors
+    /// When a sample does not fit the inputs.
+    pub fn errors(&self, selected: &Selected, samples: &[Vec<Tensor>]) -> Result<Vec<f64>, InputError> {
+        let shape = Shape::of(&selected.parameters);
+        let scales = self.symbolic.log2_scales(&selected.exponents, &shape.log2_q);
+        let injections = self.model().injections(&shape, &scales);
+        errors::carried(&self.placed.graph, &self.analysis.matrices, samples, &injections)
     }
 
     /// The plan.

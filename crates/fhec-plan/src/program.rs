@@ -375,6 +375,8 @@ pub struct Report {
     pub security_bits: f64,
     /// Seconds for one evaluation on one thread of the cost table's machine.
     pub seconds: f64,
+    /// Part of them that more threads do not shorten.
+    pub sequential: f64,
     /// Peak bytes of `fhec run` on one thread with one input; with several, [`plaintext_budget`](Self::plaintext_budget) comes
     /// on top.
     pub peak_memory: u64,
@@ -400,6 +402,14 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Why each bootstrap is there, in the order of the program.
     pub bootstraps: Vec<BootstrapReport>,
+}
+
+impl Report {
+    /// Seconds for one evaluation on so many threads, as far as the machine has as many cores (Amdahl's law).
+    pub fn seconds_on(&self, threads: usize) -> f64 {
+        let sequential = self.sequential.clamp(0.0, 1.0);
+        self.seconds * (sequential + (1.0 - sequential) / threads.max(1) as f64)
+    }
 }
 
 /// What a bootstrap costs, and what it saves.

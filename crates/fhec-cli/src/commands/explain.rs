@@ -29,7 +29,7 @@ use std::path::PathBuf;
 A head is all that keygen, encrypt and decrypt need of a plan; it holds no weights.
 
 The figures are predictions for the first run of a process, on one thread of the machine that the cost
-table was measured on; the error of a layer is the standard deviation that encryption adds to its result.")]
+table was measured on, and the time in all for more threads too; the error of a layer is the standard deviation that encryption adds to its result.")]
 pub(crate) struct Explain {
     /// The plan
     plan: PathBuf,
@@ -48,6 +48,9 @@ pub(crate) struct Explain {
     /// Predict times with these prices, from fhec calibrate, instead of those that the plan was compiled with
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listing", "head"])]
     cost_table: Option<PathBuf>,
+    /// Predict the time in all on this many threads too; by default on as many as this machine has cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with_all = ["listing", "head", "dot"])]
+    threads: Option<u16>,
 }
 
 impl Explain {
@@ -60,14 +63,20 @@ impl Explain {
         }
         let report = self.report(&plan)?;
         print(&if self.json {
-            format!("{:#}\n", as_json(&plan, &report))
+            format!("{:#}\n", as_json(&plan, &report, self.threads()))
         } else if self.dot {
             as_dot(plan.plan(), &report)
         } else if self.listing {
             fhec_plan::print::listing(plan.plan(), Some(plan.facts()))
         } else {
-            as_text(&plan, &report)
+            as_text(&plan, &report, self.threads())
         })
+    }
+
+    /// Threads to predict the time on.
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
     }
 
     /// The plan's report, with the times of the table that was given.
@@ -77,6 +86,7 @@ impl Explain {
             let table = calibrate::read(Some(path))?;
             let price = price_plan(verified, &table.prices);
             report.seconds = price.seconds;
+            report.sequential = table.prices.sequential;
             report.layers.resize(price.layers.len(), LayerReport::default());
             report.layers.iter_mut().zip(price.layers).for_each(|(layer, seconds)| layer.seconds = seconds);
         }
@@ -102,7 +112,7 @@ fn nonzero(n: u32) -> String {
     if n == 0 { "–".into() } else { n.to_string() }
 }
 
-fn as_text(verified: &Verified, report: &Report) -> String {
+fn as_text(verified: &Verified, report: &Report, threads: usize) -> String {
     let plan = verified.plan();
     let mut out = format!("{}, compiled by fhec {}\n\n", plan.model, plan.compiler);
     let heads = [
@@ -139,7 +149,7 @@ fn as_text(verified: &Verified, report: &Report) -> String {
     if !report.bootstraps.is_empty() {
         let _ = write!(out, "\n{}", bootstraps(verified, report));
     }
-    let _ = write!(out, "\n{}", pairs(&totals(verified, report)));
+    let _ = write!(out, "\n{}", pairs(&totals(verified, report, threads)));
     if !report.notes.is_empty() {
         out.push_str("\nnotes\n");
         for note in &report.notes {
@@ -195,7 +205,7 @@ fn bootstraps(verified: &Verified, report: &Report) -> String {
     table.render()
 }
 
-fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
+fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str, String)> {
     let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
     let for_bootstraps = bootstrap_keys(verified);
@@ -267,7 +277,7 @@ fn totals(verified: &Verified, r: &Report) -> Vec<(&'static str, String)> {
                 format::bytes(r.plaintext_budget)
             ),
         ),
-        ("time", format!("{}{} on one thread", format::seconds(r.seconds), format::batch(plan.batch(), r.seconds))),
+        ("time", format!("{}{}", format::on_threads(r, threads), format::batch(plan.batch(), r.seconds))),
         (
             "precision",
             format!(
@@ -339,7 +349,7 @@ fn rounds(verified: &Verified) -> Vec<Round> {
     (0..plan.rounds()).map(of).collect()
 }
 
-fn as_json(verified: &Verified, r: &Report) -> Value {
+fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
     let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let layers: Vec<Value> = layers(plan, r)
         .map(|(layer, r)| {
@@ -392,7 +402,8 @@ fn as_json(verified: &Verified, r: &Report) -> Value {
             "sent_bytes": r.sent, "received_bytes": r.received, "seconds": r.seconds, "functions": r.functions,
         })).collect::<Vec<_>>(),
         "totals": {
-            "security_bits": r.security_bits, "seconds": r.seconds, "peak_memory": r.peak_memory,
+            "security_bits": r.security_bits, "seconds": r.seconds,
+            "threads": threads, "seconds_on_threads": r.seconds_on(threads), "peak_memory": r.peak_memory,
             "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,
             "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
             "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,

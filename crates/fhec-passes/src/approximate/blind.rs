@@ -13,7 +13,7 @@ pub(super) fn approximate(
     mut intervals: BTreeMap<ValueId, Range>,
     tolerance: f64,
 ) -> Result<Approximated, ApproximateError> {
-    let input = graph.inputs().first().and_then(|&v| graph.node(v).range).unwrap_or(Range { lo: -1.0, hi: 1.0 });
+    let input = input_range(graph);
     let mut escaped = None;
     // Polynomials reach a little further than their functions, and what comes after has to follow; a round settles at least
     // the first activation that is not settled yet.
@@ -23,15 +23,7 @@ pub(super) fn approximate(
         let picks: Vec<usize> = targets.iter().map(|t| pick(graph, t, tolerance)).collect();
         let replaced = replace(graph, &targets, &picks, &[]);
         let bounded = bound_ranges(&replaced.graph, input);
-        escaped = None;
-        for (target, operand, interval) in &replaced.operands {
-            let Some(range) = bounded.node(*operand).range else { continue };
-            if !(interval.lo <= range.lo && range.hi <= interval.hi) {
-                let wide = Range { lo: interval.lo.min(range.lo), hi: interval.hi.max(range.hi) };
-                intervals.insert(*target, wide);
-                escaped = escaped.or(Some((*target, range)));
-            }
-        }
+        escaped = widen_to_bounds(&mut intervals, &replaced.operands, &bounded);
         if escaped.is_none() {
             return Ok(Approximated {
                 notes: targets.iter().zip(&picks).map(|(t, &p)| note(graph, t, p)).collect(),
@@ -42,6 +34,29 @@ pub(super) fn approximate(
         }
     }
     Err(unbounded(graph, escaped))
+}
+
+/// The range that was declared for the inputs.
+pub(super) fn input_range(graph: &Graph) -> Range {
+    graph.inputs().first().and_then(|&v| graph.node(v).range).unwrap_or(Range { lo: -1.0, hi: 1.0 })
+}
+
+/// Widens every interval that does not hold the range of its operand. Gives the first of them, with that range.
+pub(super) fn widen_to_bounds(
+    intervals: &mut BTreeMap<ValueId, Range>,
+    operands: &[(ValueId, ValueId, Range)],
+    bounded: &Graph,
+) -> Option<(ValueId, Range)> {
+    let mut first = None;
+    for (target, operand, interval) in operands {
+        let Some(range) = bounded.node(*operand).range else { continue };
+        if !(interval.lo <= range.lo && range.hi <= interval.hi) {
+            let wide = Range { lo: interval.lo.min(range.lo), hi: interval.hi.max(range.hi) };
+            intervals.insert(*target, wide);
+            first = first.or(Some((*target, range)));
+        }
+    }
+    first
 }
 
 /// What the errors of a target are relative to.

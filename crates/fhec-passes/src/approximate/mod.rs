@@ -7,6 +7,7 @@ mod blind;
 mod degrees;
 mod fit;
 mod minimax;
+mod refine;
 mod response;
 mod search;
 mod target;
@@ -18,6 +19,7 @@ use fhec_ir::nn::{Graph, InputError, Op, Range, ValueId};
 use fhec_math::minimax::MinimaxError;
 use minimax::Composites;
 use rayon::prelude::*;
+pub(crate) use refine::{Activation, Candidate, Refinement};
 use search::Search;
 use std::collections::BTreeMap;
 use target::{DEGREES, Target, function, spread};
@@ -171,6 +173,9 @@ impl std::fmt::Display for ApproximateError {
 
 impl std::error::Error for ApproximateError {}
 
+/// A graph that was approximated, and, where its degrees came from samples, what other degrees would do.
+pub(crate) type Refinable<'a> = (Approximated, Option<Refinement<'a>>);
+
 /// Replaces every activation that is not a power by polynomials. `graph` must have ranges.
 ///
 /// # Errors
@@ -182,11 +187,11 @@ pub fn approximate(
     options: &ApproximateOptions,
 ) -> Result<Approximated, ApproximateError> {
     match options.method {
-        Method::Layerwise => layerwise(graph, samples, options),
+        Method::Layerwise => Ok(layerwise(graph, samples, options)?.0),
         Method::Minimax(alpha) => {
             let composed = composed(graph, samples, alpha)?;
             // What is not piecewise linear is left.
-            let mut all = layerwise(&composed.graph, samples, options)?;
+            let mut all = layerwise(&composed.graph, samples, options)?.0;
             let left = all.approximations.iter().map(|a| {
                 format!("'{}': {} is not piecewise linear and gets a polynomial of its own", a.origin, a.function)
             });
@@ -197,24 +202,40 @@ pub fn approximate(
         Method::Keep => {
             let kept = graph.nodes.iter().filter_map(|n| Some((n.origin.clone(), function(n)?.name())));
             let kept: Vec<_> = kept.collect();
-            if kept.is_empty() { layerwise(graph, samples, options) } else { Err(ApproximateError::Kept(kept)) }
+            if kept.is_empty() { Ok(layerwise(graph, samples, options)?.0) } else { Err(ApproximateError::Kept(kept)) }
         }
     }
 }
 
+/// [`approximate`], where degrees can be chosen anew once more is known of what they cost.
+pub(crate) fn approximate_refinably<'a>(
+    graph: &'a Graph,
+    samples: &'a Samples,
+    options: &ApproximateOptions,
+) -> Result<Refinable<'a>, ApproximateError> {
+    match options.method {
+        Method::Layerwise => layerwise(graph, samples, options),
+        _ => Ok((approximate(graph, samples, options)?, None)),
+    }
+}
+
 /// Replaces every activation by one polynomial.
-fn layerwise(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> Result<Approximated, ApproximateError> {
+fn layerwise<'a>(
+    graph: &'a Graph,
+    samples: &'a Samples,
+    options: &ApproximateOptions,
+) -> Result<Refinable<'a>, ApproximateError> {
     let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
     if ids.is_empty() {
         let graph = graph.clone();
-        return Ok(Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] });
+        return Ok((Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] }, None));
     }
     let mut intervals: BTreeMap<ValueId, Range> = ids.iter().map(|&v| (v, operand_range(graph, v))).collect();
     check_finite(graph, &intervals)?;
     if samples.is_empty() {
         return match options.accuracy_drop {
             Some(_) => Err(ApproximateError::NoClasses),
-            None => blind::approximate(graph, intervals, options.blind_tolerance),
+            None => Ok((blind::approximate(graph, intervals, options.blind_tolerance)?, None)),
         };
     }
     let search = Search::new(graph, samples, &ids)?;
@@ -249,12 +270,14 @@ fn layerwise(graph: &Graph, samples: &Samples, options: &ApproximateOptions) -> 
                 100.0 * tolerance
             ));
         }
-        return Ok(Approximated {
+        let approximated = Approximated {
             graph: within_intervals(annotate(&replaced.graph, &seen), &seen),
             approximations: approximations(graph, &targets, &found.picks),
             output_error: found.error,
             notes,
-        });
+        };
+        let refinement = Refinement::new(graph, samples, search, targets, decisions, tolerance, found);
+        return Ok((approximated, refinement));
     }
     Err(unbounded(graph, escaped))
 }
@@ -265,12 +288,18 @@ fn composed(graph: &Graph, samples: &Samples, alpha: u32) -> Result<Composites, 
     let mut intervals: BTreeMap<ValueId, Range> = targets.map(|v| (v, operand_range(graph, v))).collect();
     check_finite(graph, &intervals)?;
     let mut escaped = None;
-    for _ in 0..ROUNDS {
+    // Without samples a round settles at least the first activation that is not settled yet.
+    let rounds = if samples.is_empty() { intervals.len() + 1 } else { ROUNDS };
+    for _ in 0..rounds {
         let mut made = minimax::replace(graph, &intervals, alpha)?;
         if samples.is_empty() {
-            let input = graph.inputs().first().and_then(|&v| graph.node(v).range);
-            made.graph = crate::bound::bound_ranges(&made.graph, input.unwrap_or(Range { lo: -1.0, hi: 1.0 }));
-            return Ok(made);
+            made.graph = crate::bound::bound_ranges(&made.graph, blind::input_range(graph));
+            escaped = blind::widen_to_bounds(&mut intervals, &made.operands, &made.graph);
+            if escaped.is_none() {
+                return Ok(made);
+            }
+            check_finite(graph, &intervals)?;
+            continue;
         }
         let calibrated = calibrate_with(&made.graph, samples)?;
         escaped = widen_where_needed(&mut intervals, &made.operands, &calibrated.1);

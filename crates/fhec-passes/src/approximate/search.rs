@@ -33,6 +33,8 @@ pub(super) struct Found {
     pub(super) picks: Vec<usize>,
     /// Root mean square error of the outputs, relative to their standard deviation.
     pub(super) error: f64,
+    /// Its square, as predicted to first order.
+    pub(super) predicted: f64,
 }
 
 impl<'a> Search<'a> {
@@ -120,7 +122,7 @@ impl<'a> Search<'a> {
             };
             // NaN is never better.
             if best.as_ref().is_none_or(better) && (best.is_none() || !error.is_nan()) {
-                best = Some(Found { picks: picks.clone(), error });
+                best = Some(Found { picks: picks.clone(), error, predicted });
             }
             if within && error >= CLOSE * tolerance {
                 break;
@@ -133,7 +135,8 @@ impl<'a> Search<'a> {
                 (None, None) => break,
             };
         }
-        Ok(best.unwrap_or(Found { picks: targets.iter().map(|t| t.fits.len() - 1).collect(), error: f64::NAN }))
+        let highest = || targets.iter().map(|t| t.fits.len() - 1).collect();
+        Ok(best.unwrap_or_else(|| Found { picks: highest(), error: f64::NAN, predicted: f64::NAN }))
     }
 }
 

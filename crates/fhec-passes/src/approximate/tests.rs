@@ -236,3 +236,21 @@ fn hostile_samples_end_in_a_result_or_an_error() {
         }
     }
 }
+
+#[test]
+fn composites_without_samples_hold_what_comes_before_them() {
+    let graph = crate::bound::bound_ranges(&residual(2, 5), Range { lo: -1.0, hi: 1.0 });
+    let options = ApproximateOptions { method: Method::Minimax(5), ..Default::default() };
+    let found = approximate(&graph, &[], &options).expect("approximates").graph;
+    let mut first_stages = 0;
+    for node in &found.nodes {
+        let Op::Polynomial { interval, label, .. } = &node.op else { continue };
+        if !label.contains("stage 1 of") {
+            continue;
+        }
+        first_stages += 1;
+        let range = found.node(node.inputs[0]).range.expect("bounded");
+        assert!(interval.lo <= range.lo && range.hi <= interval.hi, "{label}: {range:?}");
+    }
+    assert_eq!(first_stages, 4);
+}

@@ -506,6 +506,8 @@ pub(super) struct Report {
     pub output_bits_public: f64,
     #[prost(message, repeated, tag = "13")]
     pub bootstraps: Vec<BootstrapReport>,
+    #[prost(double, tag = "14")]
+    pub sequential: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -30,6 +30,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
     m::Report {
         security_bits: report.security_bits,
         seconds: report.seconds,
+        sequential: report.sequential,
         peak_memory: report.peak_memory,
         key_bytes_disk: report.key_bytes_disk,
         key_bytes_memory: report.key_bytes_memory,
@@ -76,6 +77,7 @@ pub(super) fn decode(report: m::Report) -> Convert<Report> {
     Ok(Report {
         security_bits: report.security_bits,
         seconds: report.seconds,
+        sequential: report.sequential,
         peak_memory: report.peak_memory,
         key_bytes_disk: report.key_bytes_disk,
         key_bytes_memory: report.key_bytes_memory,

@@ -123,6 +123,7 @@ pub(crate) fn sample() -> Plan {
         weights: Weights::from_tensors([weights.as_slice(), single.as_slice()]),
         instructions,
         report: Report {
+            sequential: 0.25,
             notes: vec!["a note".into()],
             layers: vec![LayerReport::default()],
             bootstraps: [Some(0.25), None].map(bootstrap).to_vec(),

@@ -110,8 +110,8 @@ impl Run {
         plan_file::in_one_round(plan.plan().rounds())?;
         let report = &plan.plan().report;
         status(&format!(
-            "predicted: {} on one thread, {} of memory",
-            format::seconds(report.seconds),
+            "predicted: {}, {} of memory",
+            format::on_threads(report, rayon::current_num_threads()),
             format::bytes(report.peak_memory)
         ));
         let stop = Stop::watch()?;
