@@ -24,9 +24,6 @@ last epochs, so the weights settle on the constants that are exported.
 """
 
 import argparse
-import gzip
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,17 +31,25 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
+from common import (
+    HERE,
+    IMAGE,
+    LOGITS,
+    checked_model,
+    computed_with,
+    load_mnist,
+    parameters,
+    pixels,
+    run,
+    sample_indices,
+    session,
+    write_golden,
+)
+from onnx import helper, numpy_helper
 from PIL import Image
 from torch import nn
-
-HERE = Path(__file__).resolve().parent
-OPSET = 17
-# The first IR version that may carry opset 17.
-IR_VERSION = 8
 
 
 # --- layers -----------------------------------------------------------------------------------
@@ -71,6 +76,17 @@ class Square(nn.Module):
 
     def forward(self, x):
         return x * x
+
+
+class Scale(nn.Module):
+    """Every element of an image times a constant of its own."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, x):
+        return x * self.factors
 
 
 ACTIVATIONS = (Square, nn.SiLU, nn.ReLU)
@@ -186,28 +202,6 @@ RECIPES = {
 # --- data -------------------------------------------------------------------------------------
 
 
-def read_idx(path):
-    """An idx file of unsigned bytes as an array."""
-    raw = gzip.decompress(path.read_bytes())
-    if raw[:3] != b"\0\0\x08":
-        raise SystemExit(f"{path}: not an idx file of unsigned bytes")
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">i4", rank, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def load_mnist(folder, part):
-    """Images (n, 1, 28, 28) as bytes and labels of `part`, "train" or "t10k"."""
-    images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-    labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
-    return images[:, None], labels
-
-
-def pixels(images):
-    """Bytes as the networks want them: float32, 0..1."""
-    return images.astype(np.float32) / np.float32(255)
-
-
 def jitter(x, rng):
     """Turn by up to 10 degrees, scale by up to 10 % and shift by up to 2 pixels, each at random."""
     n = len(x)
@@ -242,11 +236,15 @@ class Excess:
 
 
 def train(recipe, images, labels, seed, epochs):
-    """Train a network and return it in evaluation mode."""
+    """Train a network and return it in evaluation mode.
+
+    Layers with a method `penalty` add its value to the loss.
+    """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     net = nn.Sequential(*(layer for _, layer in recipe.layers()))
     excess = Excess(net, recipe.bound)
+    penalised = [layer for layer in net if hasattr(layer, "penalty")]
     x, y = torch.from_numpy(pixels(images)), torch.from_numpy(labels.astype(np.int64))
 
     steps = len(x) // recipe.batch
@@ -278,6 +276,8 @@ def train(recipe, images, labels, seed, epochs):
             beyond = excess.take()
             loss = F.cross_entropy(logits, y[pick], label_smoothing=0.05)
             optimizer.zero_grad(set_to_none=True)
+            for layer in penalised:
+                loss = loss + layer.penalty()
             (loss + 0.01 * beyond).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
@@ -321,9 +321,9 @@ def to_onnx(name, named, doc):
         weights.append(numpy_helper.from_array(array, label))
         return label
 
-    tensor = "image"
+    tensor = IMAGE
     for position, (label, layer) in enumerate(named):
-        out = "logits" if position == len(named) - 1 else f"{label}_out"
+        out = LOGITS if position == len(named) - 1 else f"{label}_out"
         inputs, attributes = [tensor], {}
         if isinstance(layer, Conv):
             op = "Conv"
@@ -354,6 +354,9 @@ def to_onnx(name, named, doc):
         elif isinstance(layer, Square):
             op = "Mul"
             inputs.append(tensor)
+        elif isinstance(layer, Scale):
+            op = "Mul"
+            inputs.append(weight(f"{label}.factors", layer.factors[None]))
         elif isinstance(layer, nn.SiLU):
             # Opset 17 has no SiLU of its own.
             gate = f"{label}_gate"
@@ -373,39 +376,11 @@ def to_onnx(name, named, doc):
         nodes.append(helper.make_node(op, inputs, [out], name=label, **attributes))
         tensor = out
 
-    graph = helper.make_graph(
-        nodes,
-        name,
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 28, 28])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        initializer=weights,
-        doc_string=doc,
-    )
-    model = helper.make_model(
-        graph,
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="fhec-models",
-    )
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    shapes = {LOGITS: [1, 10]}
+    return checked_model(name, nodes, weights, doc, (1, 28, 28), shapes)
 
 
 # --- measuring --------------------------------------------------------------------------------
-
-
-def session(model):
-    """An onnxruntime session of a model (bytes) on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def logits_of(runner, images):
-    """Logits of images (n, 1, 28, 28) as bytes, one image a run."""
-    batch = pixels(images)
-    return np.concatenate([runner.run(["logits"], {"image": x[None]})[0] for x in batch])
 
 
 def activation_ranges(model, images):
@@ -422,7 +397,7 @@ def activation_ranges(model, images):
     runner = session(probe.SerializeToString())
     low, high = np.full(len(watched), np.inf), np.full(len(watched), -np.inf)
     for x in pixels(images):
-        values = runner.run(list(watched.values()), {"image": x[None]})
+        values = runner.run(list(watched.values()), {IMAGE: x[None]})
         low = np.minimum(low, [v.min() for v in values])
         high = np.maximum(high, [v.max() for v in values])
     return {n: (float(a), float(b)) for n, a, b in zip(watched, low, high)}
@@ -436,44 +411,30 @@ def measure(name, out, data):
     onnx.checker.check_model(model, full_check=True)
     images, labels = load_mnist(data, "t10k")
     runner = session(content)
-    right = int((logits_of(runner, images).argmax(1) == labels).sum())
+    right = int((run(runner, images).argmax(1) == labels).sum())
     chosen = sample_indices(labels)
-    golden = logits_of(runner, images[chosen])
+    golden = run(runner, images[chosen])
     ranges = activation_ranges(model, images)
-    parameters = sum(int(np.prod(w.dims)) for w in model.graph.initializer if w.dims)
-    print(f"{name}: {right}/10000, {parameters} parameters, {len(content)} bytes")
+    count = parameters(model)
+    print(f"{name}: {right}/10000, {count} parameters, {len(content)} bytes")
     print(f"  right among the samples: {int((golden.argmax(1) == labels[chosen]).sum())}/20")
     print(f"  logits of the samples: {golden.min():.2f} to {golden.max():.2f}")
     for node, (low, high) in ranges.items():
         print(f"  input of {node}: {low:.2f} to {high:.2f}")
-
-    # str of a float32 is its shortest exact form; float() of it prints the same digits again.
-    rows = [[float(str(v)) for v in row] for row in golden]
-    lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    head = {
-        "model": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+    fields = {
         "correct": right,
         "of": len(labels),
-        "parameters": parameters,
+        "parameters": count,
         "pixels": "byte / 255",
-        "computed_with": f"onnxruntime {onnxruntime.__version__}, float32",
+        "computed_with": computed_with(),
         "files": [f"digits/{i:02}.png" for i in range(len(chosen))],
         "labels": [int(v) for v in labels[chosen]],
         "activation_inputs": {n: [round(a, 3), round(b, 3)] for n, (a, b) in ranges.items()},
     }
-    fields = "".join(f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items())
-    text = f'{{\n{fields}  "logits": [\n{lines}\n  ]\n}}\n'
-    json.loads(text)
-    (out / f"{name}.golden.json").write_text(text)
+    write_golden(path, content, fields, golden)
 
 
 # --- samples ----------------------------------------------------------------------------------
-
-
-def sample_indices(labels):
-    """The first two test images of each class, by class."""
-    return np.concatenate([np.flatnonzero(labels == digit)[:2] for digit in range(10)])
 
 
 def calibration_indices(images, labels, seed):

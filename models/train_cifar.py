@@ -23,8 +23,6 @@ and goes on from there when started again, to the same weights as without a brea
 
 import argparse
 import gzip
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -33,15 +31,25 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
+from common import (
+    HERE,
+    IMAGE,
+    LOGITS,
+    checked_model,
+    computed_with,
+    parameters,
+    pixels,
+    run,
+    sample_indices,
+    session,
+    write_golden,
+)
+from onnx import helper, numpy_helper
 from PIL import Image
 from torch import nn
-from train import HERE, IR_VERSION, OPSET, pixels, session
 
-IMAGE = "image"
 # Hermite coefficients of ReLU for the bases 1, x and (x^2 - 1) / sqrt 2 (Park et al. 2022, AESPA).
 HERMITE = (1 / math.sqrt(2 * math.pi), 1 / 2, 1 / math.sqrt(4 * math.pi))
 
@@ -430,25 +438,11 @@ def to_onnx(name, steps):
     """The network as a checked ONNX model with named nodes and fixed shapes."""
     writer, tensors = Writer(), {IMAGE: IMAGE}
     for position, (label, layer, inputs) in enumerate(steps):
-        out = "logits" if position == len(steps) - 1 else None
+        out = LOGITS if position == len(steps) - 1 else None
         tensors[label] = writer.step(label, layer, [tensors[i] for i in inputs], out)
-    graph = helper.make_graph(
-        writer.nodes,
-        name,
-        [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        initializer=writer.weights,
-        doc_string="CIFAR-10 images; pixels 0..1",
-    )
-    model = helper.make_model(
-        graph,
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="fhec-models",
-    )
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    doc = "CIFAR-10 images; pixels 0..1"
+    shapes = {LOGITS: [1, 10]}
+    return checked_model(name, writer.nodes, writer.weights, doc, (3, 32, 32), shapes)
 
 
 # --- measuring --------------------------------------------------------------------------------
@@ -461,36 +455,24 @@ def measure(name, args):
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
     images, labels = load_test(args.data)
-    runner = session(content)
-    logits = np.concatenate([runner.run(["logits"], {IMAGE: x[None]})[0] for x in pixels(images)])
+    logits = run(session(content), images)
     right = int((logits.argmax(1) == labels).sum())
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:2] for label in range(10)])
+    chosen = sample_indices(labels)
     golden = logits[chosen]
-    parameters = sum(int(np.prod(w.dims)) for w in model.graph.initializer if w.dims)
-    print(f"{name}: {right}/{len(labels)}, {parameters} parameters, {len(content)} bytes", flush=True)
+    count = parameters(model)
+    print(f"{name}: {right}/{len(labels)}, {count} parameters, {len(content)} bytes", flush=True)
     print(f"  right among the samples: {int((golden.argmax(1) == labels[chosen]).sum())}/20")
     print(f"  logits: {logits.min():.2f} to {logits.max():.2f}")
-
-    # str of a float32 is its shortest exact form; float() of it prints the same digits again.
-    rows = [[float(str(v)) for v in row] for row in golden]
-    lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    head = {
-        "model": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+    fields = {
         "correct": right,
         "of": len(labels),
-        "parameters": parameters,
+        "parameters": count,
         "pixels": "byte / 255",
-        "computed_with": f"onnxruntime {onnxruntime.__version__}, float32",
+        "computed_with": computed_with(),
         "test_images": [int(i) for i in chosen],
         "labels": [int(v) for v in labels[chosen]],
     }
-    fields = "".join(f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items())
-    text = f'{{\n{fields}  "logits": [\n{lines}\n  ]\n}}\n'
-    json.loads(text)
-    (args.out / f"{name}.golden.json").write_text(text)
-
-
+    write_golden(path, content, fields, golden)
 
 
 def write_calibration(args):
