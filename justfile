@@ -46,6 +46,11 @@ fuzz seconds="60":
 demo:
     cargo run --release --locked -- demo
 
+# Learn from encrypted digits: an encoder on the server, a small classifier at the client. DIR holds MNIST.
+transfer dir="../shared/data/mnist":
+    cargo build --release --locked -p fhec-cli
+    python models/transfer.py --fhec target/release/fhec --data {{dir}}
+
 # Licences, sources and duplicate versions of the dependencies.
 deny:
     cargo deny --locked check licenses bans sources
