@@ -89,13 +89,13 @@ def cnn16(gates=False):
 
 
 # What an open gate costs; one before the dense layer, whose unit has hundreds of weights, ten times as much.
-GATE_COST = 5e-4
+GATE_COST = 1e-4
 
 RECIPES = {
     "dnn30": Recipe(lambda: dnn(30), epochs=30, bound=3.0, fold=True),
     "dnn100": Recipe(lambda: dnn(100), epochs=30, bound=3.0, fold=True),
     "cnn16": Recipe(cnn16, epochs=20, bound=3.0, fold=True),
-    "cnn16_gated": Recipe(lambda: cnn16(gates=True), epochs=18, bound=3.0, fold=True),
+    "cnn16_gated": Recipe(lambda: cnn16(gates=True), epochs=30, bound=3.0, fold=True),
 }
 
 
