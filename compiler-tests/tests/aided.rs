@@ -25,7 +25,8 @@ impl Net {
     fn conv(&mut self, x: ValueId, out: usize, kernel: usize, stride: usize, name: &str) -> ValueId {
         let [_, c, h, w] = self.0.node(x).shape[..] else { panic!("an image") };
         let seed = self.0.constants.len() as f64;
-        let weight = self.0.constant(wave(&[out, c, kernel, kernel], seed, (3.0 / (c * kernel * kernel) as f64).sqrt()));
+        let weight =
+            self.0.constant(wave(&[out, c, kernel, kernel], seed, (3.0 / (c * kernel * kernel) as f64).sqrt()));
         let bias = Some(self.0.constant(wave(&[out], seed, 0.1)));
         let pad = kernel / 2;
         let op = Op::Conv(Conv { weight, bias, strides: [stride; 2], pads: [pad; 4], dilations: [1; 2], groups: 1 });
@@ -138,7 +139,8 @@ fn what_the_client_gets_has_no_weights() {
         assert!(!matches!(step.op, ClientOp::Affine { .. } | ClientOp::Polynomial { .. }), "{step:?}");
     }
     let holds = |needle: &[u8]| file.windows(needle.len()).any(|w| w == needle);
-    let weights: Vec<f64> = graph.constants.iter().flat_map(|c| c.values().to_vec()).filter(|v| v.abs() > 1e-3).collect();
+    let weights: Vec<f64> =
+        graph.constants.iter().flat_map(|c| c.values().to_vec()).filter(|v| v.abs() > 1e-3).collect();
     for w in weights {
         assert!(!holds(&w.to_le_bytes()) && !holds(&(w as f32).to_le_bytes()), "weight {w}");
     }

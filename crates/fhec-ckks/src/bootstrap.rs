@@ -415,9 +415,10 @@ impl Bootstrapper {
         let small = keys.raise(up.context(), level, &keys.down(packed));
         let (mut slots, rest) = match (trace.split_first(), stages.split_first()) {
             (Some((first, others)), _) => {
-                let sum = raised_sum(evaluator, &up, &small, first)?;
-                let sums = others.iter();
-                let traced = sums.fold(Ok(sum), |sum, rotations| rotation_sum(evaluator, encoder, &sum?, rotations))?;
+                let mut traced = raised_sum(evaluator, &up, &small, first)?;
+                for rotations in others {
+                    traced = rotation_sum(evaluator, encoder, &traced, rotations)?;
+                }
                 let doublings = i64::from(self.context.log_n() - 1 - log_slots);
                 (traced.with_scale(self.raised_scale().mul(&Scale::pow2(doublings))), &stages[..])
             }

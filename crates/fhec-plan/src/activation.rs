@@ -78,7 +78,9 @@ impl Activation {
     /// Whether its parameters are numbers that it can be computed with.
     pub fn is_sound(&self) -> bool {
         match *self {
-            Activation::LeakyRelu { alpha } | Activation::Elu { alpha } | Activation::Swish { alpha } => alpha.is_finite(),
+            Activation::LeakyRelu { alpha } | Activation::Elu { alpha } | Activation::Swish { alpha } => {
+                alpha.is_finite()
+            }
             Activation::Selu { alpha, gamma } => alpha.is_finite() && gamma.is_finite(),
             Activation::Celu { alpha } => alpha.is_finite() && alpha != 0.0,
             Activation::HardSigmoid { alpha, beta } => alpha.is_finite() && beta.is_finite(),

@@ -94,7 +94,9 @@ pub enum RuntimeError {
     #[error("the run cannot go on from {0}")]
     Resume(String),
     /// A plan of several rounds was to be run at once.
-    #[error("the plan is evaluated in {0} rounds, with work for the client between them: use 'fhec serve' and 'fhec infer'")]
+    #[error(
+        "the plan is evaluated in {0} rounds, with work for the client between them: use 'fhec serve' and 'fhec infer'"
+    )]
     Rounds(u32),
     /// The evaluation keys lack something that the plan uses.
     #[error("the evaluation keys do not fit the plan: {0}")]

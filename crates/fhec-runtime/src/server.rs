@@ -321,7 +321,10 @@ impl Evaluation<'_> {
     pub fn finish(self) -> (Vec<BundleEntry>, Trace) {
         let done = self.execution.finish();
         let outputs = self.verified.plan().outputs.iter().zip(done.outputs);
-        (outputs.flat_map(|(output, ciphertexts)| bundle_of(&output.name, self.images, ciphertexts)).collect(), done.trace)
+        (
+            outputs.flat_map(|(output, ciphertexts)| bundle_of(&output.name, self.images, ciphertexts)).collect(),
+            done.trace,
+        )
     }
 }
 

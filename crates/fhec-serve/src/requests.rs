@@ -7,8 +7,8 @@
 use crate::error::refuse;
 use crate::fair::FairQueue;
 use axum::body::Bytes;
-use fhec_runtime::Kept;
 use fhec_protocol::{Code, Frame, KeyId, Progress, Refusal, RequestId, RequestState};
+use fhec_runtime::Kept;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -272,7 +272,10 @@ impl Settings {
     }
 
     fn mode(&self) -> Result<fhec_passes::Mode> {
-        ensure!(self.batch.is_none() || self.mode != Mode::Latency, "--batch is for --mode throughput, client-aided and auto");
+        ensure!(
+            self.batch.is_none() || self.mode != Mode::Latency,
+            "--batch is for --mode throughput, client-aided and auto"
+        );
         ensure!(self.batch.is_some() || self.mode != Mode::Auto, "--mode auto: say for how many images with --batch");
         Ok(match self.mode {
             Mode::Latency | Mode::Auto => fhec_passes::Mode::Latency,

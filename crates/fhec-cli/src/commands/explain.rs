@@ -302,7 +302,8 @@ struct Round {
 
 impl Round {
     fn as_text(&self) -> String {
-        let functions = if self.functions.is_empty() { String::new() } else { format!("{}; ", self.functions.join(", ")) };
+        let functions =
+            if self.functions.is_empty() { String::new() } else { format!("{}; ", self.functions.join(", ")) };
         format!(
             "{}: {functions}{} sent, {} back, {}",
             self.number,
@@ -339,7 +340,11 @@ fn rounds(verified: &Verified) -> Vec<Round> {
             .filter(|&i| plan.output_round(i) == number)
             .map(|i| 2 * bytes(plan.outputs[i].level, plan.outputs[i].layout.ciphertexts))
             .sum(),
-        seconds: layers(plan, &plan.report).zip(&round_of).filter(|(_, r)| **r == number).map(|((_, l), _)| l.seconds).sum(),
+        seconds: layers(plan, &plan.report)
+            .zip(&round_of)
+            .filter(|(_, r)| **r == number)
+            .map(|((_, l), _)| l.seconds)
+            .sum(),
         functions: plan.aided.iter().flat_map(|a| &a.steps).zip(&known).fold(vec![], |mut names, (step, &round)| {
             let own = round == number && !step.operands.is_empty() && !names.contains(&step.op.name());
             names.extend(own.then(|| step.op.name()));

@@ -133,7 +133,8 @@ impl Infer {
         let key = name(&eval_keys, &head.hash, limits.key_bytes)?;
         let (raw, uploading) = (self.raw, Mutex::new(()));
         let outputs = &outputs[..];
-        let session = Session { connection, head: &head, outputs, client, secret, eval_keys, key, uploading, output, raw };
+        let session =
+            Session { connection, head: &head, outputs, client, secret, eval_keys, key, uploading, output, raw };
         let uploaded = session.upload()?;
         let parallel = usize::from(self.parallel).min(limits.requests).max(1);
         let answers = session.all(&samples, parallel)?;
@@ -329,7 +330,9 @@ impl Session<'_> {
             for _ in 0..TIMES {
                 match self.in_rounds(aided, samples, show) {
                     // What the rounds before had left is gone, so that there is nothing to go on from.
-                    Err(e) if e.downcast_ref::<ClientError>().is_some_and(is_lost) => files::warn("the server has lost a request; sending it again"),
+                    Err(e) if e.downcast_ref::<ClientError>().is_some_and(is_lost) => {
+                        files::warn("the server has lost a request; sending it again")
+                    }
                     other => return other,
                 }
             }

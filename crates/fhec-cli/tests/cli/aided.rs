@@ -36,7 +36,8 @@ fn road(more: &[&str]) -> Value {
     serve.arg("serve").arg(at("aided.plan")).arg("--keys").arg(at("clients")).args(["--listen", "127.0.0.1:0"]);
     let served = Served::of(serve);
     let key = at("keys").join("secret.key");
-    let out = fhec!["infer", "--server", served.url, "--key", key, at("x.npy"), "-o", at("y.npy"), "--json", "--raw"].ok();
+    let out =
+        fhec!["infer", "--server", served.url, "--key", key, at("x.npy"), "-o", at("y.npy"), "--json", "--raw"].ok();
     let graph = fhec_onnx::load(&model).expect("imports");
     let interpreter = Interpreter::new(&graph).expect("valid");
     let shape = graph.node(graph.inputs()[0]).shape.clone();

@@ -9,7 +9,6 @@
 //! The meaning is that of the f64 interpreter ([`Interpreter`]). The text form prints
 //! ([`print`](mod@print)) and parses ([`parse`](mod@parse)).
 
-
 pub mod graph;
 pub mod interpret;
 mod op;

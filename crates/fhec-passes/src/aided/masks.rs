@@ -77,9 +77,7 @@ fn channels(graph: &Graph) -> Channels {
                 a.iter().zip(b).for_each(|(&a, b)| c.join(a, b));
                 a
             }
-            (Op::Concat { axis: 1 }, Some(_)) => {
-                node.inputs.iter().flat_map(|v| c.of[v.index()].clone()).collect()
-            }
+            (Op::Concat { axis: 1 }, Some(_)) => node.inputs.iter().flat_map(|v| c.of[v.index()].clone()).collect(),
             // From channels to features: each channel becomes a run of them.
             (Op::Reshape, Some(x)) => {
                 let (from, to) = (&graph.node(x).shape, &node.shape);

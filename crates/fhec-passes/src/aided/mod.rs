@@ -60,8 +60,7 @@ pub fn compile_aided(
     })?;
     let graph = ranges(&graph, options, &mut driver, &mut notes)?;
     let parts = split(&graph)?;
-    nn::verify(&parts.server)
-        .map_err(|d| Broken { pass: "split", problem: Problem::Invariants(d) })?;
+    nn::verify(&parts.server).map_err(|d| Broken { pass: "split", problem: Problem::Invariants(d) })?;
     refuse_unsupported(&parts.server)?;
     let samples = samples(&graph, options);
     let inner = travelling(&graph, &parts, &samples)?;
@@ -198,8 +197,7 @@ fn server(
     driver: &mut Driver<'_>,
 ) -> Result<Compiled, CompileError> {
     let goal = if options.mode == Mode::Latency { options.goal } else { Goal::Throughput };
-    let demands =
-        Demands { security: options.security, precision_bits, memory_budget: options.memory_budget, goal };
+    let demands = Demands { security: options.security, precision_bits, memory_budget: options.memory_budget, goal };
     let found = best(&parts.server, samples, options, &demands, driver)?;
     let Choice { stage, selected, keys, .. } =
         found.map_err(|reasons| CompileError::Parameters { demands, reasons, notes: vec![] })?;

@@ -103,10 +103,10 @@ impl Sides {
         let sides = &of;
         let other = |id: ValueId, side| users[id.index()].iter().filter(move |u| sides[u.index()] == side);
         let crossing = |id: &ValueId| match of[id.index()] {
-            Side::Client => other(*id, Side::Server).next().is_some() && !matches!(graph.node(*id).op, Op::Input { .. }),
-            Side::Server => {
-                other(*id, Side::Client).next().is_some() || graph.outputs.iter().any(|o| o.value == *id)
+            Side::Client => {
+                other(*id, Side::Server).next().is_some() && !matches!(graph.node(*id).op, Op::Input { .. })
             }
+            Side::Server => other(*id, Side::Client).next().is_some() || graph.outputs.iter().any(|o| o.value == *id),
         };
         let crossing: Vec<ValueId> = graph.ids().filter(crossing).collect();
         let first = |id: ValueId| other(id, Side::Server).map(|u| round[u.index()]).min().unwrap_or(0);

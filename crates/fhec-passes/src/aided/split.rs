@@ -48,8 +48,7 @@ pub(crate) fn split(graph: &Graph) -> Result<Split, Diagnostics> {
     }
     let named = |v: &ValueId| if let Op::Input { name } = &graph.node(*v).op { name.clone() } else { String::new() };
     let network = graph.inputs();
-    let taken: Vec<String> =
-        network.iter().map(named).chain(graph.outputs.iter().map(|o| o.name.clone())).collect();
+    let taken: Vec<String> = network.iter().map(named).chain(graph.outputs.iter().map(|o| o.name.clone())).collect();
     // The server's part.
     let mut server = Graph { name: graph.name.clone(), constants: graph.constants.clone(), ..Graph::default() };
     let mut here: BTreeMap<ValueId, ValueId> = BTreeMap::new();

@@ -183,9 +183,7 @@ pub(super) fn check(step: &ClientStep, operands: &[&[usize]]) -> Result<u64, Str
             sorted.iter().copied().eq(0..x.len()) && perm.iter().map(|&p| x[p]).eq(shape.iter().copied())
         }
         ClientOp::Concat(axis) => {
-            let others = |s: &[usize]| {
-                s.len() == shape.len() && (0..s.len()).all(|d| d == *axis || s[d] == shape[d])
-            };
+            let others = |s: &[usize]| s.len() == shape.len() && (0..s.len()).all(|d| d == *axis || s[d] == shape[d]);
             *axis < shape.len()
                 && operands.iter().all(|s| others(s))
                 && operands.iter().map(|s| s[*axis]).sum::<usize>() == shape[*axis]

@@ -8,7 +8,10 @@ use std::ops::Range;
 use super::{Insecure, VerifyError, check_head};
 
 /// Checks the client's part of a plan, where there is one.
-pub(super) fn check_client(aided: Option<&Aided>, plan: (&[crate::Input], &[crate::Output])) -> Result<(), VerifyError> {
+pub(super) fn check_client(
+    aided: Option<&Aided>,
+    plan: (&[crate::Input], &[crate::Output]),
+) -> Result<(), VerifyError> {
     aided.map_or(Ok(()), |aided| aided.check(plan.0, plan.1)).map_err(VerifyError::Client)
 }
 

@@ -116,9 +116,8 @@ pub(super) fn eval(op: &ClientOp, operands: &[Operand<'_>], shape: &[usize]) -> 
         ClientOp::MaxPool(window) => pool(window, (x, own), shape, f64::NEG_INFINITY, f64::max, |v, _, _| v),
         ClientOp::AveragePool { window, counted } => {
             let rank = own.len();
-            let count = |d: usize, o: usize| {
-                taps(window, d, o, own[rank - 2 + d], [counted[d], counted[2 + d]]).count() as f64
-            };
+            let count =
+                |d: usize, o: usize| taps(window, d, o, own[rank - 2 + d], [counted[d], counted[2 + d]]).count() as f64;
             let rows: Vec<f64> = (0..shape[rank - 2]).map(|o| count(0, o)).collect();
             let columns: Vec<f64> = (0..shape[rank - 1]).map(|o| count(1, o)).collect();
             let mean = |sum: f64, y: usize, x: usize| {
@@ -128,7 +127,8 @@ pub(super) fn eval(op: &ClientOp, operands: &[Operand<'_>], shape: &[usize]) -> 
             pool(window, (x, own), shape, 0.0, |a, b| a + b, mean)
         }
         ClientOp::Sum { axes, mean } => {
-            let kept: Vec<usize> = own.iter().enumerate().map(|(d, &n)| if axes.contains(&d) { 1 } else { n }).collect();
+            let kept: Vec<usize> =
+                own.iter().enumerate().map(|(d, &n)| if axes.contains(&d) { 1 } else { n }).collect();
             let steps = spread(&kept, own);
             let mut sums = vec![0.0; kept.iter().product()];
             let mut values = x.iter();
