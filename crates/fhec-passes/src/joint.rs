@@ -31,7 +31,6 @@ const GROW: f64 = 16.0;
 const ROUGH: usize = 12;
 /// Most bisections after that.
 const FINE: usize = 8;
-
 /// Sums of the same costs in another order differ by less than this part.
 const ROUNDING: f64 = 1e-6;
 
@@ -196,7 +195,12 @@ pub(crate) fn improve(
         match best(&approximated.graph, samples, options, demands, driver)? {
             Ok(faster) if faster.beats(Some(known), demands) => {
                 picks = next;
+                // For the same chain the same degrees would be chosen again.
+                let same = faster.chosen.as_deref().is_some_and(|(_, next)| next.shape == chosen.shape);
                 improved = Some(Improved { approximated, choice: faster, before });
+                if same {
+                    break;
+                }
             }
             _ => break,
         }
