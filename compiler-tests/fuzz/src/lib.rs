@@ -67,7 +67,8 @@ pub fn plans() -> Vec<Vec<u8>> {
     let y = graph.push(Op::Add, vec![s, a], vec![1, 4], Origin::named("sum"));
     graph.outputs.push(Output { name: "y".into(), value: y });
     let options = fhec_passes::Options { input_range: Some(Range { lo: -1.0, hi: 1.0 }), ..Default::default() };
-    vec![fhec_passes::compile(&graph, &options).expect("compiles").plan.to_bytes()]
+    let aided = fhec_passes::compile_aided(&graph, &options, &mut |_| {}).expect("compiles");
+    vec![fhec_passes::compile(&graph, &options).expect("compiles").plan.to_bytes(), aided.plan.to_bytes()]
 }
 
 /// A plan file with the placement and the hashes that belong to its sections: 320 bytes of header with a table of

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{read, sample};
+use common::{aided_sample, read, sample};
 use fhec_plan::*;
 use std::sync::Arc;
 
@@ -43,6 +43,20 @@ fn a_client_reads_only_the_beginning() {
     plan.write_head_to(&mut alone).unwrap();
     assert_eq!(alone, bytes[..end]);
     assert!(matches!(PlanHead::read(&bytes[..end - 1]), Err(PlanError::Truncated { section: Section::Head, .. })));
+}
+
+#[test]
+fn rounds_and_client_functions_come_back() {
+    let plan = aided_sample();
+    let back = read(plan.to_bytes()).expect("reads");
+    assert_eq!(back.aided, plan.aided);
+    let mut head = Vec::new();
+    plan.write_head_to(&mut head).expect("writes");
+    let head = PlanHead::read(&head).expect("reads");
+    assert_eq!((head.aided.as_ref(), head.rounds()), (plan.aided.as_ref(), 2));
+    let verified = Verified::new(back, Insecure::AllowForTests).expect("sound");
+    // Three instructions a round, and nothing that lives on.
+    assert_eq!((verified.facts().rounds(), verified.facts().kept_bytes()), (&[0..3, 3..6][..], 0));
 }
 
 #[test]
@@ -228,6 +242,22 @@ mod mutations {
             let end = end.index(2 * bytes.len());
             bytes.truncate(end);
             survive(bytes)?;
+        }
+
+        /// The same for the head of a client-aided plan, which clients take from servers.
+        #[test]
+        fn forged_client_functions(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let bytes = aided_sample().to_bytes();
+            let mut content = section(&bytes, 0);
+            for (at, value) in edits {
+                let at = at.index(content.len());
+                content[at] = value;
+            }
+            let forged = forge(&bytes, 0, &content);
+            if let Ok(head) = PlanHead::read(&forged) {
+                let _ = head.check(Insecure::AllowForTests);
+            }
+            survive(forged)?;
         }
 
         /// Edits below the hashes, which a hostile writer repairs.

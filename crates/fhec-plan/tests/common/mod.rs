@@ -135,6 +135,51 @@ pub(crate) fn sample() -> Plan {
     plan
 }
 
+/// A sound plan of two rounds with a ReLU between them.
+pub(crate) fn aided_sample() -> Plan {
+    let mut plan = sample();
+    let eight = || (vec![1, 8], Layout::dense(8, SLOTS, 8));
+    let x = Input { level: 1, ..plan.inputs[0].clone() };
+    let (shape, layout) = eight();
+    let sent = Input { name: "send.0".into(), shape, layout, preprocess: None, ..x.clone() };
+    let y = plan.outputs[0].clone();
+    let (shape, layout) = eight();
+    let received = Output { name: "receive.0".into(), shape, layout, postprocess: vec![], ..y.clone() };
+    (plan.inputs, plan.outputs) = (vec![x, sent], vec![received, y]);
+    let map = |src, matrix, bias| {
+        let terms = vec![LinearTerm { src: Reg(src), matrix: MatrixId(matrix), baby: 2 }];
+        Op::LinearMap { terms, bias, out_scale: Scale::pow2(30) }
+    };
+    let output = |src, output| Op::Output { src: Reg(src), output };
+    let ops = [Op::Input(0), map(0, 0, Some(VectorId(0))), output(1, 0), Op::Input(1), map(3, 1, None), output(4, 1)];
+    let instruction = |(dst, op)| Instruction { dst: Reg(dst), layer: LayerId(0), op };
+    plan.instructions = (0..).zip(ops).map(instruction).collect();
+    let step = |op, operands: &[u32], size| ClientStep { op, operands: operands.to_vec(), shape: vec![1, size] };
+    plan.aided = Some(Aided {
+        rounds: 2,
+        network_inputs: 1,
+        steps: vec![
+            step(ClientOp::Given(0), &[], 10),
+            step(ClientOp::Received(0), &[], 8),
+            step(ClientOp::Function(Activation::LeakyRelu { alpha: 0.25 }), &[1], 8),
+            step(ClientOp::Pad { before: vec![0, -1], value: 0.5 }, &[2], 8),
+            step(ClientOp::Received(1), &[], 4),
+            step(ClientOp::Softmax(1), &[4], 4),
+        ],
+        sends: vec![Send { step: 0, round: 0 }, Send { step: 3, round: 1 }],
+        receives: vec![0, 1],
+        results: vec![ClientResult {
+            name: "y".into(),
+            step: 5,
+            range: (0.0, 1.0),
+            error_std: 1e-6,
+            postprocess: vec![Postprocess::Softmax { axis: 1 }],
+        }],
+    });
+    plan.keys = derive(&plan, Insecure::AllowForTests).expect("the sample is sound").keys().clone();
+    plan
+}
+
 fn bootstrap(without: Option<f64>) -> BootstrapReport {
     BootstrapReport { reg: Reg(3), level_in: 2, level_out: 9, seconds: 0.75, without }
 }
