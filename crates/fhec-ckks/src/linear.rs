@@ -44,7 +44,7 @@ use crate::plaintext::{CoeffPlaintext, QpPlaintext};
 pub use fhec_math::bsgs::{BsgsPlan, BsgsTerm as DiagonalId, BsgsWeights, DiagonalIndex};
 pub use fold::rotate_and_sum;
 pub use packed::PackedDiagonals;
-pub use scalar::{ScalarEntry, ScalarMap};
+pub use scalar::{ScalarEntry, ScalarMap, ScalarOptions};
 pub(crate) use small::SmallCiphertext;
 
 /// Where a linear map takes its diagonals from, one at a time and each once per application, so that a source may

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Setup, small};
-use fhec_ckks::linear::{ScalarEntry, ScalarMap};
-use fhec_ckks::{Ciphertext, CkksError};
+use fhec_ckks::linear::{ScalarEntry, ScalarMap, ScalarOptions};
+use fhec_ckks::{Ciphertext, CkksError, Encoder};
 use fhec_math::Scale;
 
 /// Numbers without a pattern.
@@ -59,6 +59,34 @@ fn a_map_is_its_products_added_up_and_rescaled_once() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
     let again = pool.install(|| map.apply(&s.evaluator, &list, &bias)).expect("applies");
     assert!(got.iter().zip(&again).all(|(a, b)| a.c0().data() == b.c0().data() && a.c1().data() == b.c1().data()));
+}
+
+/// The slower ways, which are there to be measured, compute the same.
+#[test]
+fn other_ways_to_multiply_agree() {
+    let context = small();
+    let mut s = Setup::new(&context, &[]);
+    let (level, scale) = (3, Scale::pow2(40));
+    let inputs: Vec<Ciphertext> = (0..11).map(|i| s.encrypt(&[wave(i), wave(i + 50)], level, &scale)).collect();
+    let rows = rows(11, 12);
+    let map = ScalarMap::new(&context, level, vec![scale.clone(); 11], &rows, &scale).expect("encodes");
+    let bias: Vec<f64> = (0..12).map(|j| wave(7 * j)).collect();
+    let list: Vec<&Ciphertext> = inputs.iter().collect();
+    let want = map.apply(&s.evaluator, &list, &bias).expect("applies");
+    let encoder = Encoder::new(&context);
+    for (lazy_rescaling, scalar_encoding) in [(true, true), (true, false), (false, true), (false, false)] {
+        let options = ScalarOptions { lazy_rescaling, scalar_encoding };
+        let got = map.apply_with(&s.evaluator, &encoder, &list, &bias, options).expect("applies");
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(&want) {
+            assert_eq!((got.level(), got.scale()), (want.level(), want.scale()));
+            if lazy_rescaling {
+                assert_eq!((got.c0().data(), got.c1().data()), (want.c0().data(), want.c1().data()), "{options:?}");
+            }
+            let (a, b) = (s.decrypt(got), s.decrypt(want));
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6), "{options:?}: {:?} {:?}", a[0], b[0]);
+        }
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod fold;
 mod import;
 mod inputs;
 mod ops;
+mod outputs;
 mod pattern;
 pub mod proto;
 mod prune;
@@ -58,6 +59,8 @@ pub struct Options {
     pub dims: BTreeMap<String, usize>,
     /// Shapes of graph inputs whose rank the file does not state.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Tensors that become the outputs, in this order; those of the file where this is empty.
+    pub outputs: Vec<String>,
     /// Elements that all constants together may have; each takes eight bytes.
     pub max_elements: usize,
 }
@@ -68,6 +71,7 @@ impl Default for Options {
             bind: BTreeMap::new(),
             dims: BTreeMap::new(),
             shapes: BTreeMap::new(),
+            outputs: Vec::new(),
             // 4 GiB of f64.
             max_elements: 1 << 29,
         }
@@ -105,7 +109,14 @@ impl Model {
     }
 
     /// The tensor graph.
+    ///
+    /// # Errors
+    /// Everything in the file that cannot be said, and outputs asked for that it does not have.
     pub fn import(&self, options: &Options) -> Result<Graph, ImportError> {
+        if !options.outputs.is_empty() {
+            let chosen = outputs::choose(&self.proto, &options.outputs)?;
+            return import::import(&chosen, &self.external, options);
+        }
         import::import(&self.proto, &self.external, options)
     }
 }

@@ -14,6 +14,8 @@ pub mod merge_linear;
 pub mod quadratics;
 pub mod refuse;
 mod rewrite;
+pub mod sparsify;
+pub mod units;
 
 // Tensor graph to ciphertext graph.
 pub mod layouts;

@@ -13,7 +13,9 @@ pub struct MatrixInfo {
     pub diagonals: Diagonals,
     /// Sum of squared weights of every row, by global output slot (`out_ciphertexts · out_period`).
     pub row_norm2: Vec<f64>,
-    /// Their mean; the noise model asks for it thousands of times.
+    /// Diagonals with a weight that is not zero; where images share ciphertexts no others are multiplied.
+    pub products: usize,
+    /// Mean of `row_norm2`; the noise model asks for it thousands of times.
     mean_row_norm2: f64,
 }
 
@@ -27,15 +29,17 @@ impl MatrixInfo {
         let diagonals = Diagonals::of(matrix);
         let mut values = vec![0.0; matrix.diagonal_period()];
         let mut row_norm2 = vec![0.0; matrix.out_ciphertexts * matrix.out_period];
+        let mut products = 0;
         for (at, key) in diagonals.keys().iter().enumerate() {
             diagonals.fill(matrix, tensors, at, &mut values);
+            products += usize::from(values.iter().any(|&v| v != 0.0));
             let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
             for period in values.chunks(matrix.out_period) {
                 rows.iter_mut().zip(period).for_each(|(row, v)| *row += v * v);
             }
         }
         let mean_row_norm2 = row_norm2.iter().sum::<f64>() / row_norm2.len().max(1) as f64;
-        MatrixInfo { diagonals, row_norm2, mean_row_norm2 }
+        MatrixInfo { diagonals, row_norm2, products, mean_row_norm2 }
     }
 }
 

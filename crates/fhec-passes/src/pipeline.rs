@@ -15,7 +15,9 @@ use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
 use crate::rings::{Choice, best};
 use crate::sensitivity::MAX_SAMPLES;
+use crate::sparsify::sparsify;
 use crate::stage::Emitted;
+use crate::units::{dead_units, lone_elements};
 use fhec_ir::he::facts::FactError;
 use fhec_ir::nn::{InputError, Op, Range};
 use fhec_ir::{Diagnostics, Tensor, he, nn};
@@ -47,6 +49,10 @@ pub struct Options {
     pub goal: Goal,
     /// How good approximated activations have to be.
     pub approximate: ApproximateOptions,
+    /// Whether adjacent linear layers become one where that costs less; off to measure what it saves.
+    pub merge: bool,
+    /// Share of the samples whose class may change for units being taken out; none are where this is not given.
+    pub sparsify: Option<f64>,
     /// Prices of operations.
     pub cost: CostTable,
 }
@@ -65,6 +71,8 @@ impl Default for Options {
             mode: Mode::default(),
             goal: Goal::default(),
             approximate: ApproximateOptions::default(),
+            merge: true,
+            sparsify: None,
             cost: CostTable::default(),
         }
     }
@@ -204,8 +212,66 @@ pub fn compile_watched(
     watch: &mut dyn FnMut(PassRun<'_>),
 ) -> Result<Compiled, CompileError> {
     let mut driver = Driver::new(watch);
-    let (ranged, mut notes) = ranged(graph, options, &mut driver)?;
-    let (mut approximated, refinement) = polynomial(&ranged, options, &mut driver)?;
+    let graph = canonical(graph, &mut driver)?;
+    let whole = from_canonical(&graph, options, &mut driver);
+    let Some((thinner, note)) = thinner(&graph, options, &mut driver)? else { return whole };
+    let thin = from_canonical(&thinner, options, &mut driver);
+    match (whole, thin) {
+        (Ok(whole), Ok(thin)) => Ok(faster(whole, thin, &note)),
+        (Err(_), Ok(mut thin)) => {
+            thin.plan.report.notes.push(note);
+            Ok(thin)
+        }
+        (whole, Err(_)) => whole,
+    }
+}
+
+/// The network with fewer units, where that is asked for or costs no accuracy, and what the user is told of it.
+fn thinner(
+    graph: &nn::Graph,
+    options: &Options,
+    driver: &mut Driver<'_>,
+) -> Result<Option<(nn::Graph, String)>, CompileError> {
+    let elements = options.mode != Mode::Latency;
+    let Some(allowed) = options.sparsify else {
+        // Without losses only single elements can go that whole channels had to stay for.
+        let found = if elements { lone_elements(graph) } else { None };
+        let note = "single elements that nothing depends on are left out".to_owned();
+        return match found {
+            Some(found) => Ok(Some((driver.nn("dead-elements", graph, |_| found.clone())?, note))),
+            None => Ok(None),
+        };
+    };
+    if options.samples.is_empty() {
+        return Err(CompileError::NoRange);
+    }
+    let mut note = String::new();
+    let graph = driver.try_nn("sparsify", graph, |g| {
+        let found = sparsify(g, &options.samples, allowed, elements)?;
+        note = found.to_string();
+        Ok::<_, CompileError>(found.graph)
+    })?;
+    Ok(Some((graph, note)))
+}
+
+/// The faster one of a network with all units and one with some.
+fn faster(mut whole: Compiled, mut thin: Compiled, note: &str) -> Compiled {
+    let each = |c: &Compiled| c.plan.report.seconds / c.plan.batch() as f64;
+    let (before, after) = (each(&whole), each(&thin));
+    let batch = thin.plan.batch() as f64;
+    let times = format!("predicted time {:.3} s -> {:.3} s", before * batch, after * batch);
+    if after < before {
+        thin.plan.report.notes.push(format!("{note}; {times}"));
+        return thin;
+    }
+    whole.plan.report.notes.push(format!("all units stay, since fewer gain nothing; {times}"));
+    whole
+}
+
+/// Compiles what [`canonical`] gives.
+fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Compiled, CompileError> {
+    let (ranged, mut notes) = ranged(graph, options, driver)?;
+    let (mut approximated, refinement) = polynomial(&ranged, options, driver)?;
     let samples = probe_samples(&ranged, options);
     let batched = options.mode != Mode::Latency;
     let demands = Demands {
@@ -214,14 +280,14 @@ pub fn compile_watched(
         memory_budget: options.memory_budget,
         goal: if batched { Goal::Throughput } else { options.goal },
     };
-    let found = best(&approximated.graph, &samples, options, &demands, &mut driver)?;
+    let found = best(&approximated.graph, &samples, options, &demands, driver)?;
     let mut choice = found.map_err(|reasons| {
         let notes = notes.iter().chain(&approximated.notes).cloned().collect();
         CompileError::Parameters { demands, reasons, notes }
     })?;
     // Degrees were chosen without knowing where bootstraps would be; now they are chosen together.
     if let Some(refinement) = refinement
-        && let Some(better) = improve(&choice, refinement, &samples, options, &demands, &mut driver)?
+        && let Some(better) = improve(&choice, refinement, &samples, options, &demands, driver)?
     {
         let Improved { before, .. } = better;
         (approximated, choice) = (better.approximated, better.choice);
@@ -268,6 +334,8 @@ fn canonical(graph: &nn::Graph, driver: &mut Driver<'_>) -> Result<nn::Graph, Co
     let graph = driver.nn("canonicalise", &graph, canonicalise)?;
     // Quadratic activations, however they are spelt, become one square each.
     let graph = driver.nn("quadratics", &graph, quadratics)?;
+    // Channels and features that nothing reads, or that are always the same, go.
+    let graph = driver.nn("dead-units", &graph, dead_units)?;
     // All that cannot be evaluated, at once, before any time is spent.
     refuse_unsupported(&graph)?;
     Ok(graph)
@@ -285,7 +353,6 @@ fn ranged(
     options: &Options,
     driver: &mut Driver<'_>,
 ) -> Result<(nn::Graph, Vec<String>), CompileError> {
-    let graph = canonical(graph, driver)?;
     // Every value gets a range: what approximation intervals, scales and q_0 rest on.
     let mut notes = Vec::new();
     for output in &graph.outputs {
@@ -295,7 +362,7 @@ fn ranged(
     }
     let graph = match options.input_range {
         _ if !options.samples.is_empty() => {
-            driver.try_nn("calibrate", &graph, |g| bounded(calibrate(g, &options.samples)?))?
+            driver.try_nn("calibrate", graph, |g| bounded(calibrate(g, &options.samples)?))?
         }
         Some(range) => {
             notes.push(
@@ -303,7 +370,7 @@ fn ranged(
                  them tight"
                     .into(),
             );
-            driver.try_nn("bound-ranges", &graph, |g| bounded(bound_ranges(g, range)))?
+            driver.try_nn("bound-ranges", graph, |g| bounded(bound_ranges(g, range)))?
         }
         None => return Err(CompileError::NoRange),
     };

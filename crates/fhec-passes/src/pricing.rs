@@ -12,7 +12,7 @@ use fhec_math::buffer::POOL_BYTES;
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::verify::Verified;
-use fhec_plan::{KeyManifest, Matrix, Vector, bootstrap_slots};
+use fhec_plan::{Diagonals, KeyManifest, Matrix, Vector, bootstrap_slots};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of code, of the allocator and of small tables that a run comes to touch.
@@ -103,8 +103,13 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64
         _ => 0,
     };
     let inputs: u64 = graph.ids().filter(batched).map(input).sum();
-    let groups = graph.ids().filter(batched).flat_map(|id| &model.groups()[id.index()]);
-    let scalars: u64 = groups.map(|g| SCALAR_BYTES * g.bsgs.products() as u64).sum();
+    let scalars: u64 = model
+        .matrices()
+        .iter()
+        .zip(&graph.matrices)
+        .filter(|(_, m)| m.slots == 1)
+        .map(|(info, _)| SCALAR_BYTES * info.products as u64)
+        .sum();
     prices.table_bytes() + galois + relin + weights + diagonals + largest + inputs + scalars
 }
 
@@ -136,8 +141,8 @@ pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
 enum Work<'a> {
     /// Nothing: an input, an output, or something that another item does.
     Nothing,
-    /// Groups of terms with the first matrix of each, and a bias.
-    Linear(Vec<(&'a LinearGroup, &'a Matrix)>, Option<&'a Vector>),
+    /// Groups of terms, and a bias.
+    Linear(Vec<Group<'a>>, Option<&'a Vector>),
     Polynomial(&'a ChebyshevPlan),
     /// Sums and products with scalars of so many polynomials a ciphertext.
     Elementwise(usize),
@@ -150,6 +155,15 @@ enum Work<'a> {
     Rescale,
     /// Bootstraps of 2^this slots.
     Bootstrap(u32),
+}
+
+/// Terms of a linear map that are evaluated together.
+struct Group<'a> {
+    group: &'a LinearGroup,
+    /// The first matrix.
+    matrix: &'a Matrix,
+    /// Where images share ciphertexts: products with weights that are not zero.
+    products: usize,
 }
 
 /// A node or an instruction.
@@ -175,8 +189,12 @@ fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
     match &graph.node(id).op {
         Op::Input(_) => Work::Nothing,
         Op::LinearMap { terms, bias, .. } => {
-            let matrix = |g: &LinearGroup| &graph.matrices[terms[g.terms[0]].matrix.index()];
-            let groups = model.groups()[id.index()].iter().map(|g| (g, matrix(g)));
+            let group = |group: &'a LinearGroup| {
+                let products = group.terms.iter().map(|&t| model.matrices()[terms[t].matrix.index()].products);
+                let matrix = &graph.matrices[terms[group.terms[0]].matrix.index()];
+                Group { group, matrix, products: products.sum() }
+            };
+            let groups = model.groups()[id.index()].iter().map(group);
             Work::Linear(groups.collect(), bias.map(|b| &graph.vectors[b.index()]))
         }
         Op::Polynomial { .. } => model.plan(id).map_or(Work::Nothing, Work::Polynomial),
@@ -245,9 +263,10 @@ impl Work<'_> {
             (Work::Vector(a, v), Work::Vector(b, w)) => a == b && vector(v) == vector(w),
             (Work::Polynomial(a), Work::Polynomial(b)) => a.operations() == b.operations(),
             (Work::Linear(groups, bias), Work::Linear(others, other)) => {
-                let same = |((g, m), (h, n)): (&(&LinearGroup, &Matrix), &(&LinearGroup, &Matrix))| {
+                let same = |(g, h): (&Group<'_>, &Group<'_>)| {
                     let outer = |m: &Matrix| (m.diagonal_period(), m.out_ciphertexts);
-                    g.bsgs == h.bsgs && g.fold == h.fold && outer(m) == outer(n)
+                    let own = |g: &Group<'_>| (outer(g.matrix), g.products);
+                    g.group.bsgs == h.group.bsgs && g.group.fold == h.group.fold && own(g) == own(h)
                 };
                 groups.len() == others.len()
                     && groups.iter().zip(others).all(same)
@@ -293,7 +312,7 @@ fn graph_items<'a>(model: &'a Model<'_>) -> Vec<Item<'a>> {
     graph.ids().map(item).collect()
 }
 
-fn plan_items(verified: &Verified) -> Vec<Item<'_>> {
+fn plan_items<'v>(verified: &'v Verified) -> Vec<Item<'v>> {
     use fhec_plan::Op;
     let plan = verified.plan();
     // Relinearisations that are only read by a rescale are done with it.
@@ -311,8 +330,18 @@ fn plan_items(verified: &Verified) -> Vec<Item<'_>> {
     let work = |number: usize| match &plan.instructions[number].op {
         Op::Input(_) | Op::Output { .. } => Work::Nothing,
         Op::LinearMap { terms, bias, .. } => {
-            let matrix = |g: &LinearGroup| &plan.matrices[terms[g.terms[0]].matrix.index()];
-            let groups = verified.facts().groups(number).iter().map(|g| (g, matrix(g)));
+            let nonzero = |&t: &usize| {
+                let (id, matrix) = (terms[t].matrix, &plan.matrices[terms[t].matrix.index()]);
+                let tensors = Diagonals::tensors(matrix, &plan.weights);
+                verified.facts().diagonals(id).nonzero(matrix, &tensors)
+            };
+            let group = |group: &'v LinearGroup| {
+                let own = &group.terms;
+                let matrix = &plan.matrices[terms[own[0]].matrix.index()];
+                let products = if matrix.slots == 1 { own.iter().map(nonzero).sum() } else { 0 };
+                Group { group, matrix, products }
+            };
+            let groups = verified.facts().groups(number).iter().map(group);
             Work::Linear(groups.collect(), bias.map(|b| &plan.vectors[b.index()]))
         }
         Op::Polynomial { poly, .. } => Work::Polynomial(verified.facts().polynomial(*poly)),
@@ -367,9 +396,8 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
         Work::Nothing => Share::default(),
         Work::Linear(groups, bias) => {
             let mut sum = Share { encode: bias.map_or(0.0, vector), ..Share::default() };
-            for (group, matrix) in groups {
+            for &Group { group, matrix, products } in groups {
                 if matrix.slots == 1 {
-                    let products = group.bsgs.products();
                     sum.seconds += prices.scalar_map(level, products, matrix.out_ciphertexts);
                     sum.encode += prices.encode_scalars(level, products);
                     sum.scratch = sum.scratch.max(prices.scalar_scratch(level, matrix.out_ciphertexts));

@@ -9,7 +9,7 @@ use crate::common_subexpressions::common_subexpressions;
 use crate::driver::Driver;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
-use crate::merge_linear::merge_linear;
+use crate::merge_linear::{absorb, merge_linear};
 use crate::mode::Mode;
 use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
 use crate::pipeline::{CompileError, Options};
@@ -239,8 +239,8 @@ fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'
     let slots = options.mode.image_slots(log_n);
     let cost = options.cost.linear_cost(log_n);
     // Adjacent linear layers become one where the whole network gets cheaper for it.
-    let graph =
-        driver.try_nn("merge-linear", graph, |g| Ok::<_, CompileError>(merge_linear(g, slots, &cost)?.graph))?;
+    let merge = |g: &nn::Graph| if options.merge { Ok(merge_linear(g, slots, &cost)?.graph) } else { Ok(absorb(g)) };
+    let graph = driver.try_nn("merge-linear", graph, |g| merge(g).map_err(CompileError::Model))?;
     let lowering = Lowering::new(&graph)?;
     // Layouts are chosen and every linear region becomes one map between them.
     let graph = driver.lower("lower", &graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;

@@ -8,6 +8,7 @@ use crate::context::context;
 use crate::driver::{Event, Execution, Paused, Trace};
 use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
+use fhec_ckks::linear::ScalarOptions;
 use fhec_ckks::{Ciphertext, Context, EvaluationKeys, InsecureToken};
 use fhec_math::Scale;
 use fhec_plan::{Reg, Verified};
@@ -57,6 +58,15 @@ impl Server {
     /// As [`CkksBackend::with_keys`].
     pub fn with_keys(&self, keys: Arc<EvaluationKeys>) -> Result<Self> {
         Ok(Server { backend: self.backend.with_keys(keys)? })
+    }
+
+    /// The same with another way to multiply by scalars; see [`CkksBackend::with_scalar_options`].
+    ///
+    /// # Errors
+    /// As [`CkksBackend::with_keys`].
+    pub fn with_scalar_options(&self, options: ScalarOptions) -> Result<Self> {
+        let keys = Arc::clone(self.backend.evaluator().keys());
+        Ok(Server { backend: self.backend.with_keys(keys)?.with_scalar_options(options) })
     }
 
     /// The backend.

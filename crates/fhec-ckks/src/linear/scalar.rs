@@ -14,6 +14,7 @@ use fhec_math::{AlignedVec, Poly, Scale};
 use rayon::prelude::*;
 
 use crate::cipher::Ciphertext;
+use crate::encode::Encoder;
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
 use crate::params::Context;
@@ -31,6 +32,21 @@ pub struct ScalarEntry {
     pub input: u32,
     /// The weight.
     pub weight: f64,
+}
+
+/// How the products of a [`ScalarMap`] are made, to measure what each way saves. By default both ways are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScalarOptions {
+    /// Products add up before they are rescaled, once an output; otherwise each is rescaled for itself (nGraph-HE2 §4.1).
+    pub lazy_rescaling: bool,
+    /// A weight is a number a limb; otherwise each is encoded as a vector of equal slots when it is used.
+    pub scalar_encoding: bool,
+}
+
+impl Default for ScalarOptions {
+    fn default() -> Self {
+        ScalarOptions { lazy_rescaling: true, scalar_encoding: true }
+    }
 }
 
 /// A linear map between lists of ciphertexts with scalar weights, encoded for one level and the scales of its inputs.
@@ -153,6 +169,79 @@ impl ScalarMap {
         }
         // Every output belongs to a wave.
         Ok(done.into_iter().flatten().collect())
+    }
+
+    /// [`apply`](Self::apply) in another way. Results are the same up to rounding.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_with(
+        &self,
+        evaluator: &Evaluator,
+        encoder: &Encoder,
+        inputs: &[&Ciphertext],
+        bias: &[f64],
+        options: ScalarOptions,
+    ) -> Result<Vec<Ciphertext>> {
+        if options == ScalarOptions::default() {
+            return self.apply(evaluator, inputs, bias);
+        }
+        self.check(evaluator, inputs, bias)?;
+        let prime = Scale::prime(evaluator.context().q(self.level).value());
+        let sum_scale = self.out_scale.mul(&prime);
+        let product = |input: &Ciphertext, weight: i128| {
+            let scale = sum_scale.div(&input.scale);
+            let value = weight as f64 / scale.to_f64();
+            let product = if options.scalar_encoding {
+                evaluator.mul_scalar(input, value, &scale)?
+            } else {
+                let slots = vec![value; evaluator.context().slots()];
+                evaluator.mul_plain(input, &encoder.encode(&slots, self.level, &scale)?)?
+            };
+            if options.lazy_rescaling { Ok(product) } else { evaluator.rescale(&product) }
+        };
+        let output = |wave: &Wave, group: &Group, at: usize| {
+            let outputs = group.outputs.len();
+            let mut sum: Option<Ciphertext> = None;
+            for (k, &place) in group.inputs.iter().enumerate() {
+                let weight = group.weights[k * outputs + at];
+                if weight == 0 {
+                    continue;
+                }
+                let term = product(inputs[wave.inputs[place as usize] as usize], weight)?;
+                match &mut sum {
+                    None => sum = Some(term),
+                    Some(sum) => evaluator.add_assign(sum, &term)?,
+                }
+            }
+            let mut out = match sum {
+                Some(sum) if options.lazy_rescaling => evaluator.rescale(&sum)?,
+                Some(sum) => sum,
+                None => self.zero(evaluator.context()),
+            };
+            let number = wave.outputs[group.outputs.start + at] as usize;
+            if let Some(&value) = bias.get(number) {
+                evaluator.add_scalar_assign(&mut out, value)?;
+            }
+            Ok((number, out))
+        };
+        let groups = self.waves.iter().flat_map(|wave| wave.groups.iter().map(move |group| (wave, group)));
+        let jobs: Vec<(&Wave, &Group, usize)> =
+            groups.flat_map(|(wave, group)| (0..group.outputs.len()).map(move |at| (wave, group, at))).collect();
+        let mut done = jobs.into_par_iter().map(|(w, g, at)| output(w, g, at)).collect::<Result<Vec<_>>>()?;
+        done.sort_by_key(|(number, _)| *number);
+        Ok(done.into_iter().map(|(_, out)| out).collect())
+    }
+
+    /// An encryption of zero that hides nothing, as an output.
+    fn zero(&self, context: &Context) -> Ciphertext {
+        Ciphertext {
+            c0: Poly::zero(context.n(), self.level),
+            c1: Poly::zero(context.n(), self.level),
+            level: self.level - 1,
+            scale: self.out_scale.clone(),
+            id: context.id(),
+        }
     }
 
     fn check(&self, evaluator: &Evaluator, inputs: &[&Ciphertext], bias: &[f64]) -> Result<()> {

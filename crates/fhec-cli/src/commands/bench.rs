@@ -24,6 +24,7 @@ use std::path::PathBuf;
   fhec bench --log-n 16 --json > bench.json
   fhec bench --bootstrap
   fhec bench --bootstrap deep,twice --threads 1,2 --json
+  fhec bench --ablation models/cryptonets.onnx --calibrate models/calibration.npy
   fhec bench --plot resnet20.svg --trace t.jsonl
   fhec bench --plot predicted.svg --plan resnet20.plan
 
@@ -34,12 +35,21 @@ called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
 Bootstraps run at parameters of their own, all with 128 bits of security: shallow (2^15), deep,
 arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].
 
+With --ablation a network is compiled for throughput mode and run on a full batch of encrypted samples, with all
+techniques, without each of them, and without any. That takes minutes.
+
 With --plot nothing is measured: the time of every layer is drawn, from the trace of a run (fhec run
 --trace; the last evaluation in it) or as a plan predicts it.")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Measure what each technique of throughput mode saves on a network
+    #[arg(long, value_name = "MODEL", requires = "calibrate", conflicts_with_all = ["plot", "log_n", "threads", "seconds", "bootstrap"])]
+    ablation: Option<PathBuf>,
+    /// Typical inputs of that network
+    #[arg(long, value_name = "DATA", requires = "ablation")]
+    calibrate: Option<PathBuf>,
     /// Draw the time of every layer as SVG
     #[arg(long, value_name = "FILE", requires = "source", conflicts_with_all = ["json", "log_n", "threads", "seconds", "bootstrap"])]
     plot: Option<PathBuf>,
@@ -76,6 +86,9 @@ pub(crate) struct Bench {
 impl Bench {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
+        if let (Some(model), Some(data)) = (&self.ablation, &self.calibrate) {
+            return super::ablation::run(model, data, self.json);
+        }
         match (&self.plot, &self.trace, &self.plan) {
             (Some(output), Some(trace), _) => return plot::of_trace(trace, output),
             (Some(output), None, Some(plan)) => return plot::of_plan(plan, output),

@@ -37,6 +37,8 @@ const SAMPLES: usize = 256;
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
   fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput
   fhec compile squeezenet.onnx -o aided.plan --calibrate pictures/ --mode client-aided
+  fhec compile mnist.onnx -o small.plan --calibrate train.npy --sparsify --accuracy-drop 0.1
+  fhec compile autoencoder.onnx -o encoder.plan --calibrate images.npy --output code
 
 Calibration data are npy, npz, idx or CIFAR-10 files, a picture or a folder of pictures. They set
 the ranges that activations are approximated on; a few hundred typical inputs are enough. Without
@@ -48,8 +50,11 @@ pub(crate) struct Compile {
     /// The model
     model: PathBuf,
     /// Where the plan goes
-    #[arg(short, long, value_name = "PLAN")]
+    #[arg(short = 'o', long = "plan", value_name = "PLAN")]
     output: PathBuf,
+    /// Tensor or node whose result is an output instead of those that the model declares; repeat it for several
+    #[arg(long = "output", value_name = "NAME")]
+    model_outputs: Vec<String>,
     #[command(flatten)]
     settings: Settings,
     /// Print the graph after a pass; a wrong name lists them
@@ -81,9 +86,16 @@ pub(crate) struct Settings {
     /// Bits of the argument's range to which relu-minimax is right
     #[arg(long, value_name = "BITS", default_value_t = MINIMAX_ALPHA, value_parser = clap::value_parser!(u32).range(4..=14))]
     pub(crate) minimax_alpha: u32,
-    /// Classes that polynomials may change, in percent of all samples; by default 2 % error of the outputs are allowed
+    /// Classes that polynomials, and --sparsify, may change, in percent of all samples; by default 2 % error of the outputs are allowed
     #[arg(long, value_name = "POINTS", value_parser = parse_points)]
     pub(crate) accuracy_drop: Option<f64>,
+    /// Take out units that the network can do without, as long as the classes of no more calibration samples change than
+    /// --accuracy-drop allows
+    #[arg(long, requires = "accuracy_drop")]
+    pub(crate) sparsify: bool,
+    /// Leave adjacent linear layers apart, to measure what merging them saves
+    #[arg(long, hide = true)]
+    pub(crate) no_merge: bool,
     /// Memory that one evaluation may use
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     pub(crate) memory_budget: Option<u64>,
@@ -147,7 +159,7 @@ impl Compile {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let start = Instant::now();
-        let graph = load(&self.model)?;
+        let graph = load_outputs(&self.model, &self.model_outputs)?;
         let mut passes = Vec::new();
         let compiled = {
             let progress = Progress::new("compiling");
@@ -188,7 +200,14 @@ impl Compile {
 
 /// Loads a model; it is called by the stem of its file name.
 pub(crate) fn load(path: &Path) -> Result<Graph> {
-    let mut graph = fhec_onnx::load(path).with_context(|| path.display().to_string())?;
+    load_outputs(path, &[])
+}
+
+/// The same with other outputs than the file's, where some are given.
+fn load_outputs(path: &Path, outputs: &[String]) -> Result<Graph> {
+    let options = fhec_onnx::Options { outputs: outputs.to_vec(), ..fhec_onnx::Options::default() };
+    let loaded = fhec_onnx::Model::load(path).and_then(|model| model.import(&options));
+    let mut graph = loaded.with_context(|| path.display().to_string())?;
     if let Some(stem) = path.file_stem() {
         graph.name = stem.to_string_lossy().into_owned();
     }
@@ -220,6 +239,8 @@ impl Settings {
             activation: ActivationMode::Layerwise,
             minimax_alpha: MINIMAX_ALPHA,
             accuracy_drop: None,
+            sparsify: false,
+            no_merge: false,
             memory_budget: None,
             mode: Mode::Latency,
             batch: None,
@@ -259,6 +280,8 @@ impl Settings {
                 accuracy_drop: self.accuracy_drop.map(|points| points / 100.0),
                 ..defaults.approximate
             },
+            merge: !self.no_merge,
+            sparsify: self.accuracy_drop.filter(|_| self.sparsify).map(|points| points / 100.0),
             cost: calibrate::read(self.cost_table.as_deref())?.prices,
         };
         let compiled = match self.batch {

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod ablation;
 pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod check;

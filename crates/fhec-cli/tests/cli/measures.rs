@@ -171,6 +171,26 @@ fn predicted_times_are_the_times() {
     assert!(wrong.is_empty(), "{wrong:?} are off by more than a factor of 1.5");
 }
 
+/// Every way to run a batch gives the same results, and the table names them all.
+#[test]
+fn the_ablation_compares_all_techniques() {
+    let s = small();
+    let data = s.at("calibration.npy");
+    let out = fhec!["bench", "--ablation", s.at("small.onnx"), "--calibrate", data, "--json"].ok();
+    let told = json(&out.stdout);
+    let rows = told["results"].as_array().expect("rows");
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        assert!(number(&row["seconds"]) > 0.0 && number(&row["images_per_second"]) > 0.0, "{row}");
+        assert!(number(&row["difference"]) < 1e-3, "{row}");
+    }
+    let text = fhec!["bench", "--ablation", s.at("small.onnx"), "--calibrate", data].ok().stdout;
+    for part in ["without merging", "without lazy rescaling", "without scalar encoding", "images/s"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert_eq!(fhec!["bench", "--ablation", s.at("small.onnx")].code, 2);
+}
+
 #[test]
 fn layers_are_drawn_from_traces_and_from_plans() {
     let (s, scratch) = (small(), small().scratch());

@@ -1,6 +1,6 @@
 //! From a model file to a decrypted result.
 
-use crate::common::{command, models, pixels, read_npy, small, small_result};
+use crate::common::{command, models, pixels, read_npy, small, small_result, weight};
 use crate::fhec;
 use serde_json::Value;
 
@@ -37,6 +37,38 @@ fn a_small_network_gives_the_right_values_with_either_key() {
             assert!((g - e).abs() < 2e-3, "{key}: {got:?} instead of {expected:?}");
         }
     }
+}
+
+/// Any tensor of a model can be an output, several of them too; what none needs is not part of the plan.
+#[test]
+fn intermediate_values_are_outputs() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let (onnx, data, plan) = (s.at("small.onnx"), s.at("calibration.npy"), at("h.plan"));
+    for mode in ["latency", "throughput"] {
+        // By the name of the tensor and by that of the node.
+        let outputs = ["--output", "h", "--output", "dense2"];
+        let mut compile = command();
+        compile.arg("compile").arg(&onnx).arg("-o").arg(&plan).arg("--calibrate").arg(&data).args(outputs);
+        crate::common::Outcome::from(compile.args(["--mode", mode]).output().expect("starts")).ok();
+        fhec!["keygen", plan, "-o", at(mode)].ok();
+        let (secret, keys) = (at(mode).join("secret.key"), at(mode).join("eval.keys"));
+        fhec!["encrypt", plan, "--secret-key", secret, "--input", s.at("x.npy"), "-o", at("x.ct")].ok();
+        fhec!["run", plan, "--eval-keys", keys, "--input", at("x.ct"), "-o", at("y.ct")].ok();
+        let x: Vec<f64> = pixels().iter().map(|&b| f64::from(b) / 255.0).collect();
+        let w = weight(1, 16, 8);
+        let h: Vec<f64> =
+            (0..8).map(|o| x.iter().enumerate().map(|(i, v)| v * f64::from(w[i * 8 + o])).sum()).collect();
+        for (name, want) in [("h", h), ("y", small_result(1, &x))] {
+            let out = at("out.npy");
+            fhec!["decrypt", plan, "--secret-key", secret, "--input", at("y.ct"), "-o", out, "--select", name].ok();
+            let got = read_npy(&out);
+            assert_eq!(got.len(), want.len());
+            assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-3), "{mode}, {name}: {got:?}, {want:?}");
+        }
+    }
+    fhec!["compile", onnx, "-o", plan, "--calibrate", data, "--output", "hidden"].fails(&["'hidden'", "flat, h, s"]);
+    fhec!["compile", onnx, "-o", plan, "--calibrate", data, "--output", "h", "--output", "h"].fails(&["twice"]);
 }
 
 #[test]

@@ -99,6 +99,30 @@ fn inputs_go_encrypted_and_results_come_back_right() {
     assert_eq!(told["results"].as_array().map(Vec::len), Some(1));
 }
 
+/// A plan for batches: all samples travel as one request, an image in a slot each.
+#[test]
+fn a_batch_is_served_as_one_request() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let (onnx, plan) = (s.at("small.onnx"), at("batch.plan"));
+    fhec!["compile", onnx, "-o", plan, "--calibrate", s.at("calibration.npy"), "--mode", "throughput"].ok();
+    fhec!["keygen", plan, "-o", at("keys")].ok();
+    let mut run = command();
+    run.arg("serve").arg(&plan).arg("--keys").arg(at("clients")).args(["--listen", "127.0.0.1:0"]);
+    let served = Served::of(run);
+    let rows = rows(5, true);
+    std::fs::write(at("five.npy"), floats(&[5, 1, 4, 4], &rows)).expect("writes");
+    let (key, y) = (at("keys/secret.key"), at("y.npy"));
+    fhec!["infer", "--server", served.url, "--key", key, at("five.npy"), "-o", y].ok();
+    let all = read_npy(&y);
+    assert_eq!(all.len(), 15);
+    for (row, got) in rows.chunks(16).zip(all.chunks(3)) {
+        let x: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        near(got, &small_result(1, &x));
+    }
+    assert_eq!(metric(served.address(), "fhec_evaluation_seconds_count"), Some(1.0));
+}
+
 /// The sample picture `count` times, as the network's values; number `i` is `1 / (i + 1)` as bright with `fading`.
 fn rows(count: usize, fading: bool) -> Vec<f32> {
     let picture: Vec<f32> = pixels().iter().map(|&b| f32::from(b) / 255.0).collect();

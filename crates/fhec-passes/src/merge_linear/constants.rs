@@ -6,7 +6,7 @@ use fhec_ir::nn::{Conv, Graph, Node, Op, Pool, ValueId};
 
 /// Moves padding, factors and offsets into the window or dense layer that alone reads them, until
 /// nothing changes.
-pub(super) fn absorb(graph: &Graph) -> Graph {
+pub(crate) fn absorb(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     loop {
         let next = once(&graph);

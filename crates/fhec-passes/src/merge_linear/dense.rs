@@ -5,7 +5,7 @@ use fhec_ir::nn::{Graph, Node, Op, Output, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
 
 /// The entries of node `v`; `None` when it is not a linear map of one value or has more than `limit`.
-pub(super) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries> {
+pub(crate) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries> {
     let node = graph.node(v);
     let linear = matches!(
         node.op,
@@ -27,7 +27,7 @@ pub(super) fn entries(graph: &Graph, v: ValueId, limit: usize) -> Option<Entries
 }
 
 /// `weight · map`, with the bias that the map's constant adds.
-pub(super) fn compose(weight: &Tensor, map: &Entries) -> (Tensor, Vec<f64>) {
+pub(crate) fn compose(weight: &Tensor, map: &Entries) -> (Tensor, Vec<f64>) {
     let (rows, inner) = (weight.shape()[0], weight.shape()[1]);
     // Transposed, so that every entry of the map adds one row to another.
     let mut columns = vec![0.0; inner * rows];

@@ -15,7 +15,9 @@ mod constants;
 mod dense;
 mod window;
 
-pub(crate) use constants::{scale_columns, scale_conv};
+pub(crate) use crate::lower::Entries;
+pub(crate) use constants::{absorb, scale_columns, scale_conv};
+pub(crate) use dense::{compose, entries};
 
 use crate::layouts::LinearCost;
 use crate::lower::Lowering;

@@ -225,6 +225,16 @@ impl Diagonals {
         }
     }
 
+    /// How many diagonals have a weight that is not zero.
+    pub fn nonzero(&self, matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>]) -> usize {
+        let mut values = vec![0.0; matrix.diagonal_period()];
+        let nonzero = |&at: &usize| {
+            self.fill(matrix, tensors, at, &mut values);
+            values.iter().any(|&v| v != 0.0)
+        };
+        (0..self.len()).filter(nonzero).count()
+    }
+
     /// The weight tensors that [`Diagonals::fill`] wants, one per nest, loaded once each.
     pub fn tensors(matrix: &Matrix, weights: &Weights) -> Vec<Option<Arc<Vec<f64>>>> {
         let mut loaded = BTreeMap::new();

@@ -12,7 +12,7 @@ pub use value::CkksValue;
 use crate::backend::{Backend, OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_ckks::bootstrap::{BootstrapTarget, Bootstrapper};
-use fhec_ckks::linear::{LinearOptions, rotate_and_sum};
+use fhec_ckks::linear::{LinearOptions, ScalarOptions, rotate_and_sum};
 use fhec_ckks::{Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, chebyshev};
 use fhec_math::Scale;
 use fhec_plan::{LinearTerm, Op, PolyId, VectorId, Verified, bootstrap_slots};
@@ -30,6 +30,7 @@ pub struct CkksBackend {
     encoder: Arc<Encoder>,
     plaintexts: Arc<Plaintexts>,
     scalars: Arc<Scalars>,
+    scalar_options: ScalarOptions,
     /// Where the plan bootstraps.
     bootstrapper: Option<Arc<Bootstrapper>>,
 }
@@ -60,7 +61,15 @@ impl CkksBackend {
         let evaluator = Evaluator::new(context, Arc::new(EvaluationKeys::empty(context)))?;
         let plaintexts = Arc::new(Plaintexts::new(&verified, context, plaintext_budget)?);
         let (encoder, scalars) = (Arc::new(Encoder::new(context)), Arc::new(Scalars::new(&verified)));
-        Ok(CkksBackend { evaluator, encoder, plaintexts, scalars, bootstrapper, verified })
+        Ok(CkksBackend {
+            evaluator,
+            encoder,
+            plaintexts,
+            scalars,
+            scalar_options: ScalarOptions::default(),
+            bootstrapper,
+            verified,
+        })
     }
 
     /// The same plan with the keys of another client. Encoded weights are shared, and kept only once.
@@ -74,9 +83,16 @@ impl CkksBackend {
             encoder: Arc::clone(&self.encoder),
             plaintexts: Arc::clone(&self.plaintexts),
             scalars: Arc::clone(&self.scalars),
+            scalar_options: self.scalar_options,
             bootstrapper: self.bootstrapper.clone(),
             verified: Arc::clone(&self.verified),
         })
+    }
+
+    /// The same with another way to multiply by scalars, to measure what the usual one saves.
+    #[must_use]
+    pub fn with_scalar_options(self, scalar_options: ScalarOptions) -> Self {
+        CkksBackend { scalar_options, ..self }
     }
 
     /// The plan.
@@ -230,7 +246,8 @@ impl Backend for CkksBackend {
                 inputs.extend(source.ciphertexts()?);
             }
             let bias = bias.map_or(vec![], |bias| scalars::vector(step, bias));
-            return Ok(CkksValue::Ciphertexts(map.apply(&self.evaluator, &inputs, &bias)?));
+            let sums = map.apply_with(&self.evaluator, &self.encoder, &inputs, &bias, self.scalar_options)?;
+            return Ok(CkksValue::Ciphertexts(sums));
         }
         let options = LinearOptions::default();
         let mut sum: Option<Vec<Ciphertext>> = None;
