@@ -10,6 +10,7 @@ for comparison the same classifier on codes computed in the clear. DIR holds the
 """
 
 import argparse
+import json
 import subprocess
 import tempfile
 import time
@@ -28,8 +29,15 @@ CODE = "code"
 def fhec(args, *words):
     """Run a command and return how long it took."""
     start = time.time()
-    subprocess.run([args.fhec, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([args.fhec, *map(str, words)], check=True, **quiet)
     return time.time() - start
+
+
+def images_a_run(args, plan):
+    """How many images a run of the plan takes."""
+    told = subprocess.run([args.fhec, "explain", plan, "--json"], check=True, capture_output=True)
+    return json.loads(told.stdout)["totals"]["images"]
 
 
 def encrypted_codes(args, folder, images):
@@ -42,12 +50,11 @@ def encrypted_codes(args, folder, images):
         "--calibrate", HERE / "calibration.npy", "-o", plan,
     )  # fmt: skip
     fhec(args, "keygen", plan, "-o", keys)
-    codes, seconds, first = [], 0.0, 0
-    while first < len(images):
-        # As many as a ciphertext holds.
+    codes, seconds, most = [], 0.0, images_a_run(args, plan)
+    for first in range(0, len(images), most):
         fhec(
             args, "encrypt", plan, "--secret-key", keys / "secret.key", "--input",
-            folder / "digits.npy", "--skip", first, "-o", folder / "x.ct",
+            folder / "digits.npy", "--skip", first, "--limit", most, "-o", folder / "x.ct",
         )  # fmt: skip
         seconds += fhec(
             args, "run", plan, "--eval-keys", keys / "eval.keys", "--input", folder / "x.ct",
@@ -58,8 +65,7 @@ def encrypted_codes(args, folder, images):
             "-o", folder / "codes.npy",
         )  # fmt: skip
         part = np.load(folder / "codes.npy")
-        codes.append(part.reshape(len(part), -1))
-        first += len(part)
+        codes.append(part.reshape(-1, part.shape[-1]))
     print(f"encoded {len(images)} encrypted digits in {seconds:.1f} s")
     return np.concatenate(codes).astype(np.float32)
 

@@ -76,7 +76,10 @@ pub(super) fn run(model: &Path, data: &Path, as_json: bool) -> Result<()> {
     for variant in variants() {
         if prepared.iter().all(|(merge, _)| *merge != variant.merge) {
             steps.begin("compiling, keys and encryption");
-            prepared.push((variant.merge, prepare(&graph, model, data, variant.merge)?));
+            let own = prepare(&graph, model, data, variant.merge)?;
+            // Once for the caches and the memory.
+            own.evaluate(ScalarOptions::default())?;
+            prepared.push((variant.merge, own));
         }
         let found = prepared.iter().find(|(merge, _)| *merge == variant.merge);
         let (_, own) = found.context("every plan was prepared")?;

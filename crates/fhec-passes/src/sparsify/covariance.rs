@@ -111,7 +111,7 @@ pub(super) fn factor(a: &mut [f64], n: usize) {
 }
 
 /// `f` of every row of a matrix, on several threads where a row takes `work` products and there are many rows.
-fn each_row(rows: &mut [f64], n: usize, work: usize, f: impl Fn(&mut [f64]) + Sync) {
+fn each_row(rows: &mut [f64], n: usize, work: usize, f: impl Fn(&mut [f64]) + Sync + Send) {
     if rows.len() / n.max(1) * work > BLOCK * BLOCK * BLOCK {
         rows.par_chunks_mut(n).with_min_len(BLOCK).for_each(f);
     } else {
