@@ -173,7 +173,7 @@ fn single_elements_go_where_each_has_its_own_ciphertext() {
 /// Units that say the same twice go without a change of any output: the least squares of the others make good for them.
 #[test]
 fn repeated_units_cost_nothing() {
-    let mut g = plain();
+    let mut g = canonicalise(&plain());
     let node = g.nodes.iter().find(|n| n.origin.names == ["fc1"]).expect("there");
     let Op::Dense { weight, bias: Some(bias) } = node.op else { panic!("a dense layer") };
     // Units 4 to 7 repeat 0 to 3.

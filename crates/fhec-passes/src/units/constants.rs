@@ -83,8 +83,9 @@ fn through(graph: &Graph, node: &Node, operands: &[&Known]) -> Known {
                 Some(c) => x.iter().zip(c).map(|(v, c)| if c == 0.0 { Some(0.0) } else { v.map(|v| v * c) }).collect(),
                 None => x.iter().map(|v| v.filter(|&v| v == 0.0)).collect(),
             },
-            // The divisor counts padding or it does not; a zero stays one.
-            Op::AveragePool(_) => x.iter().map(|v| v.filter(|&v| v == 0.0)).collect(),
+            // Where the divisor counts padding, only zeros stay what they are.
+            Op::AveragePool(pool) if pool.counted_pads != [0; 4] => x.iter().map(|v| v.filter(|&v| v == 0.0)).collect(),
+            Op::AveragePool(_) | Op::MaxPool(_) => (*x).clone(),
             _ => unknown,
         },
         (Flow::Keeps, [x, y]) => {
