@@ -217,6 +217,9 @@ struct Comparison {
     correct: Option<usize>,
     /// Same class as the reference.
     agree: usize,
+    /// Samples with a result that is wrong by more than the reference's span, or no number: an activation's argument has
+    /// left the interval of its polynomial. They are not in the errors below.
+    strayed: usize,
     /// Root mean square of the difference.
     rms: f64,
     /// Largest difference.
@@ -226,22 +229,35 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn of<'a>(pairs: impl Iterator<Item = (&'a [f64], &'a [f64])>, first: usize, labels: Option<&[usize]>) -> Self {
-        let (mut correct, mut agree, mut squares, mut n, mut max) = (0, 0, 0.0, 0usize, 0.0f64);
-        let (mut lo, mut hi) = (f64::INFINITY, f64::NEG_INFINITY);
+    fn of<'a>(
+        pairs: impl Iterator<Item = (&'a [f64], &'a [f64])> + Clone,
+        first: usize,
+        labels: Option<&[usize]>,
+    ) -> Self {
+        let all = pairs.clone().flat_map(|(_, reference)| reference);
+        let (lo, hi) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), &r| (lo.min(r), hi.max(r)));
+        let span = hi - lo;
+        // A single number has no span.
+        let allowed = if span > 0.0 { span } else { 1.0 + hi.abs() };
+        let (mut correct, mut agree, mut strayed, mut squares, mut n, mut max) = (0, 0, 0, 0.0, 0usize, 0.0f64);
         for (i, (got, reference)) in pairs.enumerate() {
             let class = class(&got[..first]);
             agree += usize::from(class == self::class(&reference[..first]));
             correct += usize::from(labels.is_some_and(|l| l[i] == class));
-            for (g, r) in got.iter().zip(reference) {
-                squares += (g - r) * (g - r);
-                max = max.max((g - r).abs());
-                (lo, hi) = (lo.min(*r), hi.max(*r));
+            let errors = got.iter().zip(reference).map(|(g, r)| (g - r).abs());
+            // Not `>`: what is not a number has strayed too.
+            if !errors.clone().all(|e| e <= allowed) {
+                strayed += 1;
+                continue;
+            }
+            for error in errors {
+                squares += error * error;
+                max = max.max(error);
                 n += 1;
             }
         }
         let rms = (squares / n.max(1) as f64).sqrt();
-        Comparison { correct: labels.map(|_| correct), agree, rms, max, span: hi - lo }
+        Comparison { correct: labels.map(|_| correct), agree, strayed, rms, max, span }
     }
 
     /// Bits of the reference's span that are right (standard deviation); `None` where all are.
@@ -257,13 +273,17 @@ impl Comparison {
                 format::small(self.max)
             )
         });
-        format!("same class on {} of {count}; {bits}", self.agree)
+        let strayed = match self.strayed {
+            0 => String::new(),
+            n => format!("; {} left the polynomials' intervals: calibrate on more", format::count(n, "sample")),
+        };
+        format!("same class on {} of {count}; {bits}{strayed}", self.agree)
     }
 
     fn as_json(&self, count: usize) -> serde_json::Value {
         json!({
             "accuracy": self.correct.map(|c| c as f64 / count.max(1) as f64), "correct": self.correct,
-            "same_class": self.agree, "rms": self.rms, "max": self.max, "bits": self.bits(),
+            "same_class": self.agree, "strayed": self.strayed, "rms": self.rms, "max": self.max, "bits": self.bits(),
         })
     }
 }
@@ -350,7 +370,16 @@ mod tests {
         let report = Report::of(&samples, Kind::Clear, 2, Some(&[1, 0]));
         assert_eq!((report.original.correct, report.plan.correct), (Some(2), Some(1)));
         assert_eq!((report.plan.agree, report.plan.max, report.plan.span), (1, 1.0, 4.0));
-        assert!((report.plan.rms - 0.75f64.sqrt()).abs() < 1e-12);
+        assert!((report.plan.rms - 0.75f64.sqrt()).abs() < 1e-12 && report.plan.strayed == 0);
         assert!(report.noisy.is_none() && report.original.bits().is_none());
+    }
+
+    #[test]
+    fn samples_that_stray_are_counted_apart() {
+        for wrong in [f64::NAN, f64::INFINITY, -1e30, 6.5] {
+            let pairs: [(&[f64], &[f64]); 2] = [(&[0.0, 1.5], &[0.0, 1.0]), (&[1.0, wrong], &[-1.0, 2.0])];
+            let found = Comparison::of(pairs.into_iter(), 2, None);
+            assert_eq!((found.strayed, found.max, found.span), (1, 0.5, 3.0), "{wrong}");
+        }
     }
 }
