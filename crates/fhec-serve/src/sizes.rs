@@ -42,6 +42,8 @@ pub(crate) struct Demand {
     pub(crate) inputs: u64,
     pub(crate) outputs: u64,
     pub(crate) kept: u64,
+    /// Most that a request holds while it is not evaluated.
+    pub(crate) held: u64,
     /// Weights as they stand in the plan and as they are kept encoded.
     pub(crate) fixed: u64,
     /// Registers and scratch of an evaluation with a number of threads.
@@ -66,13 +68,20 @@ impl Demand {
             let own = plan.outputs.iter().enumerate().filter(move |(i, _)| plan.output_round(*i) == round);
             own.flat_map(|(_, p)| vec![(p.name.as_str(), p.level, &p.scale); p.layout.ciphertexts])
         };
+        let inputs = |round| bundle_bytes(inputs(round), context);
+        let outputs = |round| bundle_bytes(outputs(round), context);
         let rounds = 0..plan.rounds();
+        // What answers a round stays until the next one has come, for it may be asked for again.
+        let next = |round: u32| if round + 1 < plan.rounds() { inputs(round + 1) } else { 0 };
+        let held = rounds.clone().map(|round| inputs(round).max(outputs(round) + next(round))).max();
+        let kept = verified.facts().kept_bytes();
         let keys = |halves| -> Result<_, ServeError> { Ok((halves, KeySizes::of(request, context, halves)?)) };
         Ok(Demand {
             keys: [keys(UniformHalves::Kept)?, keys(UniformHalves::MadeOnUse)?],
-            inputs: rounds.clone().map(|round| bundle_bytes(inputs(round), context)).max().unwrap_or(0),
-            outputs: rounds.map(|round| bundle_bytes(outputs(round), context)).max().unwrap_or(0),
-            kept: verified.facts().kept_bytes(),
+            inputs: rounds.clone().map(inputs).max().unwrap_or(0),
+            outputs: rounds.map(outputs).max().unwrap_or(0),
+            kept,
+            held: held.unwrap_or(0).saturating_add(kept),
             fixed,
             run,
         })
@@ -90,7 +99,7 @@ impl Sizes {
         if keys_on_disk == 0 {
             return Err(ServeError::Disk { needed: file, allowed: config.disk });
         }
-        let largest = demand.inputs.max(demand.outputs).saturating_add(demand.kept).max(1);
+        let largest = demand.held.max(1);
         // A result of one and an input of another run, at the least.
         let requests = (config.memory / Self::SHARE / largest).min(config.requests as u64).max(2);
         let held = demand.fixed.saturating_add(requests.saturating_mul(largest));
@@ -139,6 +148,7 @@ mod tests {
             inputs: 2 * MIB,
             outputs: MIB,
             kept: 0,
+            held: 2 * MIB,
             fixed: 50 * MIB,
             run: 300 * MIB,
         }
