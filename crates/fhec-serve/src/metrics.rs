@@ -47,6 +47,7 @@ pub(crate) struct Gauges {
     pub(crate) queued: usize,
     pub(crate) running: usize,
     pub(crate) results: usize,
+    pub(crate) kept_bytes: usize,
     pub(crate) keys_ready: usize,
     pub(crate) keys_partial: usize,
     pub(crate) keys_loaded: usize,
@@ -91,6 +92,7 @@ impl Metrics {
         page.one("fhec_requests_queued", "gauge", "Requests that wait", now.queued as f64);
         page.one("fhec_requests_running", "gauge", "Requests under evaluation", now.running as f64);
         page.one("fhec_results", "gauge", "Results in memory", now.results as f64);
+        page.one("fhec_kept_bytes", "gauge", "Bytes that requests keep between rounds", now.kept_bytes as f64);
         page.one("fhec_keys_ready", "gauge", "Sets of keys on disk", now.keys_ready as f64);
         page.one("fhec_keys_partial", "gauge", "Uploads of keys under way", now.keys_partial as f64);
         page.one("fhec_keys_loaded", "gauge", "Sets of keys in memory", now.keys_loaded as f64);

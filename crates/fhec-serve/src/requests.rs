@@ -368,6 +368,11 @@ impl Requests {
         }
         counts
     }
+
+    /// Bytes that wait for their next round.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.table().entries.values().filter_map(|e| e.kept.as_ref()).map(Kept::bytes).sum()
+    }
 }
 
 impl Entry {

@@ -199,6 +199,7 @@ impl Service {
             queued: counts.queued,
             running: counts.running,
             results: counts.unfetched + counts.fetched,
+            kept_bytes: self.requests.kept_bytes(),
             keys_ready,
             keys_partial,
             keys_loaded,

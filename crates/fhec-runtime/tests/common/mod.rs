@@ -60,6 +60,8 @@ pub(crate) fn pseudo(n: usize, seed: f64) -> Vec<f64> {
 pub(crate) struct Builder {
     plan: Plan,
     tensors: Vec<Vec<f64>>,
+    /// Slots of an image in a ciphertext.
+    slots: usize,
     pub(crate) scale: Scale,
 }
 
@@ -81,11 +83,17 @@ impl Builder {
             instructions: vec![],
             report: Report::default(),
         };
-        Builder { plan, tensors: vec![], scale: Scale::pow2(log2_scale) }
+        let slots = plan.parameters.slots();
+        Builder { plan, tensors: vec![], slots, scale: Scale::pow2(log2_scale) }
+    }
+
+    /// The same with an image in every slot; all periods are 1.
+    pub(crate) fn batched(parameters: Parameters, log2_scale: i64) -> Self {
+        Builder { slots: 1, ..Builder::new(parameters, log2_scale) }
     }
 
     pub(crate) fn slots(&self) -> usize {
-        self.plan.parameters.slots()
+        self.slots
     }
 
     pub(crate) fn layer(&mut self, name: &str) {
@@ -191,23 +199,31 @@ impl Builder {
         derive(&self.plan, ALLOW).expect("sound so far").register(reg).expect("written").clone()
     }
 
+    /// Declares and writes the next output.
+    pub(crate) fn output(&mut self, src: Reg, layout: Layout) {
+        let (facts, index) = (self.facts(src), self.plan.outputs.len());
+        self.plan.outputs.push(Output {
+            name: format!("y{index}"),
+            shape: vec![1, layout.elements()],
+            layout,
+            level: facts.level,
+            scale: facts.scale,
+            factor: 1.0,
+            range: (-2.0, 2.0),
+            error_std: 1e-6,
+            postprocess: vec![],
+        });
+        self.push(Op::Output { src, output: index });
+    }
+
     /// Finishes with the given outputs: register and layout of each.
     pub(crate) fn finish(mut self, outputs: &[(Reg, Layout)]) -> Arc<Verified> {
-        let facts: Vec<RegisterFacts> = outputs.iter().map(|(reg, _)| self.facts(*reg)).collect();
-        for (index, ((src, layout), facts)) in outputs.iter().zip(facts).enumerate() {
-            self.plan.outputs.push(Output {
-                name: format!("y{index}"),
-                shape: vec![1, layout.elements()],
-                layout: layout.clone(),
-                level: facts.level,
-                scale: facts.scale,
-                factor: 1.0,
-                range: (-2.0, 2.0),
-                error_std: 1e-6,
-                postprocess: vec![],
-            });
-            self.push(Op::Output { src: *src, output: index });
-        }
+        outputs.iter().for_each(|(src, layout)| self.output(*src, layout.clone()));
+        self.verified()
+    }
+
+    /// Finishes with the outputs written so far.
+    pub(crate) fn verified(mut self) -> Arc<Verified> {
         let insecure = if self.plan.parameters.security.is_some() { Insecure::Refuse } else { ALLOW };
         self.plan.keys = derive(&self.plan, insecure).expect("sound").keys().clone();
         Arc::new(Verified::new(self.plan, insecure).expect("sound"))
@@ -302,6 +318,52 @@ pub(crate) fn mlp() -> Arc<Verified> {
     let y = b.linear(&[(y, m, 2)], Some(bias));
     let layout = Layout::dense(3, b.slots(), 4);
     b.finish(&[(y, layout)])
+}
+
+/// Three rounds: a dense layer each, with the client's ReLU between them, and a shortcut around them all that lives on in the
+/// server. With `batched` an image has one slot.
+pub(crate) fn aided(batched: bool) -> Arc<Verified> {
+    let mut b = if batched { Builder::batched(small(1), 40) } else { Builder::new(small(1), 40) };
+    let period = |len: usize| if batched { 1 } else { len.next_power_of_two() };
+    let dense = |b: &mut Builder, x: Reg, from: usize, to: usize, seed: f64| {
+        let m = b.dense(to, from, period(from), period(to), seed);
+        let bias = b.vector(to, period(to), seed + 0.1);
+        b.linear(&[(x, m, if batched { 1 } else { 2 })], Some(bias))
+    };
+    let layout = |b: &Builder, len: usize| Layout::dense(len, b.slots(), period(len));
+    let x = b.input(16, period(16));
+    let y = dense(&mut b, x, 16, 6, 0.31);
+    let shortcut = dense(&mut b, x, 16, 3, 0.53);
+    let six = layout(&b, 6);
+    b.output(y, six.clone());
+    let x = b.input(6, period(6));
+    let y = dense(&mut b, x, 6, 6, 0.77);
+    b.output(y, six);
+    let x = b.input(6, period(6));
+    let y = dense(&mut b, x, 6, 3, 0.41);
+    let y = b.push(Op::Add(y, shortcut));
+    let three = layout(&b, 3);
+    b.output(y, three);
+    let step = |op: ClientOp, operands: Vec<u32>, len: usize| ClientStep { op, operands, shape: vec![1, len] };
+    let relu = || ClientOp::Function(Activation::Relu);
+    let result =
+        |step| ClientResult { name: "y".into(), step, range: (-2.0, 2.0), error_std: 1e-6, postprocess: vec![] };
+    b.plan.aided = Some(Aided {
+        rounds: 3,
+        network_inputs: 1,
+        steps: vec![
+            step(ClientOp::Given(0), vec![], 16),
+            step(ClientOp::Received(0), vec![], 6),
+            step(relu(), vec![1], 6),
+            step(ClientOp::Received(1), vec![], 6),
+            step(relu(), vec![3], 6),
+            step(ClientOp::Received(2), vec![], 3),
+        ],
+        sends: [(0, 0), (2, 1), (4, 2)].map(|(step, round)| fhec_plan::Send { step, round }).to_vec(),
+        receives: vec![0, 1, 2],
+        results: vec![result(5)],
+    });
+    b.verified()
 }
 
 /// A padded 3×3 convolution of 4 channels of 8×8 and an odd polynomial; `slots` decide how many ciphertexts it takes.

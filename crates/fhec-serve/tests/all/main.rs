@@ -8,3 +8,4 @@ mod hostile;
 mod parties;
 mod restart;
 mod road;
+mod rounds;
