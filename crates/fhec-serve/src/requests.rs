@@ -9,7 +9,7 @@ use crate::fair::FairQueue;
 use axum::body::Bytes;
 use fhec_protocol::{Code, Frame, KeyId, Progress, Refusal, RequestId, RequestState};
 use fhec_runtime::Kept;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,11 +89,16 @@ enum Waiting {
 pub(crate) struct Admission<'a> {
     requests: &'a Requests,
     frame: Frame,
+    /// Whether the request was known.
+    again: bool,
 }
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         let mut table = self.requests.table();
+        if self.again {
+            table.again.remove(&(self.frame.key, self.frame.request));
+        }
         if let Some(count) = table.receiving.get_mut(&self.frame.key) {
             *count -= 1;
             if *count == 0 {
@@ -118,6 +123,8 @@ struct Table {
     queue: FairQueue<KeyId, Waiting>,
     /// Payloads that are being received, by client; each may become a request.
     receiving: BTreeMap<KeyId, usize>,
+    /// Those among them that belong to requests which are known: their next rounds, and what is sent again.
+    again: BTreeSet<Name>,
     running: usize,
     open: bool,
 }
@@ -156,6 +163,7 @@ impl Requests {
             entries: BTreeMap::new(),
             queue: FairQueue::new(),
             receiving: BTreeMap::new(),
+            again: BTreeSet::new(),
             running: 0,
             open: true,
         };
@@ -169,20 +177,26 @@ impl Requests {
     /// Lets the payload of a request be received, if it would be taken as things stand.
     pub(crate) fn admit(&self, frame: Frame) -> Result<Admission<'_>, Refusal> {
         let mut table = self.table();
-        match table.entries.get(&(frame.key, frame.request)) {
+        let name = (frame.key, frame.request);
+        let again = match table.entries.get(&name) {
             Some(known) if known.frame.round == frame.round || known.next_is(&frame) => {
-                // Sent again, it takes memory until it is known to be the same.
-                if table.receiving.get(&frame.key).is_some_and(|&n| n >= self.limits.client) {
-                    return Err(refuse(Code::Limited, "too many requests of this client are being received"));
+                // It takes memory besides what the request has already: once at a time, or a request would be no bound of it.
+                if !table.again.insert(name) {
+                    let message = format!("request {} is being received already", frame.request);
+                    return Err(refuse(Code::Limited, message));
                 }
+                true
             }
             Some(known) => return Err(wrong_round(&known.frame, &frame)),
             None if frame.round != 0 => return Err(unknown(frame.request)),
-            None => self.room(&mut table, frame.key)?,
-        }
+            None => {
+                self.room(&mut table, frame.key)?;
+                false
+            }
+        };
         *table.receiving.entry(frame.key).or_default() += 1;
         drop(table);
-        Ok(Admission { requests: self, frame })
+        Ok(Admission { requests: self, frame, again })
     }
 
     /// Room for one more request of a client; results that were fetched go first.
@@ -190,9 +204,12 @@ impl Requests {
         if !table.open {
             return Err(refuse(Code::Ending, "the server ends"));
         }
-        let of_client = table.entries.range((key, RequestId([0; 16]))..=(key, RequestId([255; 16])));
+        let names = (key, RequestId([0; 16]))..=(key, RequestId([255; 16]));
+        let of_client = table.entries.range(names.clone());
         let (mine, mine_kept) = of_client.fold((0, 0), |(n, m), (_, e)| (n + usize::from(e.counts()), m + 1));
-        let mine = mine + table.receiving.get(&key).copied().unwrap_or(0);
+        // What belongs to a request that is known is no further one.
+        let new = table.receiving.get(&key).map_or(0, |all| all.saturating_sub(table.again.range(names).count()));
+        let mine = mine + new;
         if mine >= self.limits.client {
             let message = format!("{mine} requests of this client are under way or wait to be fetched");
             return Err(refuse(Code::Limited, message));
@@ -506,6 +523,30 @@ mod tests {
         assert_eq!(send(0), Err(Code::Conflict));
         work(&r, Ok("outputs"));
         assert_eq!(ask(&r, 1, 1, 1), Ok(Some("outputs".into())));
+    }
+
+    #[test]
+    fn a_round_is_received_once_at_a_time() {
+        let r = requests(10, 2);
+        let admit = |request, round| r.admit(frame(1, request, round)).map_err(|refusal| refusal.code);
+        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        work(&r, Ok("values"));
+        let next = admit(1, 1).expect("the next round");
+        // It is no further request.
+        assert_eq!(submit(&r, 1, 2, "x"), Ok(()));
+        // Neither the same nor what was sent before, but other requests.
+        assert_eq!([admit(1, 1).err(), admit(1, 0).err()], [Some(Code::Limited); 2]);
+        let other = admit(2, 0).expect("another request");
+        assert_eq!(admit(2, 0).err(), Some(Code::Limited));
+        // A connection that broke.
+        drop(next);
+        let next = admit(1, 1).expect("the next round");
+        r.submit(next, "y".into()).expect("taken");
+        drop(other);
+        let again = admit(1, 1).expect("sent again");
+        r.submit(again, "y".into()).expect("the same");
+        let table = r.table();
+        assert!(table.again.is_empty() && table.receiving.is_empty());
     }
 
     #[test]

@@ -97,6 +97,19 @@ struct Answer {
     received: usize,
 }
 
+/// A request of several rounds. However it ends, the server need not keep what waits for its next round.
+struct UnderWay<'a> {
+    connection: &'a Connection,
+    key: KeyId,
+    request: RequestId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.connection.forget(self.key, self.request);
+    }
+}
+
 /// Everything that evaluating samples takes.
 struct Session<'a> {
     connection: Connection,
@@ -369,6 +382,7 @@ impl Session<'_> {
         let (begin, mut waited) = (Instant::now(), Duration::ZERO);
         let (mut sent, mut received) = (0, 0);
         let request = random_request()?;
+        let under_way = UnderWay { connection: &self.connection, key: self.key, request };
         let of = |sample: &Vec<Vec<f64>>| Ok(Play::new(aided, &self.head.inputs, sample)?);
         let mut plays = samples.iter().map(of).collect::<Result<Vec<_>>>()?;
         for round in 0..aided.rounds {
@@ -392,7 +406,7 @@ impl Session<'_> {
                 total: aided.rounds as usize,
             });
         }
-        self.connection.forget(self.key, request);
+        drop(under_way);
         plays.par_iter_mut().for_each(|play| play.advance(aided.rounds));
         let output = &self.outputs[self.output];
         let value = |play: &Play<'_>| Ok(finish(output, play.result(self.output)?.to_vec(), self.raw));

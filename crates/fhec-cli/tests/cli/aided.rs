@@ -1,55 +1,81 @@
 //! Client-aided plans: compiled, served, and played by two processes.
 
-use crate::common::{command, floats, models, read_npy};
+use crate::common::{Outcome, command, floats, models, read_npy};
 use crate::fhec;
-use crate::serving::Served;
+use crate::serving::{Served, metric};
 use fhec_ir::Tensor;
 use fhec_ir::nn::Interpreter;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
 
-/// Three pictures of strokes.
-fn pictures() -> Vec<f32> {
+/// Pictures of strokes, three kinds by turns, no two alike.
+fn pictures(count: usize) -> Vec<f32> {
     let pixel = |i: usize, y: f64, x: f64| {
-        let stroke = [(x - 14.0).abs(), (x - 0.5 * y - 6.0).abs(), ((x - 14.0).hypot(y - 14.0) - 7.0).abs()][i];
-        (1.5 - stroke).clamp(0.0, 1.0) * f64::from((4.0..24.0).contains(&y))
+        let stroke = [(x - 14.0).abs(), (x - 0.5 * y - 6.0).abs(), ((x - 14.0).hypot(y - 14.0) - 7.0).abs()][i % 3];
+        (1.5 - stroke).clamp(0.0, 1.0 / (1 + i / 3) as f64) * f64::from((4.0..24.0).contains(&y))
     };
-    let all = (0..3).flat_map(|i| (0..784).map(move |p| pixel(i, (p / 28) as f64, (p % 28) as f64) as f32));
+    let all = (0..count).flat_map(|i| (0..784).map(move |p| pixel(i, (p / 28) as f64, (p % 28) as f64) as f32));
     all.collect()
 }
 
-/// Compiles `lenet_relu` in client-aided mode, serves it, infers the pictures and compares with the network.
-fn road(more: &[&str]) -> Value {
-    let folder = tempfile::tempdir().expect("folder");
-    let at = |name: &str| folder.path().join(name);
-    let model = models().join("lenet_relu.onnx");
-    let mut compile = command();
-    compile.arg("compile").arg(&model).arg("-o").arg(at("aided.plan")).args(["--mode", "client-aided", "--calibrate"]);
-    let compiled = compile.arg(models().join("calibration.npy")).args(more).output().expect("starts");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    fhec!["keygen", at("aided.plan"), "-o", at("keys")].ok();
-    std::fs::write(at("x.npy"), floats(&[3, 1, 28, 28], &pictures())).expect("writes");
-    refused(&at("aided.plan"), &at("keys"), &at("x.npy"), &at("y.ct"));
-    let told = fhec!["explain", at("aided.plan")].ok();
-    assert!(told.stdout.contains("rounds"), "{}", told.stdout);
-    let mut serve = command();
-    serve.arg("serve").arg(at("aided.plan")).arg("--keys").arg(at("clients")).args(["--listen", "127.0.0.1:0"]);
-    let served = Served::of(serve);
-    let key = at("keys").join("secret.key");
-    let out =
-        fhec!["infer", "--server", served.url, "--key", key, at("x.npy"), "-o", at("y.npy"), "--json", "--raw"].ok();
-    let graph = fhec_onnx::load(&model).expect("imports");
-    let interpreter = Interpreter::new(&graph).expect("valid");
-    let shape = graph.node(graph.inputs()[0]).shape.clone();
-    for (got, picture) in read_npy(&at("y.npy")).chunks(10).zip(pictures().chunks(784)) {
-        let picture = picture.iter().map(|&v| f64::from(v)).collect();
-        let want = interpreter.run(&[Tensor::new(shape.clone(), picture)]).expect("runs").remove(0);
-        let (lo, hi) = want.values().iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-        for (g, w) in got.iter().zip(want.values()) {
-            assert!((g - w).abs() < (hi - lo) / 256.0, "{got:?} instead of {want:?}");
+/// `lenet_relu` in client-aided mode, with keys and pictures.
+struct Road {
+    folder: TempDir,
+    pictures: Vec<f32>,
+}
+
+impl Road {
+    fn new(pictures: Vec<f32>) -> Self {
+        let road = Road { folder: tempfile::tempdir().expect("folder"), pictures };
+        let (plan, calibration) = (road.at("aided.plan"), models().join("calibration.npy"));
+        fhec!["compile", Self::model(), "-o", plan, "--mode", "client-aided", "--calibrate", calibration].ok();
+        fhec!["keygen", plan, "-o", road.at("keys")].ok();
+        let shape = [road.pictures.len() / 784, 1, 28, 28];
+        std::fs::write(road.at("x.npy"), floats(&shape, &road.pictures)).expect("writes");
+        road
+    }
+
+    fn model() -> PathBuf {
+        models().join("lenet_relu.onnx")
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn serve(&self, listen: &str) -> Served {
+        let mut serve = command();
+        serve.arg("serve").arg(self.at("aided.plan")).arg("--keys").arg(self.at("clients")).args(["--listen", listen]);
+        Served::of(serve)
+    }
+
+    /// Infers the pictures, to `y.npy`.
+    fn infer(&self, served: &Served) -> Command {
+        let mut infer = command();
+        infer.arg("infer").args(["--server", &served.url, "--json", "--raw"]).arg(self.at("x.npy"));
+        infer.arg("--key").arg(self.at("keys").join("secret.key")).arg("-o").arg(self.at("y.npy"));
+        infer
+    }
+
+    /// The results are those of the network.
+    fn check(&self) {
+        let graph = fhec_onnx::load(Self::model()).expect("imports");
+        let interpreter = Interpreter::new(&graph).expect("valid");
+        let shape = graph.node(graph.inputs()[0]).shape.clone();
+        let all = read_npy(&self.at("y.npy"));
+        assert_eq!(all.len() / 10, self.pictures.len() / 784);
+        for (got, picture) in all.chunks(10).zip(self.pictures.chunks(784)) {
+            let picture = picture.iter().map(|&v| f64::from(v)).collect();
+            let want = interpreter.run(&[Tensor::new(shape.clone(), picture)]).expect("runs").remove(0);
+            let (lo, hi) = want.values().iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+            for (g, w) in got.iter().zip(want.values()) {
+                assert!((g - w).abs() < (hi - lo) / 256.0, "{got:?} instead of {want:?}");
+            }
         }
     }
-    serde_json::from_str(&out.stdout).expect("json")
 }
 
 /// What goes from file to file in one step does not take plans of several.
@@ -62,11 +88,40 @@ fn refused(plan: &Path, keys: &Path, x: &Path, y: &Path) {
 
 #[test]
 fn rounds_are_played_and_results_are_those_of_the_network() {
-    let told = road(&[]);
+    let road = Road::new(pictures(3));
+    refused(&road.at("aided.plan"), &road.at("keys"), &road.at("x.npy"), &road.at("y.ct"));
+    let told = fhec!["explain", road.at("aided.plan")].ok();
+    assert!(told.stdout.contains("rounds"), "{}", told.stdout);
+    let served = road.serve("127.0.0.1:0");
+    let out = Outcome::from(road.infer(&served).output().expect("starts")).ok();
+    road.check();
+    let told: Value = serde_json::from_str(&out.stdout).expect("json");
     assert!(told["rounds"].as_u64().expect("rounds") > 2, "{told}");
     let results = told["results"].as_array().expect("results");
     assert_eq!(results.len(), 3);
     for result in results {
         assert!(result["sent_bytes"].as_u64() > Some(0) && result["received_bytes"].as_u64() > Some(0), "{result}");
     }
+}
+
+/// What a server has of a request between two rounds is gone with it; clients begin again.
+#[test]
+fn a_server_that_is_killed_between_rounds_costs_nobody_a_result() {
+    let road = Road::new(pictures(30));
+    let served = road.serve("127.0.0.1:0");
+    let address = served.address().to_owned();
+    let mut infer = road.infer(&served);
+    infer.args(["--parallel", "8", "--patience", "60s"]);
+    let client = infer.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let client = client.expect("starts");
+    // More evaluations than requests are under way: of some of these, rounds have been evaluated.
+    while metric(&address, "fhec_evaluation_seconds_count").unwrap_or(0.0) < 10.0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(served);
+    let served = road.serve(&address);
+    let outcome = Outcome::from(client.wait_with_output().expect("ends")).ok();
+    road.check();
+    assert!(metric(served.address(), "fhec_evaluation_seconds_count") > Some(0.0), "it had finished before");
+    assert!(outcome.stderr.contains("the server has lost a request"), "{}", outcome.stderr);
 }

@@ -38,7 +38,7 @@ impl Served {
         Served { process, url }
     }
 
-    fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.url.split_once("://").expect("scheme").1
     }
 }
@@ -157,7 +157,7 @@ fn a_server_that_is_killed_and_started_again_costs_nobody_a_result() {
 }
 
 /// A figure of the page of metrics, where the server answers.
-fn metric(address: &str, name: &str) -> Option<f64> {
+pub(crate) fn metric(address: &str, name: &str) -> Option<f64> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
     let page = std::io::read_to_string(stream).ok()?;

@@ -202,6 +202,8 @@ fn one_client_cannot_take_everything() {
     let (mut greedy, mut modest) = (Person::new(&MLP, 1), Person::new(&MLP, 2));
     greedy.upload(&connection);
     modest.upload(&connection);
+    let (frame, payload, _) = greedy.question(0.7);
+    let third = http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat());
     // Two requests that are never sent to their end, and no more.
     let mut half = |seed: f64| {
         let (frame, payload, _) = greedy.question(seed);
@@ -210,14 +212,14 @@ fn one_client_cannot_take_everything() {
         stream.write_all(&all[..all.len() / 2]).expect("sends");
         stream
     };
-    let held = [half(0.5), half(0.6)];
-    let (frame, payload, _) = greedy.question(0.7);
-    let third = http("POST", "/v1/requests", &[&frame.to_bytes()[..], &payload].concat());
+    let mut held = vec![half(0.5), half(0.6)];
     let until = Instant::now() + Duration::from_secs(30);
-    // Until both have been seen.
+    // Until two have been seen.
     while code(raw(server.address(), &third)) != Some(Code::Limited) {
         assert!(Instant::now() < until, "there is no limit");
         connection.forget(frame.key, frame.request);
+        // One that came after the whole one was refused.
+        held.push(half(0.5));
     }
     modest.ask(&connection, 0.3);
     drop(held);
