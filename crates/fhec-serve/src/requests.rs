@@ -455,7 +455,8 @@ mod tests {
     }
 
     fn submit(requests: &Requests, key: u8, request: u8, payload: &'static str) -> Result<(), Code> {
-        let admission = requests.admit(frame(key, request, 0)).map_err(|refusal| refusal.code)?;
+        let frame = Frame { rounds: 1, ..frame(key, request, 0) };
+        let admission = requests.admit(frame).map_err(|refusal| refusal.code)?;
         requests.submit(admission, payload.into()).map_err(|refusal| refusal.code)
     }
 
@@ -529,7 +530,7 @@ mod tests {
     fn a_round_is_received_once_at_a_time() {
         let r = requests(10, 2);
         let admit = |request, round| r.admit(frame(1, request, round)).map_err(|refusal| refusal.code);
-        assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+        r.submit(admit(1, 0).expect("room"), "x".into()).expect("taken");
         work(&r, Ok("values"));
         let next = admit(1, 1).expect("the next round");
         // It is no further request.
@@ -547,6 +548,20 @@ mod tests {
         r.submit(again, "y".into()).expect("the same");
         let table = r.table();
         assert!(table.again.is_empty() && table.receiving.is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_its_next_round_keeps_its_place() {
+        let r = requests(2, 1);
+        let admission = r.admit(frame(1, 1, 0)).expect("room");
+        r.submit(admission, "x".into()).expect("taken");
+        work(&r, Ok("values"));
+        assert_eq!(ask(&r, 1, 1, 0), Ok(Some("values".into())));
+        assert_eq!(submit(&r, 1, 2, "x"), Err(Code::Limited));
+        assert_eq!(submit(&r, 2, 1, "x"), Ok(()));
+        assert_eq!(submit(&r, 3, 1, "x"), Err(Code::Busy));
+        r.sweep(Instant::now() + Duration::from_secs(61));
+        assert_eq!(submit(&r, 1, 2, "x"), Ok(()));
     }
 
     #[test]
