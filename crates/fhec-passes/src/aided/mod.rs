@@ -1,6 +1,6 @@
 //! Client-aided mode (nGraph-HE2 §5): the server evaluates what is linear, the client computes everything else, exactly.
 //!
-//! The network is cut in two ([`split`]). The server's part is an ordinary tensor graph whose inputs and outputs are all
+//! The network is cut in two (`split.rs`). The server's part is an ordinary tensor graph whose inputs and outputs are all
 //! that travels; it goes through the same passes as any network, so that layouts, levels, scales, precision and
 //! parameters are chosen as ever, and segments that no value connects are shallow by themselves. The instructions are then
 //! ordered by rounds, and the client's part goes into the head of the plan.

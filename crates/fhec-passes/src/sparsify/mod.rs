@@ -2,7 +2,7 @@
 //! al. 2019, section 3.4), where gates are trained with the network instead.
 //!
 //! On calibration data units are ranked by what their loss costs the layer that reads them *if its other weights make good
-//! for it* ([`rank`]), removed, and the layer is fitted anew by least squares ([`refit`]). How many go is found by trial: the most
+//! for it* (`rank.rs`), removed, and the layer is fitted anew by least squares (`refit.rs`). How many go is found by trial: the most
 //! for which the share of calibration samples whose class changes stays allowed, counted on samples that
 //! no fit has seen. What is left is an exact network again, from which dead units are eliminated.
 
