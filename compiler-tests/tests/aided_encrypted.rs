@@ -43,12 +43,8 @@ impl Parties {
         let mut kept = None;
         for round in 0..aided.rounds {
             plays.iter_mut().for_each(|play| play.advance(round));
-            let mut bundle = Vec::new();
-            for index in (0..head.inputs.len()).filter(|&i| head.input_round(i) == round) {
-                let values = plays.iter().map(|play| play.input(index)).collect::<Result<Vec<_>, _>>()?;
-                let key = EncryptionKey::Secret(&self.secret);
-                bundle.extend(self.client.encrypt_input(index, &values, key, &mut self.rng)?);
-            }
+            let key = EncryptionKey::Secret(&self.secret);
+            let bundle = self.client.encrypt_round(&plays, round, key, &mut self.rng)?;
             let answer = self.server.round(round, &mut kept, &bundle, &mut |_| {})?;
             // What lives on is no more than the server counts with.
             let bytes = kept.as_ref().map_or(0, |kept| kept.bytes() as u64);

@@ -84,13 +84,7 @@ impl Client {
 
     /// Encrypts what several images send in a round of a client-aided plan.
     pub(crate) fn encrypt_round(&self, plays: &[Play<'_>], round: u32, key: EncryptionKey) -> Result<Vec<BundleEntry>> {
-        let (head, mut rng) = (self.inner.head(), random()?);
-        let mut bundle = Vec::new();
-        for index in (0..head.inputs.len()).filter(|&i| head.input_round(i) == round) {
-            let values = plays.iter().map(|play| Ok(play.input(index)?)).collect::<Result<Vec<&[f64]>>>()?;
-            bundle.extend(self.inner.encrypt_input(index, &values, key, &mut rng)?);
-        }
-        Ok(bundle)
+        Ok(self.inner.encrypt_round(plays, round, key, &mut random()?)?)
     }
 
     /// Decrypts the answer to a round of a client-aided plan, for each of several images. Returns a warning where values are so
@@ -104,23 +98,14 @@ impl Client {
     ) -> Result<Option<String>> {
         /// Ciphertexts hold values up to twice as large.
         const MUCH: f64 = 1.6;
-        let head = self.inner.head();
-        let mut warning = None;
         let bundle = read_ciphertexts(file, self.inner.context(), &self.hash)?;
-        for index in (0..head.outputs.len()).filter(|&i| head.output_round(i) == round) {
-            let images = self.inner.decrypt_batch(index, &bundle, secret)?;
-            ensure!(images.len() == plays.len(), "{} images sent, {} came back", plays.len(), images.len());
-            let (lo, hi) = head.outputs[index].range;
-            let most = images.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs())) / lo.abs().max(hi.abs());
-            if most > MUCH && warning.is_none() {
-                warning = Some(format!(
-                    "values of round {round} are {most:.1} times as large as those that the plan was compiled for; the \
-                     result may be wrong"
-                ));
-            }
-            plays.iter_mut().zip(images).for_each(|(play, values)| play.receive(index, &values));
-        }
-        Ok(warning)
+        let sizes = self.inner.receive_round(&bundle, round, plays, secret)?;
+        Ok(sizes.into_iter().find(|&size| size > MUCH).map(|most| {
+            format!(
+                "values of round {round} are {most:.1} times as large as those that the plan was compiled for; the \
+                 result may be wrong"
+            )
+        }))
     }
 
     /// Most bytes that a file with the outputs of a round has.

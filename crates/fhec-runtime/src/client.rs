@@ -4,6 +4,7 @@
 //! decrypted values must stay with the key holder, or be rounded to the predicted precision
 //! ([`Output::error_std`](fhec_plan::Output::error_std)) before anybody else sees them.
 
+use crate::aided::Play;
 use crate::batch;
 use crate::clear::Slots;
 use crate::context::{context, key_request};
@@ -173,6 +174,52 @@ impl Client {
         let images = batch::count(self.head.batch(), bundle)?;
         let slots = self.decrypt_all(&output.name, shape, bundle, secret)?;
         Ok(batch::images(&self.head, output, &slots, images))
+    }
+
+    /// Encrypts what several images send in a round of a client-aided plan.
+    ///
+    /// # Errors
+    /// Those of [`Play::input`], and as [`encrypt_input`](Self::encrypt_input).
+    pub fn encrypt_round(
+        &self,
+        plays: &[Play<'_>],
+        round: u32,
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        let mut bundle = Vec::new();
+        for index in (0..self.head.inputs.len()).filter(|&i| self.head.input_round(i) == round) {
+            let values = plays.iter().map(|play| play.input(index)).collect::<Result<Vec<&[f64]>>>()?;
+            bundle.extend(self.encrypt_input(index, &values, key, rng)?);
+        }
+        Ok(bundle)
+    }
+
+    /// Decrypts the answer to a round of a client-aided plan for the images that were sent. Gives for each output of the round
+    /// how large its values are, as a multiple of the largest that the plan was compiled for.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ciphertexts`] for another number of images, and as [`decrypt_batch`](Self::decrypt_batch).
+    pub fn receive_round(
+        &self,
+        bundle: &[BundleEntry],
+        round: u32,
+        plays: &mut [Play<'_>],
+        secret: &SecretKey,
+    ) -> Result<Vec<f64>> {
+        let mut sizes = Vec::new();
+        for index in (0..self.head.outputs.len()).filter(|&i| self.head.output_round(i) == round) {
+            let output = &self.head.outputs[index];
+            let images = self.decrypt_batch(index, bundle, secret)?;
+            if images.len() != plays.len() {
+                let problem = format!("{} images sent, {} came back", plays.len(), images.len());
+                return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem });
+            }
+            let (lo, hi) = output.range;
+            sizes.push(images.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs())) / lo.abs().max(hi.abs()));
+            plays.iter_mut().zip(images).for_each(|(play, values)| play.receive(index, &values));
+        }
+        Ok(sizes)
     }
 
     /// Decrypts any value of a run to the slots of its first image. `shape` is what the plan says of it: number of

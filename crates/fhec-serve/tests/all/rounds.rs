@@ -73,14 +73,10 @@ impl Guest {
 
     /// What the next round sends. Encrypted afresh each time, so no two are the same.
     fn question(&mut self) -> (Frame, Vec<u8>) {
-        let (plan, round) = (self.plan.plan(), self.round);
+        let round = self.round;
         self.plays.iter_mut().for_each(|play| play.advance(round));
-        let mut bundle = Vec::new();
-        for index in (0..plan.inputs.len()).filter(|&i| plan.input_round(i) == round) {
-            let values: Vec<&[f64]> = self.plays.iter().map(|play| play.input(index).expect("known")).collect();
-            let Person { client, secret, rng, .. } = &mut self.person;
-            bundle.extend(client.encrypt_input(index, &values, EncryptionKey::Secret(secret), rng).expect("encrypts"));
-        }
+        let Person { client, secret, rng, .. } = &mut self.person;
+        let bundle = client.encrypt_round(&self.plays, round, EncryptionKey::Secret(secret), rng).expect("encrypts");
         let mut payload = Vec::new();
         write_ciphertexts(&bundle, self.person.client.context(), self.plan.hash(), &mut payload).expect("writes");
         (self.frame(&payload), payload)

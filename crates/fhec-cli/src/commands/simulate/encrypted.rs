@@ -92,17 +92,10 @@ impl Encrypted {
         let mut kept = None;
         for round in 0..aided.rounds {
             plays.par_iter_mut().for_each(|play| play.advance(round));
-            let mut bundle = Vec::new();
-            for index in (0..head.inputs.len()).filter(|&i| head.input_round(i) == round) {
-                let values = plays.iter().map(|play| Ok(play.input(index)?)).collect::<Result<Vec<_>>>()?;
-                let key = EncryptionKey::Secret(&self.secret);
-                bundle.extend(self.client.encrypt_input(index, &values, key, &mut self.rng)?);
-            }
+            let key = EncryptionKey::Secret(&self.secret);
+            let bundle = self.client.encrypt_round(&plays, round, key, &mut self.rng)?;
             let answer = self.server.round(round, &mut kept, &bundle, &mut |_| {})?;
-            for index in (0..head.outputs.len()).filter(|&i| head.output_round(i) == round) {
-                let decrypted = self.client.decrypt_batch(index, &answer, &self.secret)?;
-                plays.iter_mut().zip(decrypted).for_each(|(play, values)| play.receive(index, &values));
-            }
+            self.client.receive_round(&answer, round, &mut plays, &self.secret)?;
         }
         plays.par_iter_mut().for_each(|play| play.advance(aided.rounds));
         self.runs.push(begin.elapsed().as_secs_f64());
