@@ -117,6 +117,52 @@ fn share(classes: &mut [Class], given: &BTreeSet<u64>) {
             break;
         }
     }
+    together(classes, given);
+}
+
+/// Moves all classes with one step to another one that they offer, as long as that pays: while others keep the old keys in
+/// use, none of them saves anything by moving alone.
+fn together(classes: &mut [Class], given: &BTreeSet<u64>) {
+    let step = |class: &Class| class.choices[class.chosen].0;
+    let mut least = total(classes, given);
+    loop {
+        let steps: BTreeSet<usize> = classes.iter().map(step).collect();
+        let offered: BTreeSet<usize> = classes.iter().flat_map(|c| c.choices.iter().map(|choice| choice.0)).collect();
+        let mut best: Option<Vec<usize>> = None;
+        let before: Vec<usize> = classes.iter().map(|c| c.chosen).collect();
+        for (&from, &to) in steps.iter().flat_map(|from| offered.iter().map(move |to| (from, to))) {
+            let mut moved = 0;
+            for class in classes.iter_mut().filter(|c| step(c) == from) {
+                if let Some(at) = class.choices.iter().position(|choice| choice.0 == to) {
+                    moved += usize::from(class.chosen != at);
+                    class.chosen = at;
+                }
+            }
+            let price = if moved > 1 { total(classes, given) } else { f64::INFINITY };
+            if price < least {
+                least = price;
+                best = Some(classes.iter().map(|c| c.chosen).collect());
+            }
+            classes.iter_mut().zip(&before).for_each(|(class, &chosen)| class.chosen = chosen);
+        }
+        let Some(best) = best else { return };
+        classes.iter_mut().zip(best).for_each(|(class, chosen)| class.chosen = chosen);
+    }
+}
+
+/// Price of all maps and of all keys that they need.
+fn total(classes: &[Class], given: &BTreeSet<u64>) -> f64 {
+    let mut keys: BTreeMap<u64, f64> = BTreeMap::new();
+    let mut sum = 0.0;
+    for class in classes {
+        let (_, cost, elements) = &class.choices[class.chosen];
+        sum += class.members.len() as f64 * cost;
+        for &element in elements.difference(given) {
+            let key = keys.entry(element).or_insert(class.key);
+            *key = key.max(class.key);
+        }
+    }
+    sum + keys.values().sum::<f64>()
 }
 
 /// Terms of one linear map that are evaluated as one block matrix.
@@ -220,4 +266,29 @@ pub fn tally(graph: &Graph) -> Tally {
     out.key_switches += out.products;
     out.keys = keys.len();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(members: usize, choices: &[(usize, f64, &[u64])]) -> Class {
+        let choices = choices.iter().map(|&(n1, cost, keys)| (n1, cost, keys.iter().copied().collect())).collect();
+        Class { choices, chosen: 0, key: 1.0, members: vec![(ValueId(0), vec![0]); members] }
+    }
+
+    #[test]
+    fn classes_leave_a_step_together() {
+        let two = |cost| class(1, &[(8, 1.0, &[3, 5, 7]), (4, 1.0 + cost, &[3])]);
+        // Each alone would still leave the other's keys in use.
+        let mut classes = [two(0.9), two(0.9)];
+        share(&mut classes, &BTreeSet::new());
+        assert_eq!(classes.each_ref().map(|c| c.chosen), [1, 1]);
+        let mut classes = [two(1.1), two(1.1)];
+        share(&mut classes, &BTreeSet::new());
+        assert_eq!(classes.each_ref().map(|c| c.chosen), [0, 0], "the keys are worth less than that");
+        let mut classes = [two(0.9), two(0.9)];
+        share(&mut classes, &BTreeSet::from([5]));
+        assert_eq!(classes.each_ref().map(|c| c.chosen), [0, 0], "one of them is there anyway");
+    }
 }
