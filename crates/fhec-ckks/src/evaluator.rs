@@ -10,6 +10,7 @@ mod scalars;
 
 pub use rotations::HoistedCiphertext;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,6 +29,7 @@ use crate::plaintext::Plaintext;
 pub struct Evaluator {
     context: Arc<Context>,
     keys: Arc<EvaluationKeys>,
+    composed: Arc<BTreeMap<u64, [u64; 2]>>,
     counters: Arc<Counters>,
 }
 
@@ -70,7 +72,30 @@ impl Evaluator {
     /// [`CkksError::ContextMismatch`] where the keys belong to other parameters.
     pub fn new(context: &Arc<Context>, keys: Arc<EvaluationKeys>) -> Result<Self> {
         context.check_id("evaluator", keys.context().id())?;
-        Ok(Self { context: Arc::clone(context), keys, counters: Arc::default() })
+        Ok(Self { context: Arc::clone(context), keys, composed: Arc::default(), counters: Arc::default() })
+    }
+
+    /// The same, but for automorphisms that have no key: each is made of two that have, at the price of two key switches.
+    /// `composed` has the elements of those two.
+    ///
+    /// Bootstraps make no use of that.
+    ///
+    /// # Errors
+    /// [`CkksError::Parameters`] where two elements do not make the third, or are composed themselves.
+    pub fn composing(self, composed: BTreeMap<u64, [u64; 2]>) -> Result<Self> {
+        let modulus = 2 * self.context.n() as u128;
+        for (element, factors) in &composed {
+            let product = factors.iter().fold(1, |product, &f| product * u128::from(f) % modulus);
+            if product != u128::from(*element) || factors.iter().any(|f| *f == 1 || composed.contains_key(f)) {
+                return Err(CkksError::Parameters(format!("Galois element {element} is not made of {factors:?}")));
+            }
+        }
+        Ok(Self { composed: Arc::new(composed), ..self })
+    }
+
+    /// The two automorphisms that make one that has no key.
+    pub(crate) fn factors(&self, element: u64) -> Option<[u64; 2]> {
+        self.composed.get(&element).copied()
     }
 
     /// The same for a part of the chain; nothing is copied, and key switches are counted together.
@@ -78,6 +103,7 @@ impl Evaluator {
         Self {
             context: Arc::clone(selection.context()),
             keys: Arc::new(self.keys.select(selection)),
+            composed: Arc::clone(&self.composed),
             counters: Arc::clone(&self.counters),
         }
     }

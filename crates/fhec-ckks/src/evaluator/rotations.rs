@@ -51,8 +51,12 @@ impl Evaluator {
         self.automorphism("conjugate", a, conjugation_element(self.context.log_n()))
     }
 
-    fn automorphism(&self, op: &'static str, a: &Ciphertext, element: u64) -> Result<Ciphertext> {
+    /// An automorphism, by its own key or as two.
+    pub(crate) fn automorphism(&self, op: &'static str, a: &Ciphertext, element: u64) -> Result<Ciphertext> {
         self.check(op, a)?;
+        if let Some([first, second]) = self.factors(element) {
+            return self.automorphism(op, &self.automorphism(op, a, first)?, second);
+        }
         let key = self.galois_key(op, element, a.level)?;
         let digits = Digits::new(&self.context, &a.c1, a.level);
         let rotated = self.switch_rotations(a, digits, &[(key, element)])?;
@@ -109,10 +113,17 @@ impl Evaluator {
         self.check(op, input)?;
         let elements: Vec<u64> = steps.iter().map(|&k| galois_element(k, self.context.log_n())).collect();
         let keys = elements.iter().filter(|&&element| element != 1);
-        let keys = keys.map(|&element| Ok((self.galois_key(op, element, input.level)?, element)));
+        // Of two automorphisms that make one the first is hoisted.
+        let keys = keys.map(|&element| self.factors(element).map_or(element, |[first, _]| first));
+        let keys = keys.map(|element| Ok((self.galois_key(op, element, input.level)?, element)));
         let keys = keys.collect::<Result<Vec<_>>>()?;
         let mut rotated = self.switch_rotations(input, Digits::Decomposed(&a.digits), &keys)?.into_iter();
         let mut next = || rotated.next().expect("every rotation but that by nothing was made");
-        Ok(elements.iter().map(|&element| if element == 1 { input.clone() } else { next() }).collect())
+        let finish = |&element: &u64| match self.factors(element) {
+            _ if element == 1 => Ok(input.clone()),
+            Some([_, second]) => self.automorphism(op, &next(), second),
+            None => Ok(next()),
+        };
+        elements.iter().map(finish).collect()
     }
 }

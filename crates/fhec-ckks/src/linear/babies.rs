@@ -118,7 +118,7 @@ pub(super) struct Hoisted<'a> {
     level: usize,
     count: usize,
     inputs: Vec<HoistedInput<'a>>,
-    /// Babies that are `P` times an input, which is zero modulo the special primes.
+    /// Babies that are `P` times a ciphertext, which is zero modulo the special primes.
     unrotated: Vec<bool>,
 }
 
@@ -127,7 +127,17 @@ struct HoistedInput<'a> {
     parts: [&'a Poly<Eval>; 2],
     /// Absent where nothing is rotated.
     digits: Option<Cow<'a, Decomposed>>,
-    steps: Vec<Option<Step<'a>>>,
+    babies: Vec<Baby<'a>>,
+}
+
+/// How a baby is made of its input.
+enum Baby<'a> {
+    /// It is the input.
+    Unrotated,
+    /// By a rotation with its key, of the digits.
+    Keyed(Step<'a>),
+    /// It was made before, since it takes two rotations.
+    Made(Ciphertext),
 }
 
 /// A rotation with its key.
@@ -142,14 +152,15 @@ impl<'a> Hoisted<'a> {
         let blocks = map.babies.chunk_by(|a, b| a.0 == b.0);
         let inputs = blocks.map(|block| {
             let input = inputs[block[0].0];
-            let steps = block.iter().map(|&(_, rotation)| step(evaluator, rotation, level));
-            let steps = steps.collect::<Result<Vec<_>>>()?;
-            let rotated = steps.iter().any(Option::is_some);
-            let digits = rotated.then(|| Cow::Owned(decompose(context, input.c1(), level)));
-            Ok(HoistedInput { parts: [input.c0(), input.c1()], digits, steps })
+            let babies = block.iter().map(|&(_, rotation)| baby(evaluator, input, rotation, level));
+            let babies = babies.collect::<Result<Vec<_>>>()?;
+            let keyed = babies.iter().any(|baby| matches!(baby, Baby::Keyed(_)));
+            let digits = keyed.then(|| Cow::Owned(decompose(context, input.c1(), level)));
+            Ok(HoistedInput { parts: [input.c0(), input.c1()], digits, babies })
         });
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let unrotated = inputs.iter().flat_map(|input| input.steps.iter().map(Option::is_none)).collect();
+        let unrotated = |baby: &Baby<'_>| !matches!(baby, Baby::Keyed(_));
+        let unrotated = inputs.iter().flat_map(|input| input.babies.iter().map(unrotated)).collect();
         Ok(Self { context, level, count: map.babies.len(), inputs, unrotated })
     }
 
@@ -158,10 +169,10 @@ impl<'a> Hoisted<'a> {
         let context = &**evaluator.context();
         let level = input.c1.level();
         let step = |&(_, rotation): &(usize, i64)| keyed(evaluator, galois_element(rotation, context.log_n()), level);
-        let steps = map.babies.iter().map(step).map(|step| step.map(Some)).collect::<Result<Vec<_>>>()?;
+        let babies = map.babies.iter().map(step).map(|step| step.map(Baby::Keyed)).collect::<Result<Vec<_>>>()?;
         let digits = Some(Cow::Borrowed(&input.c1));
-        let unrotated = vec![false; steps.len()];
-        let inputs = vec![HoistedInput { parts: [&input.c0; 2], digits, steps }];
+        let unrotated = vec![false; babies.len()];
+        let inputs = vec![HoistedInput { parts: [&input.c0; 2], digits, babies }];
         Ok(Self { context, level, count: map.babies.len(), inputs, unrotated })
     }
 
@@ -191,7 +202,8 @@ impl<'a> Hoisted<'a> {
         for input in &self.inputs {
             let Some(digits) = &input.digits else { continue };
             columns.digits.push((0..digits.digits()).map(|d| digits.digit(i, d)).collect());
-            for step in input.steps.iter().flatten() {
+            for baby in &input.babies {
+                let Baby::Keyed(step) = baby else { continue };
                 columns.keys.push(
                     [false, true].map(|part| step.key.column(self.context, self.level, i, digits.digits(), part)),
                 );
@@ -212,11 +224,12 @@ impl<'a> Hoisted<'a> {
         let mut lists: [Vec<&[u64]>; 3] = Default::default();
         for input in &self.inputs {
             let columns = if input.digits.is_some() { digits.next() } else { None };
-            for step in &input.steps {
+            for baby in &input.babies {
                 let Some((out0, out1)) = slots.next().map(|slot| slot.split_at_mut(len)) else { return };
-                let (Some(step), Some(digits)) = (step, columns) else {
+                let (Baby::Keyed(step), Some(digits)) = (baby, columns) else {
                     if i <= self.level {
-                        for (out, c) in [out0, out1].into_iter().zip(input.parts) {
+                        let parts = if let Baby::Made(made) = baby { [made.c0(), made.c1()] } else { input.parts };
+                        for (out, c) in [out0, out1].into_iter().zip(parts) {
                             out.copy_from_slice(&c.limb(i)[start..start + len]);
                             pointwise::mul_scalar_assign(m, out, self.context.p_mod_q(self.level, i));
                         }
@@ -256,11 +269,14 @@ fn keyed(evaluator: &Evaluator, element: u64, level: usize) -> Result<Step<'_>> 
     Ok(Step { key, automorphism: Automorphism::try_get(evaluator.context().log_n(), element)? })
 }
 
-fn step(evaluator: &Evaluator, rotation: i64, level: usize) -> Result<Option<Step<'_>>> {
+fn baby<'a>(evaluator: &'a Evaluator, input: &Ciphertext, rotation: i64, level: usize) -> Result<Baby<'a>> {
     let log_n = evaluator.context().log_n();
     let element = galois_element(rotation, log_n);
     if element == 1 {
-        return Ok(None);
+        return Ok(Baby::Unrotated);
     }
-    keyed(evaluator, element, level).map(Some)
+    if evaluator.factors(element).is_some() {
+        return evaluator.automorphism("linear map", input, element).map(Baby::Made);
+    }
+    keyed(evaluator, element, level).map(Baby::Keyed)
 }

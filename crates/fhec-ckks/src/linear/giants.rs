@@ -43,9 +43,13 @@ impl<'a> Outputs<'a> {
             if element == 1 {
                 self.add_unrotated(sum.out_block, pair);
             } else {
-                let key = self.evaluator.galois_key("linear map", element, self.level)?;
-                let automorphism = Automorphism::try_get(self.context().log_n(), element)?;
-                self.add_rotated(sum.out_block, pair, key, &automorphism);
+                let (mut pair, mut raised, mut last) = (pair, self.hoisting == Hoisting::Double, element);
+                if let Some([first, second]) = self.evaluator.factors(element) {
+                    (pair, raised, last) = (self.rotated(pair, raised, first)?, false, second);
+                }
+                let key = self.evaluator.galois_key("linear map", last, self.level)?;
+                let automorphism = Automorphism::try_get(self.context().log_n(), last)?;
+                self.add_rotated(sum.out_block, pair, raised, key, &automorphism);
             }
         }
         Ok(())
@@ -67,12 +71,33 @@ impl<'a> Outputs<'a> {
         }
     }
 
+    /// A sum divided by `P`, if that is still to be done, and rotated.
+    fn rotated(&self, pair: Pair, raised: bool, element: u64) -> Result<Pair> {
+        let (context, level) = (self.context(), self.level);
+        let [c0, c1] = pair;
+        let (c0, c1) = if raised {
+            mod_down_pair(context, (QpPoly { poly: c0, level }, QpPoly { poly: c1, level }))
+        } else {
+            (c0, c1)
+        };
+        // Scales are looked at when all sums are added up.
+        let sum = Ciphertext::from_parts(context, c0, c1, level, Scale::one());
+        let Ciphertext { c0, c1, .. } = self.evaluator.automorphism("linear map", &sum, element)?;
+        Ok([c0, c1])
+    }
+
     /// Divides the second part by `P` if that is still to be done, and then limb by limb: decomposes, multiplies with the
     /// key, permutes and adds.
-    fn add_rotated(&mut self, out_block: usize, [c0, c1]: Pair, key: &SwitchingKey, automorphism: &Automorphism) {
+    fn add_rotated(
+        &mut self,
+        out_block: usize,
+        [c0, c1]: Pair,
+        raised: bool,
+        key: &SwitchingKey,
+        automorphism: &Automorphism,
+    ) {
         let (context, level) = (self.context(), self.level);
         let (n, limbs) = (context.n(), context.qp_limbs(level));
-        let raised = self.hoisting == Hoisting::Double;
         let c1 = if raised { mod_down(context, QpPoly { poly: c1, level }) } else { c1 };
         let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
         let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
