@@ -97,13 +97,8 @@ fn linear_maps() {
         for plaintext_window in [usize::MAX, 1] {
             let options = LinearOptions { hoisting, plaintext_window, ..LinearOptions::default() };
             let own = LinearMap::plaintext_scale(&setup.context, level, &scale, &scale, options.rescale);
-            let source = Source {
-                encoder: &setup.encoder,
-                terms: terms.clone(),
-                values: diagonals.clone(),
-                level,
-                scale: own,
-            };
+            let source =
+                Source { encoder: &setup.encoder, terms: terms.clone(), values: diagonals.clone(), level, scale: own };
             let out = map.apply(&evaluator, &[&input], &source, &[], &scale, &options).expect("all can be made");
             let bits = worst_bits(&setup.decrypt(&out[0]), &expected);
             assert!(bits > 20.0, "{hoisting:?}, window {plaintext_window}: {bits:.1} bits");

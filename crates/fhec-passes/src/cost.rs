@@ -12,6 +12,7 @@ use fhec_math::chebyshev::{ChebyshevOp, ChebyshevOpKind, ChebyshevPlan};
 use fhec_math::diagonals::STEP;
 use fhec_math::scalar_sums::{MAX_SUMS, WAVE};
 use fhec_math::streamed::{StreamedMap, WINDOW};
+use fhec_plan::Composed;
 use fhec_plan::linear::LinearGroup;
 use serde::{Deserialize, Serialize};
 
@@ -366,6 +367,20 @@ impl Prices<'_> {
         }
         sum += outputs as f64 * Self::seconds(self.mod_down_ns(level, 2.0, true));
         sum + (outputs * group.fold.len()) as f64 * self.relinearise(level.saturating_sub(1))
+    }
+
+    /// What rotations that are made of two cost more than others.
+    pub fn composed(&self, level: usize, composed: Composed, outputs: usize) -> f64 {
+        let Composed { babies, giants, folds } = composed;
+        // Such a baby is not hoisted.
+        let baby = 2.0 * self.rotate(level) - self.linear_weights(level).baby;
+        let more = babies as f64 * baby + giants as f64 * self.rotate(level);
+        more + (outputs * folds) as f64 * self.rotate(level.saturating_sub(1))
+    }
+
+    /// log2 of the ring degree.
+    pub fn log_n(&self) -> u32 {
+        self.shape.log_n
     }
 
     /// So many products of ciphertexts with scalars, added up. Sums stay in registers and inputs in the cache.

@@ -23,6 +23,7 @@ pub mod lower;
 
 // Ciphertext graph to ciphertext graph: linear maps.
 pub mod common_subexpressions;
+mod compose;
 pub mod plan_bsgs;
 
 // Ciphertext graph to ciphertext graph: levels, scales, degrees.

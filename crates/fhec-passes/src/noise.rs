@@ -20,8 +20,9 @@ use crate::sensitivity::Sensitivity;
 use crate::shape::{Shape, single_hoisting};
 use fhec_ir::he::{Graph, Node, Op, ValueId};
 use fhec_math::chebyshev::ChebyshevPlan;
-use fhec_plan::Polynomial;
+use fhec_math::galois_element;
 use fhec_plan::linear::LinearGroup;
+use fhec_plan::{KeyManifest, Polynomial};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -111,7 +112,7 @@ impl Plans {
 }
 
 /// Everything the prediction depends on that stays the same while parameters are searched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model<'a> {
     graph: &'a Graph,
     levels: &'a [usize],
@@ -121,6 +122,8 @@ pub struct Model<'a> {
     groups: Vec<Vec<LinearGroup>>,
     /// Plans of polynomials, by node.
     plans: Vec<Option<(Arc<ChebyshevPlan>, PolyGains)>>,
+    /// What of the manifest concerns errors: rotations that are made of two.
+    keys: KeyManifest,
 }
 
 /// Variances that a node adds to its result.
@@ -169,7 +172,14 @@ impl<'a> Model<'a> {
             _ => None,
         };
         let plans = graph.nodes.iter().zip(&sensitivity.arguments).map(plan).collect();
-        Model { graph, levels, matrices, sensitivity, groups, plans }
+        Model { graph, levels, matrices, sensitivity, groups, plans, keys: KeyManifest::default() }
+    }
+
+    /// The same where some rotations are made of two others.
+    #[must_use]
+    pub fn composing(self, keys: &KeyManifest) -> Self {
+        let keys = KeyManifest { composed: keys.composed.clone(), ..KeyManifest::default() };
+        Model { keys, ..self }
     }
 
     /// Groups of the terms of every linear map, by node.
@@ -288,7 +298,12 @@ impl<'a> Model<'a> {
                 slots(e.encoding(period) * mean_square(0) * (-2.0 * constant()).exp2())
             }
             Op::AddVector(vector) => slots(e.encoding(self.graph.vectors[vector.index()].period) * own),
-            Op::Rotate(_) | Op::Relinearise => slots((e.key_switch[operand_level] + e.rounding) * own),
+            Op::Rotate(steps) => {
+                let composed = self.keys.composed.contains_key(&galois_element(*steps, shape.log_n));
+                let switches = if composed { 2.0 } else { 1.0 };
+                slots(switches * (e.key_switch[operand_level] + e.rounding) * own)
+            }
+            Op::Relinearise => slots((e.key_switch[operand_level] + e.rounding) * own),
             Op::Rescale => slots(e.rounding * own),
             Op::Bootstrap { .. } => {
                 let Some(spec) = &shape.bootstrap else { return Injection::default() };
@@ -317,12 +332,15 @@ impl<'a> Model<'a> {
             let matrix = &self.graph.matrices[terms[group.terms[0]].matrix.index()];
             let folded = matrix.fold_steps().iter().fold(1.0, |f, _| f * 2.0);
             let single = single_hoisting(shape, level, group);
+            // A rotation of two adds the errors of both.
+            let composed = self.keys.composed_in(group, shape.log_n);
+            let second = |some: bool| if some { switch + e.rounding } else { 0.0 };
             for &t in &group.terms {
                 let source = node.inputs[t].index();
                 // Babies: all but one of them are key switches.
                 let babies =
                     if group.bsgs.baby_switches() == 0 { 0.0 } else { switch + if single { e.rounding } else { 0.0 } };
-                total.entries += at(scales[source], babies);
+                total.entries += at(scales[source], babies + second(composed.babies > 0));
                 let info = &self.matrices[terms[t].matrix.index()];
                 let per_output = info.diagonals.len() as f64 / matrix.out_ciphertexts as f64;
                 let encoded = e.encoding(matrix.diagonal_period()) * self.sensitivity.mean_square[source];
@@ -330,8 +348,11 @@ impl<'a> Model<'a> {
             }
             let giants = group.bsgs.giant_switches() as f64 / matrix.out_ciphertexts as f64;
             total.slots += folded * giants * at(sum_scale, switch + e.rounding_c1);
+            let twice = composed.giants as f64 / matrix.out_ciphertexts as f64;
+            total.slots += folded * twice * at(sum_scale, second(true));
             let fold_switch = e.key_switch[level.saturating_sub(1)] + e.rounding;
-            total.slots += at(out, folded * e.rounding + (folded - 1.0) * fold_switch);
+            let folds = (folded - 1.0) * if composed.folds > 0 { 2.0 } else { 1.0 };
+            total.slots += at(out, folded * e.rounding + folds * fold_switch);
         }
         total
     }

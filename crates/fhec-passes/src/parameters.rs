@@ -7,6 +7,7 @@
 //! the one with the least predicted time ([`Goal`]) wins, then the one with the smallest modulus.
 
 use crate::bootstrapped::Chosen;
+use crate::compose;
 use crate::cost::CostTable;
 use crate::levels::Placed;
 use crate::noise::{Model, Prediction};
@@ -180,6 +181,9 @@ pub fn select_bootstrapped(
         .bootstrap
         .clone()
         .map(|spec| BootstrapSpec { input_scale: Scale::pow2(largest.max(chosen.amplitude).ceil() as i64), ..spec });
+    let mut bootstraps = KeyManifest::default();
+    bootstraps.add_bootstraps(&parameters, &slots);
+    let bootstraps = bootstraps.galois.into_keys().collect();
     let mut keys = rotation_keys::manifest(model, parameters.log_n);
     keys.add_bootstraps(&parameters, &slots);
     let shape = Shape::of(&parameters);
@@ -190,8 +194,11 @@ pub fn select_bootstrapped(
     if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
         return Err(Unfit::Security);
     }
-    let price = search.affordable(&shape)?;
-    let prediction = model.predict(&shape, &scales);
+    let attempt = |model: &Model<'_>, keys: &KeyManifest| {
+        let price = affordable(model, keys, &shape, demands, table)?;
+        Ok((price, model.predict(&shape, &scales)))
+    };
+    let ((price, prediction), keys) = compose::fitted(model, keys.clone(), (log_n, &bootstraps), attempt)?;
     Ok((Selected { parameters, exponents, prediction, price }, keys))
 }
 
@@ -212,6 +219,21 @@ pub(crate) fn nearer(a: Unfit, b: Unfit) -> Unfit {
     }
 }
 
+/// The price of a shape, if the memory budget allows it.
+fn affordable(
+    model: &Model<'_>,
+    keys: &KeyManifest,
+    shape: &Shape,
+    demands: &Demands,
+    table: &CostTable,
+) -> Result<Price, Unfit> {
+    let price = price(model, keys, shape, table);
+    match price.cache(demands.memory_budget) {
+        Some(_) => Ok(price),
+        None => Err(Unfit::Memory(price.fixed)),
+    }
+}
+
 impl Search<'_> {
     /// Bits that the search asks for.
     fn wanted(&self) -> f64 {
@@ -220,11 +242,7 @@ impl Search<'_> {
 
     /// The price of a shape, if the memory budget allows it.
     fn affordable(&self, shape: &Shape) -> Result<Price, Unfit> {
-        let price = price(self.model, self.keys, shape, self.table);
-        if price.cache(self.demands.memory_budget).is_none() {
-            return Err(Unfit::Memory(price.fixed));
-        }
-        Ok(price)
+        affordable(self.model, self.keys, shape, self.demands, self.table)
     }
 
     /// The point of least modulus with `special` special primes that is precise enough.

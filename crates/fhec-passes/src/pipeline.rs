@@ -309,7 +309,7 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
         approximations: approximated.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
         notes,
         memory_budget: options.memory_budget,
-        errors: stage.errors(&selected, &samples)?,
+        errors: stage.errors(&selected, &keys, &samples)?,
         alternatives: chosen.map_or(Vec::new(), |chosen| chosen.1.alternatives()),
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());

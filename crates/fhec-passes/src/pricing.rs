@@ -10,6 +10,7 @@ use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::buffer::POOL_BYTES;
 use fhec_math::chebyshev::ChebyshevPlan;
+use fhec_math::galois_element;
 use fhec_plan::linear::LinearGroup;
 use fhec_plan::verify::Verified;
 use fhec_plan::{Diagonals, KeyManifest, Matrix, Vector, bootstrap_slots};
@@ -67,7 +68,7 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let prices = table.prices(shape);
     let items = graph_items(model);
     let circuits = circuits(&items, shape);
-    let mut price = price_items(&items, &prices, &circuits);
+    let mut price = price_items(&items, &prices, &circuits, keys);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
@@ -129,7 +130,7 @@ pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
     let plan = verified.plan();
     let shape = Shape::of(&plan.parameters);
     let items = plan_items(verified);
-    let price = price_items(&items, &table.prices(&shape), &circuits(&items, &shape));
+    let price = price_items(&items, &table.prices(&shape), &circuits(&items, &shape), &plan.keys);
     let mut layers = vec![0.0; plan.layers.len()];
     for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
         layers[instruction.layer.index()] += seconds;
@@ -149,7 +150,7 @@ enum Work<'a> {
     /// The same with an encoded vector.
     Vector(usize, &'a Vector),
     Multiply,
-    Rotate,
+    Rotate(i64),
     Relinearise,
     RelineariseRescale,
     Rescale,
@@ -203,7 +204,7 @@ fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
         Op::MulVector { vector, .. } => Work::Vector(2, &graph.vectors[vector.index()]),
         Op::AddVector(vector) => Work::Vector(1, &graph.vectors[vector.index()]),
         Op::Mul => Work::Multiply,
-        Op::Rotate(_) => Work::Rotate,
+        Op::Rotate(steps) => Work::Rotate(*steps),
         Op::Relinearise if model.rescaled_at_once(id) => Work::RelineariseRescale,
         Op::Relinearise => Work::Relinearise,
         Op::Rescale if graph.node(id).inputs.first().is_some_and(|&v| model.rescaled_at_once(v)) => Work::Nothing,
@@ -218,7 +219,7 @@ pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, 
     let count = model.graph().node(id).layout.ciphertexts;
     let work = work(model, id);
     let item = Item { work, level, result: level, count, kept: count, last_use: id.index(), given: false };
-    let share = share(&item, prices, &BTreeMap::new());
+    let share = share(&item, prices, &BTreeMap::new(), &KeyManifest::default());
     match goal {
         Goal::Latency => share.seconds + share.encode,
         Goal::Throughput => share.seconds,
@@ -255,7 +256,7 @@ impl Work<'_> {
         match (self, other) {
             (Work::Nothing, Work::Nothing)
             | (Work::Multiply, Work::Multiply)
-            | (Work::Rotate, Work::Rotate)
+            | (Work::Rotate(_), Work::Rotate(_))
             | (Work::Relinearise, Work::Relinearise)
             | (Work::RelineariseRescale, Work::RelineariseRescale)
             | (Work::Rescale, Work::Rescale) => true,
@@ -350,7 +351,7 @@ fn plan_items<'v>(verified: &'v Verified) -> Vec<Item<'v>> {
         Op::MulVector { vector, .. } => Work::Vector(2, &plan.vectors[vector.index()]),
         Op::AddVector { vector, .. } => Work::Vector(1, &plan.vectors[vector.index()]),
         Op::Mul(..) => Work::Multiply,
-        Op::Rotate { .. } => Work::Rotate,
+        Op::Rotate { steps, .. } => Work::Rotate(*steps),
         Op::Relinearise(_) if at_once(number) => Work::RelineariseRescale,
         Op::Relinearise(_) => Work::Relinearise,
         Op::Rescale(source) if at_once(writer(source)) => Work::Nothing,
@@ -385,7 +386,7 @@ struct Share {
     scratch: u64,
 }
 
-fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>) -> Share {
+fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>, keys: &KeyManifest) -> Share {
     let (level, count) = (item.level, item.count as f64);
     let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
     let vector = |v: &Vector| match v.slots {
@@ -405,6 +406,7 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
                 }
                 let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
                 sum.seconds += prices.linear(level, group, outputs);
+                sum.seconds += prices.composed(level, keys.composed_in(group, prices.log_n()), outputs);
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
                 // Like encoded weights, these are there already when many inputs are evaluated.
@@ -421,7 +423,10 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
         Work::Elementwise(polys) => simple(prices.elementwise(level, *polys)),
         Work::Vector(polys, v) => Share { encode: vector(v), ..simple(prices.elementwise(level, *polys)) },
         Work::Multiply => simple(prices.multiply(level)),
-        Work::Rotate => simple(prices.rotate(level)),
+        Work::Rotate(steps) => {
+            let composed = keys.composed.contains_key(&galois_element(*steps, prices.log_n()));
+            simple(prices.rotate(level) * if composed { 2.0 } else { 1.0 })
+        }
         Work::Relinearise => simple(prices.relinearise(level)),
         Work::RelineariseRescale => simple(prices.relinearise_rescale(level)),
         Work::Rescale => simple(prices.rescale(level, 2)),
@@ -434,13 +439,18 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
 }
 
 /// Prices items that run one after another. [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
-fn price_items(items: &[Item<'_>], prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>) -> Price {
+fn price_items(
+    items: &[Item<'_>],
+    prices: &Prices<'_>,
+    circuits: &BTreeMap<u32, Circuit>,
+    keys: &KeyManifest,
+) -> Price {
     let bytes = |item: &Item<'_>| item.kept as u64 * prices.ciphertext_bytes(item.result);
     let mut price = Price::default();
     // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
     for (now, item) in items.iter().enumerate() {
-        let share = share(item, prices, circuits);
+        let share = share(item, prices, circuits, keys);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
         // Bootstraps work in blocks that the pool keeps from one to the next.
         let working = if matches!(item.work, Work::Bootstrap(_)) { 0 } else { share.scratch };

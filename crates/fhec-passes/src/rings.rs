@@ -32,6 +32,8 @@ const BOOTSTRAPPED: [u32; 2] = [16, 15];
 const LARGEST_BY_CHOICE: u32 = 16;
 /// Estimates of the objective are not above what it turns out to be by more than this.
 const DEARER: f64 = 1.1;
+/// Seconds that a byte of keys is worth where memory does not suffice: more than what any rotation takes.
+const SHORT_OF_MEMORY: f64 = 1e-3;
 /// A choice that is as precise as it was asked for may take so many times as long as one that is not.
 const PRECISION_IS_WORTH: f64 = 2.0;
 
@@ -184,14 +186,34 @@ fn bootstrapped(
         let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
         // Keys take long to load and much memory: maps share theirs, and those of bootstraps.
         let given = bootstrap_keys(&placed, &chosen.shape);
-        let key = |id: he::ValueId| {
-            prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64 * options.cost.read_byte * 1e-9
-        };
-        let keys = KeyPrices { log_n, given: &given, price: &key };
-        let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
-        let own = analysis.placed(&planned);
-        let stage = Stage::analysed(Placed { graph: planned, levels }, own);
-        match stage.select_bootstrapped(&chosen, demands, &options.cost) {
+        let bytes = |id: he::ValueId| prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64;
+        let mut found: Option<(Stage, Result<(Selected, KeyManifest), Unfit>)> = None;
+        let seconds = |s: &Selected| s.price.objective(demands.goal, &options.cost);
+        for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
+            let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
+            let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
+            let own = analysis.placed(&planned);
+            let stage = Stage::analysed(Placed { graph: planned, levels: levels.clone() }, own);
+            let selected = stage.select_bootstrapped(&chosen, demands, &options.cost);
+            // What makes do with fewer keys by itself may be faster than what is made to.
+            let enough = match &selected {
+                Ok((_, keys)) => keys.composed.is_empty(),
+                Err(why) => !matches!(why, Unfit::Memory(_)),
+            };
+            let better = match (&found, &selected) {
+                (Some((_, Ok((known, _)))), Ok((new, _))) => seconds(new) < seconds(known),
+                (Some((_, Ok(_))), Err(_)) => false,
+                _ => true,
+            };
+            if better {
+                found = Some((stage, selected));
+            }
+            if enough {
+                break;
+            }
+        }
+        let Some((stage, selected)) = found else { continue };
+        match selected {
             Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < least_bits => {
                 reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
             }
@@ -281,11 +303,43 @@ fn ring(
                     best = Some(Choice { stage, selected, keys, objective, chosen: None });
                 }
             }
+            Err(Unfit::Memory(_)) => break,
             Err(why) if best.is_none() => return Ok(Err(why)),
             Err(_) => {}
         }
     }
+    // What makes do with fewer keys by itself may be faster than what is made to.
+    if best.as_ref().is_none_or(|b| !b.keys.composed.is_empty()) {
+        match fewer_keys(&analysed, &shape, log_n, options, demands, driver)? {
+            Ok(other) if best.as_ref().is_none_or(|b| other.objective < b.objective) => best = Some(other),
+            Err(why) if best.is_none() => return Ok(Err(why)),
+            _ => {}
+        }
+    }
     Ok(best.ok_or(Unfit::Security))
+}
+
+/// The same with as few different rotations as possible, for a memory budget that does not hold the keys of the fastest maps.
+fn fewer_keys(
+    analysed: &Stage,
+    shape: &Shape,
+    log_n: u32,
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Result<Choice, Unfit>, CompileError> {
+    let placed = analysed.placed();
+    let prices = options.cost.prices(shape);
+    let level = |id: he::ValueId| placed.levels[placed.graph.node(id).inputs[0].index()];
+    let given = BTreeSet::new();
+    let price = |id: he::ValueId| SHORT_OF_MEMORY * prices.key_bytes(level(id)) as f64;
+    let keys = KeyPrices { log_n, given: &given, price: &price };
+    let weights = |id: he::ValueId| prices.linear_weights(level(id));
+    let stage = analysed.with_babies(driver.he("share-keys", &placed.graph, |g| plan_sharing(g, weights, &keys))?);
+    Ok(stage.select(log_n, demands, &options.cost).map(|(selected, keys)| {
+        let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
+        Choice { stage, selected, keys, objective, chosen: None }
+    }))
 }
 
 /// Whether a chain of the smallest useful primes with so many levels fits at all.

@@ -12,12 +12,13 @@ use crate::rescale::Adapters;
 use crate::scales::{self, Symbolic};
 use crate::sensitivity::{self, Sensitivity};
 use crate::shape::Shape;
-use crate::{errors, relinearise, rescale, rotation_keys};
+use crate::{compose, errors, relinearise, rescale, rotation_keys};
 use fhec_ir::Tensor;
 use fhec_ir::he::Graph;
 use fhec_ir::he::facts::{Chain, FactError, Facts, derive};
 use fhec_ir::nn::InputError;
 use fhec_plan::{KeyManifest, Parameters, Plan, Preprocess};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What is known of a graph wherever its levels and bootstraps are placed: neither changes a value.
@@ -123,8 +124,10 @@ impl Stage {
     pub fn select(&self, log_n: u32, demands: &Demands, table: &CostTable) -> Result<(Selected, KeyManifest), Unfit> {
         let model = self.model();
         let keys = rotation_keys::manifest(&model, log_n);
-        let selected = select(&self.placed, &self.symbolic, &model, &keys, log_n, demands, table)?;
-        Ok((selected, keys))
+        let attempt = |model: &Model<'_>, keys: &KeyManifest| {
+            select(&self.placed, &self.symbolic, model, keys, log_n, demands, table)
+        };
+        compose::fitted(&model, keys, (log_n, &BTreeSet::new()), attempt)
     }
 
     /// Parameters for the chain that bootstraps were placed for, and the keys needed.
@@ -145,10 +148,15 @@ impl Stage {
     ///
     /// # Errors
     /// When a sample does not fit the inputs.
-    pub fn errors(&self, selected: &Selected, samples: &[Vec<Tensor>]) -> Result<Vec<f64>, InputError> {
+    pub fn errors(
+        &self,
+        selected: &Selected,
+        keys: &KeyManifest,
+        samples: &[Vec<Tensor>],
+    ) -> Result<Vec<f64>, InputError> {
         let shape = Shape::of(&selected.parameters);
         let scales = self.symbolic.log2_scales(&selected.exponents, &shape.log2_q);
-        let injections = self.model().injections(&shape, &scales);
+        let injections = self.model().composing(keys).injections(&shape, &scales);
         errors::carried(&self.placed.graph, &self.analysis.matrices, samples, &injections)
     }
 
@@ -167,7 +175,7 @@ impl Stage {
         let (graph, inputs) = self.symbolic.apply(&self.placed, &selected.exponents, &selected.parameters.q);
         let Parameters { q, bootstrap, .. } = &selected.parameters;
         let facts = derive(&graph, Chain { q, bootstrap: bootstrap.as_ref() }, &inputs)?;
-        let report = report(&self.model(), selected, &keys, table, context);
+        let report = report(&self.model().composing(&keys), selected, &keys, table, context);
         let extras = Extras {
             parameters: selected.parameters.clone(),
             keys,

@@ -47,6 +47,9 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
     for (element, level) in &plan.keys.galois {
         writeln!(out, "  element {element} up to level {level}")?;
     }
+    for (element, [first, second]) in &plan.keys.composed {
+        writeln!(out, "  element {element} as {first} and {second}")?;
+    }
     for (i, input) in plan.inputs.iter().enumerate() {
         let (shape, layout) = (&input.shape, input.layout.describe());
         writeln!(out, "input {i} {:?} {shape:?}: {layout}, level {}, scale {}", input.name, input.level, input.scale)?;

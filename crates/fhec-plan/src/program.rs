@@ -1,8 +1,10 @@
 //! The plan itself: parameters, key manifest, tables, instructions and report, as plain Rust types.
 //! How they are written to a file is the business of the wire module alone.
 
+use crate::linear::LinearGroup;
 use crate::{Aided, LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, VectorId, Weights};
 use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::galois_element;
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,9 +90,42 @@ pub struct KeyManifest {
     pub relin: Option<usize>,
     /// Galois element → highest level at which it is used.
     pub galois: BTreeMap<u64, usize>,
+    /// Galois elements without a key → the two with keys that make them, where memory is short. Nothing in bootstraps.
+    pub composed: BTreeMap<u64, [u64; 2]>,
+}
+
+/// Rotations of a group of terms that are made of two others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Composed {
+    /// Babies, each input's by itself.
+    pub babies: usize,
+    /// Giants, each output's by itself.
+    pub giants: usize,
+    /// Folds of one output.
+    pub folds: usize,
 }
 
 impl KeyManifest {
+    /// Whether an automorphism can be made at a level, by one key or by two.
+    pub fn reaches(&self, element: u64, level: usize) -> bool {
+        let has = |element: &u64| self.galois.get(element).is_some_and(|&highest| highest >= level);
+        has(&element) || self.composed.get(&element).is_some_and(|two| two.iter().all(has))
+    }
+
+    /// What of a group's rotations takes two key switches.
+    pub fn composed_in(&self, group: &LinearGroup, log_n: u32) -> Composed {
+        if self.composed.is_empty() {
+            return Composed::default();
+        }
+        let composed = |rotation: i64| self.composed.contains_key(&galois_element(rotation, log_n));
+        let count = |list: &[(usize, i64)]| list.iter().filter(|(_, rotation)| composed(*rotation)).count();
+        Composed {
+            babies: count(group.bsgs.babies()),
+            giants: count(group.bsgs.giants()),
+            folds: group.fold.iter().filter(|&&step| composed(step as i64)).count(),
+        }
+    }
+
     /// Adds the keys of bootstraps of vectors with the given log2 numbers of slots.
     pub fn add_bootstraps(&mut self, parameters: &Parameters, log_slots: &BTreeSet<u32>) {
         if let Some(spec) = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty()) {

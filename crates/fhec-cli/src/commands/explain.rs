@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use fhec_passes::pricing::price_plan;
 use fhec_plan::verify::Verified;
-use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, Op, Plan, Report, bootstrap_slots};
+use fhec_plan::{BootstrapReport, LayerReport, Op, Plan, Report};
 use petgraph::dot::{Config, Dot, RankDir};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Value, json};
@@ -165,20 +165,6 @@ fn refreshed<'a>(plan: &'a Plan, bootstrap: &BootstrapReport) -> &'a str {
     made.and_then(|i| plan.layers.get(i.layer.index())).map_or("", |layer| &layer.name)
 }
 
-/// Number of rotation keys that bootstraps take.
-fn bootstrap_keys(verified: &Verified) -> usize {
-    let plan = verified.plan();
-    let slots: BTreeSet<u32> = plan
-        .instructions
-        .iter()
-        .filter(|i| matches!(i.op, Op::Bootstrap { .. }))
-        .map(|i| bootstrap_slots(verified.register(i.dst).period))
-        .collect();
-    let mut keys = KeyManifest::default();
-    keys.add_bootstraps(&plan.parameters, &slots);
-    keys.galois.len()
-}
-
 /// Why every bootstrap is where it is.
 fn bootstraps(verified: &Verified, report: &Report) -> String {
     let heads = [
@@ -208,8 +194,12 @@ fn bootstraps(verified: &Verified, report: &Report) -> String {
 fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str, String)> {
     let (plan, p) = (verified.plan(), &verified.plan().parameters);
     let asked = p.security.map_or("none asked: a test plan".into(), |s| format!("{} asked", s.bits()));
-    let for_bootstraps = bootstrap_keys(verified);
+    let for_bootstraps = verified.facts().bootstrap_elements().len();
     let relin = if plan.keys.relin.is_some() { " and products" } else { "" };
+    let composed = match plan.keys.composed.len() {
+        0 => String::new(),
+        count => format!("; {count} more rotations are made of two"),
+    };
     let mut rows = Vec::new();
     if plan.is_batched() {
         rows.push(("mode", format!("throughput: a run evaluates up to {} images, one a slot", plan.batch())));
@@ -230,11 +220,11 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         (
             "evaluation keys",
             format!(
-                "{} ({} in memory), for {} rotations{}{relin}",
+                "{} ({} in memory), for {} rotations{}{relin}{composed}",
                 format::bytes(r.key_bytes_disk),
                 format::bytes(r.key_bytes_memory),
                 plan.keys.galois.len(),
-                if for_bootstraps > 0 { format!(" ({for_bootstraps} of them for bootstraps)") } else { String::new() }
+                if for_bootstraps > 0 { format!(" ({for_bootstraps} of them for bootstraps)") } else { String::new() },
             ),
         ),
         (
@@ -398,7 +388,10 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
             "log_n": p.log_n, "q": p.q, "p": p.p, "digits": p.digits, "log_qp": p.log_qp(),
             "security_asked": p.security.map(|s| s.bits()),
         },
-        "keys": { "relinearisation_level": plan.keys.relin, "rotations": plan.keys.galois.len() },
+        "keys": {
+            "relinearisation_level": plan.keys.relin, "rotations": plan.keys.galois.len(),
+            "composed": plan.keys.composed.len(),
+        },
         "inputs": inputs,
         "outputs": outputs,
         "layers": layers,

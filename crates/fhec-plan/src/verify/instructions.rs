@@ -54,6 +54,9 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     }
     let Checker { tables, registers, groups, mut keys, bootstrap_slots, .. } = checker;
     keys.add_bootstraps(&plan.parameters, &bootstrap_slots);
+    let mut of_bootstraps = KeyManifest::default();
+    of_bootstraps.add_bootstraps(&plan.parameters, &bootstrap_slots);
+    let bootstrap_elements = of_bootstraps.galois.into_keys().collect();
     let peak_register_bytes = peak_register_bytes(plan, &registers);
     if peak_register_bytes > structure::MAX_REGISTER_BYTES {
         return Err(VerifyError::Entry {
@@ -68,7 +71,17 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     let Tables { diagonals, polynomials } = tables;
     let rounds = rounds::split(plan)?;
     let kept_bytes = rounds::kept_bytes(plan, &rounds, &registers);
-    Ok(Facts { registers, diagonals, groups, polynomials, keys, peak_register_bytes, rounds, kept_bytes })
+    Ok(Facts {
+        registers,
+        diagonals,
+        groups,
+        polynomials,
+        keys,
+        bootstrap_elements,
+        peak_register_bytes,
+        rounds,
+        kept_bytes,
+    })
 }
 
 /// Bytes of the ciphertexts of a register.

@@ -31,7 +31,7 @@ use crate::linear::LinearGroup;
 use crate::{Diagonals, KeyManifest, MatrixId, Plan, PolyId, Reg};
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_math::scale::Scale;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -111,6 +111,7 @@ pub struct Facts {
     groups: BTreeMap<usize, Vec<LinearGroup>>,
     polynomials: Vec<ChebyshevPlan>,
     keys: KeyManifest,
+    bootstrap_elements: BTreeSet<u64>,
     peak_register_bytes: u64,
     rounds: Vec<Range<usize>>,
     kept_bytes: u64,
@@ -167,6 +168,11 @@ impl Facts {
     pub fn keys(&self) -> &KeyManifest {
         &self.keys
     }
+
+    /// Galois elements that bootstraps use.
+    pub fn bootstrap_elements(&self) -> &BTreeSet<u64> {
+        &self.bootstrap_elements
+    }
 }
 
 /// Derives all facts of `plan` without looking at its key manifest; the compiler takes the manifest from
@@ -197,11 +203,14 @@ pub fn verify(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
     {
         return bad(format!("a relinearisation at level {need}, the manifest has {:?}", plan.keys.relin));
     }
-    for (element, need) in &facts.keys.galois {
-        let have = plan.keys.galois.get(element);
-        if have.is_none_or(|have| have < need) {
+    for (&element, &need) in &facts.keys.galois {
+        if !plan.keys.reaches(element, need) {
+            let have = plan.keys.galois.get(&element);
             return bad(format!("Galois element {element} is used at level {need}, the manifest has {have:?}"));
         }
+    }
+    if let Some(element) = facts.bootstrap_elements.iter().find(|element| plan.keys.composed.contains_key(element)) {
+        return bad(format!("Galois element {element} is used in bootstraps, and has no key"));
     }
     Ok(facts)
 }

@@ -139,6 +139,13 @@ fn check_manifest(p: &Parameters, keys: &KeyManifest) -> Result<(), VerifyError>
             return bad(format!("Galois element {element} up to level {level}, the chain ends at {}", p.max_level()));
         }
     }
+    for (&element, factors) in &keys.composed {
+        let product = factors.iter().fold(1, |product, &f| product * u128::from(f) % u128::from(two_n));
+        let keyed = factors.iter().all(|f| keys.galois.contains_key(f)) && !keys.galois.contains_key(&element);
+        if element == 1 || product != u128::from(element) || !keyed {
+            return bad(format!("Galois element {element} is not made of the keys of {factors:?}"));
+        }
+    }
     match keys.relin {
         Some(level) if level > p.max_level() => {
             bad(format!("relinearisation up to level {level}, the chain ends at {}", p.max_level()))

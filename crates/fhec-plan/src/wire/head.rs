@@ -169,6 +169,8 @@ fn keys_out(keys: &KeyManifest) -> m::Keys {
         relin: keys.relin.map(|l| l as u64),
         elements: keys.galois.keys().copied().collect(),
         levels: keys.galois.values().map(|&l| l as u64).collect(),
+        composed: keys.composed.keys().copied().collect(),
+        factors: keys.composed.values().flatten().copied().collect(),
     }
 }
 
@@ -176,12 +178,19 @@ fn keys_in(keys: m::Keys) -> Convert<KeyManifest> {
     if keys.elements.len() != keys.levels.len() {
         return Err("a key manifest with unequal numbers of elements and levels".into());
     }
-    if !keys.elements.is_sorted_by(|a, b| a < b) {
+    if ![&keys.elements, &keys.composed].iter().all(|list| list.is_sorted_by(|a, b| a < b)) {
         return Err("Galois elements of the key manifest are not ascending".into());
+    }
+    let (factors, []) = keys.factors.as_chunks::<2>() else {
+        return Err("a key manifest with half a composition".into());
+    };
+    if factors.len() != keys.composed.len() {
+        return Err("a key manifest with unequal numbers of compositions and elements".into());
     }
     let relin = keys.relin.map(|l| size(l, "level")).transpose()?;
     let levels = sizes(&keys.levels, "level")?;
-    Ok(KeyManifest { relin, galois: keys.elements.into_iter().zip(levels).collect() })
+    let composed = keys.composed.iter().copied().zip(factors.iter().copied()).collect();
+    Ok(KeyManifest { relin, galois: keys.elements.into_iter().zip(levels).collect(), composed })
 }
 
 fn input_out(input: &Input) -> m::Input {

@@ -126,6 +126,12 @@ pub(super) struct Keys {
     pub elements: Vec<u64>,
     #[prost(uint64, repeated, tag = "3")]
     pub levels: Vec<u64>,
+    /// Ascending; elements without keys.
+    #[prost(uint64, repeated, tag = "4")]
+    pub composed: Vec<u64>,
+    /// Two for each of `composed`.
+    #[prost(uint64, repeated, tag = "5")]
+    pub factors: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -15,7 +15,7 @@ use fhec_ckks::bootstrap::{BootstrapTarget, Bootstrapper};
 use fhec_ckks::linear::{LinearOptions, ScalarOptions, rotate_and_sum};
 use fhec_ckks::{Ciphertext, CkksError, Context, Encoder, EvaluationKeys, Evaluator, chebyshev};
 use fhec_math::Scale;
-use fhec_plan::{LinearTerm, Op, PolyId, VectorId, Verified, bootstrap_slots};
+use fhec_plan::{KeyManifest, LinearTerm, Op, PolyId, VectorId, Verified, bootstrap_slots};
 use plaintexts::Plaintexts;
 use rayon::prelude::*;
 use scalars::Scalars;
@@ -79,7 +79,7 @@ impl CkksBackend {
     pub fn with_keys(&self, keys: Arc<EvaluationKeys>) -> Result<Self> {
         check_keys(&self.verified, &keys)?;
         Ok(CkksBackend {
-            evaluator: Evaluator::new(self.context(), keys)?,
+            evaluator: Evaluator::new(self.context(), keys)?.composing(self.verified.plan().keys.composed.clone())?,
             encoder: Arc::clone(&self.encoder),
             plaintexts: Arc::clone(&self.plaintexts),
             scalars: Arc::clone(&self.scalars),
@@ -188,8 +188,10 @@ fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
     if need.relin.is_some_and(|level| have.relin_level.is_none_or(|l| l < level)) {
         return Err(RuntimeError::Keys(format!("relinearisation at level {:?}", need.relin)));
     }
-    for (element, level) in &need.galois {
-        if have.galois.get(element).is_none_or(|l| l < level) {
+    let composed = verified.plan().keys.composed.clone();
+    let have = KeyManifest { relin: have.relin_level, galois: have.galois, composed };
+    for (&element, &level) in &need.galois {
+        if !have.reaches(element, level) {
             return Err(RuntimeError::Keys(format!("Galois element {element} at level {level}")));
         }
     }

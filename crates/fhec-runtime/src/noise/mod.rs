@@ -15,7 +15,7 @@ use crate::error::{OpError, Result};
 use fhec_ckks::chebyshev::{ChebyshevPlan, Schedule};
 use fhec_ckks::linear::{Hoisting, LinearMap};
 use fhec_ckks::{Context, InsecureToken};
-use fhec_math::Scale;
+use fhec_math::{Scale, galois_element};
 use fhec_plan::{LinearTerm, MatrixId, Op, PolyId, VectorId, Verified};
 use model::Elementary;
 use random::Gaussian;
@@ -197,6 +197,10 @@ impl Backend for NoiseBackend {
                 (_, false) => switch,
                 (_, true) => switch + e.rounding(),
             };
+            // A rotation of two adds the errors of both.
+            let composed = verified.plan().keys.composed_in(group, verified.plan().parameters.log_n);
+            let second = |some: bool| if some { switch + e.rounding() } else { 0.0 };
+            let baby = baby + second(composed.babies > 0);
             for &t in &group.terms {
                 let (matrix, source) = (terms[t].matrix, verified.register(terms[t].src).scale.log2());
                 let squares: f64 = sources[t].values().iter().map(|v| v * v).sum();
@@ -210,7 +214,9 @@ impl Backend for NoiseBackend {
             }
             let giants = group.bsgs.giant_switches() as f64 / outputs;
             everywhere += folded * giants * at(sum, switch + e.rounding_c1());
-            let fold = (folded - 1.0) * (self.switch(level - 1) + e.rounding());
+            everywhere += folded * composed.giants as f64 / outputs * at(sum, second(true));
+            let folds = (folded - 1.0) * if composed.folds > 0 { 2.0 } else { 1.0 };
+            let fold = folds * (self.switch(level - 1) + e.rounding());
             everywhere += at(out, folded * e.rounding() + fold);
         }
         if let Some(bias) = bias {
@@ -272,7 +278,10 @@ impl Backend for NoiseBackend {
         if steps % self.shared.context.slots() as i64 == 0 {
             return Ok(exact);
         }
-        let variance = self.switch(step.result.level) + self.shared.elementary.rounding();
+        let plan = step.verified.plan();
+        let element = galois_element(steps, plan.parameters.log_n);
+        let switches = if plan.keys.composed.contains_key(&element) { 2.0 } else { 1.0 };
+        let variance = switches * (self.switch(step.result.level) + self.shared.elementary.rounding());
         Ok(self.disturb(step, exact, variance, &step.result.scale))
     }
 
