@@ -6,7 +6,8 @@ use fhec_ir::Tensor;
 use fhec_ir::nn::Interpreter;
 use fhec_math::SecretRng;
 use fhec_math::security::SecurityLevel;
-use fhec_passes::{Compiled, Options, compile};
+use fhec_passes::parameters::Unfit;
+use fhec_passes::{CompileError, Compiled, Options, compile};
 use fhec_plan::{Insecure, Plan, verify::Verified};
 use fhec_runtime::{Client, EncryptionKey, Server, server_context};
 use std::path::Path;
@@ -129,6 +130,24 @@ fn lenet_silu() {
 #[test]
 fn lenet_relu() {
     bundled("lenet_relu");
+}
+
+/// With the least memory that works most rotations are made of two.
+#[test]
+fn short_of_memory() {
+    let graph = fhec_onnx::load(&model("lola.onnx")).expect("imports");
+    let with = |budget: u64| Options { memory_budget: Some(budget), ..options(&calibration_digits()) };
+    let Err(CompileError::Parameters { reasons, .. }) = compile(&graph, &with(1 << 20)) else {
+        panic!("one MiB cannot suffice")
+    };
+    let least = reasons.iter().filter_map(|(_, why)| if let Unfit::Memory(bytes) = why { Some(*bytes) } else { None });
+    let compiled = compile(&graph, &with(least.min().expect("memory is the reason"))).expect("the stated budget works");
+    let keys = &compiled.plan.keys;
+    assert!(keys.composed.len() > keys.galois.len() / 4, "{} of {}", keys.composed.len(), keys.galois.len());
+    let logits = run_encrypted_to(&compiled, &sample_digits()[..3], 1, BITS);
+    for (encrypted, clear) in logits.iter().zip(golden("lola")) {
+        assert_eq!(argmax(encrypted), argmax(&clear));
+    }
 }
 
 /// A network of the shared data on the first twenty test digits; `scale` maps pixels 0…1 to its input.

@@ -182,6 +182,11 @@ impl<'a> Model<'a> {
         Model { keys, ..self }
     }
 
+    /// Rotations that are made of two others.
+    pub fn keys(&self) -> &KeyManifest {
+        &self.keys
+    }
+
     /// Groups of the terms of every linear map, by node.
     pub fn groups(&self) -> &[Vec<LinearGroup>] {
         &self.groups

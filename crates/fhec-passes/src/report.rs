@@ -6,6 +6,7 @@ use crate::noise::Model;
 use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
+use fhec_math::galois_element;
 use fhec_math::security::security_estimate;
 use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
 use std::collections::BTreeMap;
@@ -134,7 +135,9 @@ fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> V
                     let folds = group.fold.len() as u32 * ciphertexts;
                     let switches = (group.bsgs.baby_switches() + group.bsgs.giant_switches()) as u32 + folds;
                     report.rotations += switches;
-                    report.key_switches += switches;
+                    let twice = model.keys().composed_in(group, selected.parameters.log_n);
+                    let twice = (twice.babies + twice.giants) as u32 + twice.folds as u32 * ciphertexts;
+                    report.key_switches += switches + twice;
                     let nonzero = |&t: &usize| model.matrices()[terms[t].matrix.index()].products;
                     let batched = node.layout.slots == 1;
                     let products = if batched { group.terms.iter().map(nonzero).sum() } else { group.bsgs.products() };
@@ -150,9 +153,11 @@ fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> V
             Op::Mul => report.degree = report.degree.max(2),
             Op::MulVector { .. } => report.plaintext_products += ciphertexts,
             Op::Relinearise => report.key_switches += ciphertexts,
-            Op::Rotate(_) => {
+            Op::Rotate(steps) => {
+                let element = galois_element(*steps, selected.parameters.log_n);
+                let switches = if model.keys().composed.contains_key(&element) { 2 } else { 1 };
                 report.rotations += ciphertexts;
-                report.key_switches += ciphertexts;
+                report.key_switches += switches * ciphertexts;
             }
             _ => {}
         }

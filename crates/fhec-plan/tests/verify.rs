@@ -55,6 +55,42 @@ fn keys_are_exactly_those_used() {
 }
 
 #[test]
+fn rotations_without_keys_are_made_of_two_that_have_them() {
+    let element = |steps: i64| galois_element(steps, common::LOG_N);
+    // By 3, at level 8, as by 1 and 2.
+    let composed = |factors: [i64; 2]| {
+        let mut plan = sample();
+        plan.keys.galois.remove(&element(3));
+        plan.keys.composed.insert(element(3), factors.map(element));
+        plan
+    };
+    let plan = composed([1, 2]);
+    verify(&plan, ALLOW).expect("sound");
+    assert_eq!(read(plan.to_bytes()).expect("reads back").keys, plan.keys);
+    assert!(fhec_plan::print::listing(&plan, None).contains("as"));
+    let refused = |plan: &Plan, words: &str| {
+        let error = verify(plan, ALLOW).expect_err("not sound").to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(&composed([1, 1]), "not made of");
+    refused(&composed([3, 0]), "not made of");
+    let mut low = composed([1, 2]);
+    low.keys.galois.insert(element(2), 7);
+    refused(&low, "used at level 8");
+    let mut gone = composed([1, 2]);
+    gone.keys.galois.remove(&element(2));
+    refused(&gone, "not made of");
+    let mut both = composed([1, 2]);
+    both.keys.galois.insert(element(3), 8);
+    refused(&both, "not made of");
+    // Nor may a rotation be made of one that is made of two.
+    let mut chain = composed([1, 2]);
+    chain.keys.galois.remove(&element(4));
+    chain.keys.composed.insert(element(4), [element(1), element(3)]);
+    refused(&chain, "not made of");
+}
+
+#[test]
 fn both_terms_of_a_group_find_their_diagonals() {
     let plan = sample();
     let facts = derive(&plan, ALLOW).unwrap();
@@ -215,6 +251,16 @@ fn bootstraps_need_keys_up_to_the_top() {
     refused(&["instruction 16", "have no bootstraps"], &|p| p.parameters.bootstrap = None);
     refused(&["key"], &|p| {
         p.keys.galois.remove(&conjugation);
+    });
+    // The rotation by 1 is among those of bootstraps; half of it and half of it would be two.
+    refused(&["used in bootstraps"], &|p| {
+        let element = *p.keys.galois.keys().find(|&&e| e != conjugation).expect("bootstraps rotate");
+        let level = p.keys.galois.remove(&element).expect("was there");
+        // −1 · −element.
+        let other = conjugation * element % (2 << LOG_N);
+        p.keys.galois.insert(other, level.max(11));
+        p.keys.galois.insert(conjugation, level.max(11));
+        p.keys.composed.insert(element, [conjugation, other]);
     });
     let spec = |change: &'static dyn Fn(&mut BootstrapSpec)| {
         move |p: &mut Plan| change(p.parameters.bootstrap.as_mut().expect("has one"))
