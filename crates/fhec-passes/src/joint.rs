@@ -106,8 +106,9 @@ impl Joint {
     }
 
     /// The best placement where a unit of squared error costs `lambda` seconds, and the candidates that it takes;
-    /// those of `fixed` for activations without a choice.
-    fn at(&self, lambda: f64, fixed: &[usize]) -> Option<(Placement, Vec<usize>)> {
+    /// those of `fixed` for activations without a choice. `known` has seconds and errors of some placements: none that is dearer
+    /// than all of them is looked for.
+    fn at(&self, lambda: f64, fixed: &[usize], known: &[(f64, f64)]) -> Option<(Placement, Vec<usize>)> {
         let mut steps = self.steps.clone();
         for (activation, errors) in self.activations.iter().zip(&self.errors) {
             let Some((step, numbers)) = activation else { continue };
@@ -115,7 +116,8 @@ impl Joint {
                 variant.cost.iter_mut().for_each(|cost| *cost += lambda * errors[number]);
             }
         }
-        let most = self.before.map_or(f64::INFINITY, |(seconds, error)| (seconds + lambda * error) * (1.0 + ROUNDING));
+        let costs = known.iter().map(|(seconds, error)| (seconds + lambda * error) * (1.0 + ROUNDING));
+        let most = costs.fold(f64::INFINITY, f64::min);
         let placement = placement::place_below(&steps, most)?;
         let pick = |(activation, &fixed): (&Option<(usize, Vec<usize>)>, &usize)| match activation {
             Some((step, numbers)) => numbers[placement.decisions[*step].variant],
@@ -132,10 +134,13 @@ impl Joint {
     /// The candidates of the cheapest placement that a λ leads to, whose errors sum up to at most `budget`; those of `fixed` for
     /// activations without a choice. Nothing where there are none.
     pub(crate) fn choose(&self, budget: f64, fixed: &[usize]) -> Option<Vec<usize>> {
-        let try_at = |lambda: f64| {
-            let (placement, picks) = self.at(lambda, fixed)?;
+        let mut known: Vec<(f64, f64)> = self.before.into_iter().collect();
+        let mut try_at = |lambda: f64| {
+            let (placement, picks) = self.at(lambda, fixed, &known)?;
             let error = self.error(&picks);
-            Some((placement.cost - lambda * error, error, picks))
+            let seconds = placement.cost - lambda * error;
+            known.push((seconds, error));
+            Some((seconds, error, picks))
         };
         // A guess: all of the budget is worth as much as all of the time.
         let mut lambda = try_at(0.0)?.0 / budget.max(f64::MIN_POSITIVE);
