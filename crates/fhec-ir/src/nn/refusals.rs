@@ -7,8 +7,7 @@ use crate::Diagnostic;
 /// Why maxima are refused.
 pub const MAXIMUM: &str = "maxima of encrypted values are not available: a maximum is no polynomial";
 /// What to do instead.
-pub const MAXIMUM_HELP: &str =
-    "train with AveragePool or strided convolutions, or compile with --mode client-aided: the client computes it exactly";
+pub const MAXIMUM_HELP: &str = "train with AveragePool or strided convolutions, or compile with --mode client-aided: the client computes it exactly";
 
 /// One diagnostic per node that cannot be evaluated: maximum pooling, and softmax unless nothing but reshapes
 /// lie between it and the outputs, where the client computes it.
