@@ -2,7 +2,7 @@
 
 use crate::bound::hull;
 use fhec_ir::Tensor;
-use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Op, Range};
+use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Op, Range, ValueId};
 use rayon::prelude::*;
 
 /// How far beyond the sampled values a range reaches on either side, as a part of the largest magnitude or of half
@@ -107,16 +107,40 @@ pub(crate) fn widen_by(r: Range, margin: f64) -> Range {
 /// # Errors
 /// When a sample does not fit the model's inputs.
 pub(crate) fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
-    let runs = each_sample(graph, samples, |_, value| Summary::of(value.values()))?;
+    Ok(observe(graph, samples, &[])?.0)
+}
+
+/// [`summarise`], and for every sample some of the values themselves, one after the other.
+///
+/// # Errors
+/// When a sample does not fit the model's inputs.
+pub(crate) fn observe(
+    graph: &Graph,
+    samples: &Samples,
+    wanted: &[ValueId],
+) -> Result<(Vec<Summary>, Vec<Vec<f64>>), InputError> {
+    let position = |node: usize| wanted.iter().position(|id| id.index() == node);
+    let runs = each_sample(graph, samples, |node, value| {
+        (Summary::of(value.values()), position(node).map(|at| (at, value.values().to_vec())))
+    })?;
+    let mut total: Vec<Summary> = Vec::new();
+    let mut values = Vec::with_capacity(runs.len());
     // Sample by sample in order, so that sums do not depend on the number of threads.
-    let total = runs.into_iter().reduce(|mut total, run| {
-        for (t, r) in total.iter_mut().zip(run) {
+    for run in runs {
+        let (summaries, kept): (Vec<Summary>, Vec<_>) = run.into_iter().unzip();
+        let mut kept: Vec<(usize, Vec<f64>)> = kept.into_iter().flatten().collect();
+        kept.sort_by_key(|(at, _)| *at);
+        values.push(kept.into_iter().flat_map(|(_, values)| values).collect());
+        if total.is_empty() {
+            total = summaries;
+            continue;
+        }
+        for (t, r) in total.iter_mut().zip(summaries) {
             let range = hull(t.range, r.range);
             *t = Summary { range, sum: t.sum + r.sum, squares: t.squares + r.squares, count: t.count + r.count };
         }
-        total
-    });
-    Ok(total.unwrap_or_default())
+    }
+    Ok((total, values))
 }
 
 fn histograms(graph: &Graph, ranges: &[Range], samples: &Samples) -> Result<Vec<Vec<u64>>, InputError> {

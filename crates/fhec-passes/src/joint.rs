@@ -42,7 +42,8 @@ pub(crate) struct Joint {
     activations: Vec<Option<(usize, Vec<usize>)>>,
     /// By activation and candidate: parts of the squared error of the outputs.
     errors: Vec<Vec<f64>>,
-    /// Seconds of a placement with the candidates that were chosen before, and their error, where that is known: nothing dearer is of interest.
+    /// Seconds of a placement with the candidates that were chosen before, and the error that it is charged for, where that is known: nothing
+    /// dearer is of interest.
     before: Option<(f64, f64)>,
 }
 
@@ -100,7 +101,7 @@ impl Joint {
             activation.as_ref().is_none_or(|(_, numbers)| numbers.contains(pick))
         };
         if joint.activations.iter().zip(picks).all(offered) {
-            joint.before = Some((chosen.placement.cost, joint.error(picks)));
+            joint.before = Some((chosen.placement.cost, joint.priced(picks)));
         }
         joint
     }
@@ -127,6 +128,12 @@ impl Joint {
         Some((placement, picks))
     }
 
+    /// The part of the error that comes from activations with a choice, which placements are charged for.
+    fn priced(&self, picks: &[usize]) -> f64 {
+        let all = self.activations.iter().zip(&self.errors).zip(picks);
+        all.filter(|((activation, _), _)| activation.is_some()).map(|((_, errors), &pick)| errors[pick]).sum()
+    }
+
     fn error(&self, picks: &[usize]) -> f64 {
         self.errors.iter().zip(picks).map(|(errors, &pick)| errors[pick]).sum()
     }
@@ -137,10 +144,10 @@ impl Joint {
         let mut known: Vec<(f64, f64)> = self.before.into_iter().collect();
         let mut try_at = |lambda: f64| {
             let (placement, picks) = self.at(lambda, fixed, &known)?;
-            let error = self.error(&picks);
-            let seconds = placement.cost - lambda * error;
-            known.push((seconds, error));
-            Some((seconds, error, picks))
+            let priced = self.priced(&picks);
+            let seconds = placement.cost - lambda * priced;
+            known.push((seconds, priced));
+            Some((seconds, self.error(&picks), picks))
         };
         // A guess: all of the budget is worth as much as all of the time.
         let mut lambda = try_at(0.0)?.0 / budget.max(f64::MIN_POSITIVE);

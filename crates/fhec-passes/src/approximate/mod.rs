@@ -12,7 +12,7 @@ mod response;
 mod search;
 mod target;
 
-use crate::calibrate::{Samples, Summary, annotate, calibrate_with, summarise, widen, widen_by};
+use crate::calibrate::{Samples, Summary, annotate, calibrate_with, observe, widen, widen_by};
 use accuracy::Decisions;
 use fhec_ir::Origin;
 use fhec_ir::nn::{Graph, InputError, Op, Range, ValueId};
@@ -20,7 +20,7 @@ use fhec_math::minimax::MinimaxError;
 use minimax::Composites;
 use rayon::prelude::*;
 pub(crate) use refine::{Activation, Candidate, Refinement};
-use search::Search;
+use search::{Search, logits};
 use std::collections::BTreeMap;
 use target::{DEGREES, Target, function, spread};
 
@@ -249,14 +249,14 @@ fn layerwise<'a>(
         let targets = targets(graph, &intervals);
         let found = search.choose(&targets, tolerance)?;
         let replaced = search.replaced(&targets, &found.picks);
-        let seen = summarise(&replaced.graph, samples)?;
+        let (seen, outputs) = observe(&replaced.graph, samples, &logits(&replaced.graph))?;
         escaped = widen_where_needed(&mut intervals, &replaced.operands, &seen);
         if escaped.is_some() {
             continue;
         }
         let mut notes = Vec::new();
         if let Some(decisions) = &decisions {
-            let changed = decisions.changed(&replaced.graph, samples)?;
+            let changed = decisions.changed(&outputs);
             if changed > decisions.allowed() && tolerance > LEAST_TOLERANCE {
                 tolerance *= TIGHTER;
                 continue;

@@ -6,10 +6,10 @@
 //! network.
 
 use super::accuracy::Decisions;
-use super::search::{Found, Search};
+use super::search::{Found, Search, logits};
 use super::target::Target;
 use super::{ApproximateError, Approximated, approximations, widen_where_needed, within_intervals};
-use crate::calibrate::{Samples, annotate, summarise};
+use crate::calibrate::{Samples, annotate, observe};
 use fhec_ir::Origin;
 use fhec_ir::nn::{Graph, Range, ValueId};
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl<'a> Refinement<'a> {
             self.budget = if scale.is_finite() { self.budget.min(predicted * scale) } else { self.budget / 4.0 };
             return Ok(None);
         }
-        let seen = summarise(&replaced.graph, self.samples)?;
+        let (seen, outputs) = observe(&replaced.graph, self.samples, &logits(&replaced.graph))?;
         let mut intervals: BTreeMap<ValueId, Range> = self.targets.iter().map(|t| (t.id, t.interval)).collect();
         if widen_where_needed(&mut intervals, &replaced.operands, &seen).is_some() {
             self.budget /= 2.0;
@@ -114,7 +114,7 @@ impl<'a> Refinement<'a> {
         }
         let mut notes = Vec::new();
         if let Some(decisions) = &self.decisions {
-            let changed = decisions.changed(&replaced.graph, self.samples)?;
+            let changed = decisions.changed(&outputs);
             if changed > decisions.allowed() {
                 self.budget /= 2.0;
                 return Ok(None);

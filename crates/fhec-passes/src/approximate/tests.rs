@@ -3,6 +3,7 @@
 use super::target::replace;
 use super::*;
 use crate::calibrate::calibrate;
+use crate::calibrate::summarise;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Activation, Conv, Interpreter, Output};
 
