@@ -3,24 +3,33 @@
 use compiler_tests::networks::{dense, finish, input, plain, samples};
 use compiler_tests::{argmax, calibration_digits, cost_line, fixed_prices, golden, idx_images, idx_labels, model};
 use compiler_tests::{sample_digits, shared};
-use fhec_ir::nn::{Conv, Graph, Interpreter, Op};
+use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op};
 use fhec_ir::{Origin, Tensor};
-use fhec_math::SecretRng;
 use fhec_math::scale::Scale;
-use fhec_passes::{Compiled, Mode, Options, compile, compile_cheaper};
-use fhec_plan::{Insecure, Instruction, Plan, Reg, Verified, print};
-use fhec_runtime::{ClearBackend, Client, EncryptionKey, RuntimeError, Server, run, server_context};
+use fhec_math::{SecretRng, conjugation_element};
+use fhec_passes::{Compiled, Complex, Mode, Options, compile, compile_cheaper};
+use fhec_plan::{Insecure, Instruction, Plan, PolyId, Polynomial, Reg, Verified, print};
+use fhec_runtime::{ClearBackend, Client, EncryptionKey, NoiseBackend, RuntimeError, Server, run, server_context};
 use std::sync::Arc;
 
 fn options(samples: Vec<Vec<Tensor>>) -> Options {
-    Options { samples, mode: Mode::Throughput { batch: None }, cost: fixed_prices(), ..Options::default() }
+    let (mode, cost) = (Mode::Throughput { batch: None }, fixed_prices());
+    Options { samples, mode, complex: Complex::Off, cost, ..Options::default() }
 }
 
 fn compiled(graph: &Graph, samples: Vec<Vec<Tensor>>) -> Compiled {
-    let compiled = compile(graph, &options(samples)).expect("compiles");
+    compiled_with(graph, samples, Complex::Off)
+}
+
+fn compiled_with(graph: &Graph, samples: Vec<Vec<Tensor>>, complex: Complex) -> Compiled {
+    let compiled = compile(graph, &Options { complex, ..options(samples) }).expect("compiles");
     let plan = &compiled.plan;
-    assert_eq!(plan.batch(), plan.parameters.slots());
-    assert!(plan.keys.galois.is_empty(), "nothing is rotated");
+    let images = if complex == Complex::On { 2 } else { 1 };
+    assert_eq!(plan.batch(), images * plan.parameters.slots());
+    let products = plan.instructions.iter().any(|i| matches!(i.op, fhec_plan::Op::Mul(..)));
+    let keys: Vec<u64> = plan.keys.galois.keys().copied().collect();
+    let conjugation = conjugation_element(plan.parameters.log_n);
+    assert_eq!(keys, if products && images == 2 { vec![conjugation] } else { vec![] }, "nothing is rotated");
     compiled
 }
 
@@ -39,6 +48,21 @@ fn moving() -> Graph {
     let c = g.push(Op::Concat { axis: 1 }, vec![s, t], vec![1, 5, 3, 2], name("concat"));
     let flat = g.push(Op::Reshape, vec![c], vec![1, 30], name("reshape"));
     let y = dense(&mut g, flat, 3, "fc");
+    finish(g, y)
+}
+
+/// The product of two different values, and a square of that with constants added: every operation that two images of a slot share.
+fn products() -> Graph {
+    let mut g = Graph { name: "products".into(), ..Graph::default() };
+    let x = input(&mut g, 6);
+    let (a, b) = (dense(&mut g, x, 4, "left"), dense(&mut g, x, 4, "right"));
+    let name = Origin::named;
+    let p = g.push(Op::Mul, vec![a, b], vec![1, 4], name("product"));
+    let shift = g.constant(Tensor::new(vec![1, 4], vec![0.5, -0.25, 0.0, 1.0]));
+    let s = g.push(Op::AddConst(shift), vec![p], vec![1, 4], name("shift"));
+    let q = g.push(Op::Mul, vec![s, s], vec![1, 4], name("square"));
+    let sum = g.push(Op::Add, vec![q, p], vec![1, 4], name("sum"));
+    let y = dense(&mut g, sum, 3, "fc");
     finish(g, y)
 }
 
@@ -66,10 +90,11 @@ fn every_image_of_a_batch_has_its_own_result() {
         let y = dense(&mut g, x, 2, "fc");
         finish(g, y)
     };
-    for graph in [plain(), moving(), wide] {
+    let graphs = [plain(), moving(), wide, products()];
+    for (graph, complex) in graphs.iter().flat_map(|g| [Complex::Off, Complex::On].map(|complex| (g, complex))) {
         let shape = graph.node(graph.inputs()[0]).shape.clone();
         let calibration = images(&shape, 16).into_iter().map(|i| vec![i]).collect();
-        let compiled = compiled(&graph, calibration);
+        let compiled = compiled_with(graph, calibration, complex);
         // Through the bytes of a file.
         let plan = Plan::read(Arc::new(compiled.plan.to_bytes())).expect("reads back");
         assert_eq!(plan.head().batch(), plan.batch());
@@ -83,19 +108,27 @@ fn every_image_of_a_batch_has_its_own_result() {
         let server = Server::new(Arc::clone(&verified), &context, Arc::new(keys), 0).expect("the keys fit");
         let clear = Interpreter::new(&compiled.polynomial).expect("valid");
         let key = EncryptionKey::Secret(&secret);
-        for count in [1, 3, most] {
+        for count in [1, 3, most / 2 + 1, most] {
             let batch: Vec<Vec<Vec<f64>>> = images(&shape, count).iter().map(|i| vec![i.values().to_vec()]).collect();
             let bundle = client.encrypt_batch(&batch, key, &mut rng).expect("fits");
             let (output, _) = server.run(&bundle, &mut |_| {}).expect("runs");
             let got = client.decrypt_batch(0, &output, &secret).expect("decrypts");
             assert_eq!(got.len(), count);
-            let range = verified.plan().outputs[0].range;
+            let (range, predicted) = (verified.plan().outputs[0].range, verified.plan().outputs[0].error_std);
+            let mut squares = vec![0.0; got[0].len()];
             for (image, got) in batch.iter().zip(&got) {
                 let want = clear.run(&[Tensor::new(shape.clone(), image[0].clone())]).expect("fits");
                 for (a, b) in want[0].values().iter().zip(got) {
                     let bits = ((range.1 - range.0) / (a - b).abs()).log2();
                     assert!(bits > least_bits, "{}, {count} images: {a} became {b}", graph.name);
                 }
+                let errors = want[0].values().iter().zip(got);
+                squares.iter_mut().zip(errors).for_each(|(s, (a, b))| *s += (a - b) * (a - b) / count as f64);
+            }
+            if count == most {
+                let worst = squares.iter().fold(0.0f64, |m, &s| m.max(s)).sqrt();
+                println!("{}, {complex:?}: error {worst:e}, predicted {predicted:e}", graph.name);
+                assert!((predicted / 8.0..1.1 * predicted).contains(&worst), "{}, {complex:?}: {worst:e}", graph.name);
             }
         }
         // More than fit, none, and a wrong size.
@@ -112,6 +145,114 @@ fn every_image_of_a_batch_has_its_own_result() {
         bundle.iter_mut().for_each(|e| e.images = most as u32 + 1);
         assert!(matches!(server.run(&bundle, &mut |_| {}), Err(RuntimeError::Batch { .. })));
     }
+}
+
+/// Prices decide whether slots hold two images; what mixes them does not share a slot.
+#[test]
+fn two_images_share_a_slot_where_that_is_faster() {
+    let with = |graph: &Graph, complex, samples| compile(graph, &Options { complex, ..options(samples) });
+    let of_five = || images(&[1, 5], 16).into_iter().map(|i| vec![i]).collect::<Vec<_>>();
+    let linear = {
+        let mut g = Graph { name: "linear".into(), ..Graph::default() };
+        let x = input(&mut g, 5);
+        let y = dense(&mut g, x, 2, "fc");
+        finish(g, y)
+    };
+    let plan = with(&linear, Complex::Auto, of_five()).expect("compiles").plan;
+    assert!(plan.complex && plan.keys.galois.is_empty(), "a linear network takes half the time");
+    let note = |plan: &Plan, start: &str| {
+        let notes = &plan.report.notes;
+        assert!(notes.iter().any(|n| n.starts_with(start)), "{notes:?}");
+    };
+    note(&plan, "complex packing: on; predicted for an image are");
+    let plan = with(&plain(), Complex::Auto, samples(16)).expect("compiles").plan;
+    let state = if plan.complex { "on" } else { "off" };
+    note(&plan, &format!("complex packing: {state}; predicted for an image are"));
+    let seconds = |complex| {
+        let plan = with(&plain(), complex, samples(16)).expect("compiles").plan;
+        plan.report.seconds / plan.batch() as f64
+    };
+    assert_eq!(plan.complex, seconds(Complex::On) < seconds(Complex::Off));
+    // A polynomial of degree three.
+    let cubic = {
+        let mut g = Graph { name: "cubic".into(), ..Graph::default() };
+        let x = input(&mut g, 5);
+        let h = g.push(Op::Activation(Activation::Silu), vec![x], vec![1, 5], Origin::named("silu"));
+        let y = dense(&mut g, h, 2, "fc");
+        finish(g, y)
+    };
+    let plan = with(&cubic, Complex::Auto, of_five()).expect("compiles").plan;
+    assert!(!plan.complex);
+    note(&plan, "complex packing: off, polynomials");
+    let refused = with(&cubic, Complex::On, of_five()).expect_err("refused").to_string();
+    assert!(refused.contains("polynomials"), "{refused}");
+}
+
+/// The plan of two images a slot, as its printer shows it.
+#[test]
+fn the_plan_of_two_images_a_slot() {
+    let plan = compiled_with(&plain(), samples(16), Complex::On).plan;
+    let line = cost_line(&plan);
+    let verified = Verified::new(plan, Insecure::Refuse).expect("the independent verifier agrees");
+    insta::assert_snapshot!(format!("{line}\n{}", print::listing(verified.plan(), Some(verified.facts()))));
+}
+
+/// The verifier knows what two images a slot ask for.
+#[test]
+fn unsound_plans_of_two_images_a_slot_are_refused() {
+    let plan = compiled_with(&plain(), samples(16), Complex::On).plan;
+    let refused = |change: &dyn Fn(&mut Plan), with: &str| {
+        let mut plan = plan.clone();
+        change(&mut plan);
+        let message = Verified::new(plan, Insecure::Refuse).expect_err("refused").to_string();
+        assert!(message.contains(with), "{message}");
+    };
+    refused(&|plan| plan.complex = false, "scale");
+    refused(&|plan| plan.keys.galois.clear(), "Galois element");
+    refused(&|plan| plan.outputs[0].range = (-1e9, 1e9), "output 0");
+    // Room for one value, not for two.
+    let (level, scale) = (plan.outputs[0].level, plan.outputs[0].scale.clone());
+    let half: f64 = plan.parameters.q[..=level].iter().map(|&q| (q as f64).log2()).sum::<f64>() - 1.0;
+    let largest = (half - scale.log2() - 0.25).exp2() * plan.outputs[0].factor.abs();
+    refused(&|plan| plan.outputs[0].range = (-largest, largest), "two values");
+    let last = plan.instructions.len() - 1;
+    let src = plan.instructions[0].dst;
+    let polynomial = |plan: &mut Plan| {
+        plan.polynomials.push(Polynomial { chebyshev: vec![0.0, 0.5, 0.25], label: "quadratic".into() });
+        let op = fhec_plan::Op::Polynomial { src, poly: PolyId(0), out_scale: Scale::pow2(30) };
+        plan.instructions.insert(last, Instruction { dst: Reg(9999), layer: plan.instructions[last].layer, op });
+    };
+    refused(&polynomial, "two images");
+    let latency = Options { mode: Mode::Latency, ..options(samples(16)) };
+    let mut plan = compile(&plain(), &latency).expect("compiles").plan;
+    plan.complex = true;
+    let message = Verified::new(plan, Insecure::Refuse).expect_err("refused").to_string();
+    assert!(message.contains("two images a slot"), "{message}");
+}
+
+/// Modelled noise is that of encryption.
+#[test]
+fn noise_of_two_images_a_slot_is_modelled() {
+    let graph = products();
+    let shape = [1, 6];
+    let calibration = images(&shape, 16).into_iter().map(|i| vec![i]).collect();
+    let compiled = compiled_with(&graph, calibration, Complex::On);
+    let predicted = compiled.plan.outputs[0].error_std;
+    let verified = Verified::new(compiled.plan, Insecure::Refuse).expect("verifies");
+    let noise = NoiseBackend::new(&verified, 0).expect("secure parameters");
+    let clear = ClearBackend::new(&verified);
+    let mut squares = [0.0; 3];
+    let count = 400;
+    for (seed, image) in images(&shape, count).iter().enumerate() {
+        let input = || vec![image.values().to_vec()];
+        let a = run(&verified, &clear, input(), &mut |_| {}).expect("runs").outputs;
+        let b = run(&verified, &noise.with_seed(seed as u64), input(), &mut |_| {}).expect("runs").outputs;
+        let pairs = a[0].iter().zip(&b[0]);
+        squares.iter_mut().zip(pairs).for_each(|(s, (a, b))| *s += (a - b) * (a - b) / count as f64);
+    }
+    let worst = squares.iter().fold(0.0f64, |m, &s| m.max(s)).sqrt();
+    println!("modelled {worst:e}, predicted {predicted:e}");
+    assert!((predicted / 3.0..1.1 * predicted).contains(&worst), "{worst:e}, predicted {predicted:e}");
 }
 
 /// Several images in one ciphertext make no sense where one image has all slots.

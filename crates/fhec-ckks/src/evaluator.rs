@@ -4,6 +4,7 @@
 //! is an error that names the operation and both values. Rescaling, level drops and relinearisation
 //! happen only when asked for.
 
+mod parts;
 mod products;
 mod rotations;
 mod scalars;

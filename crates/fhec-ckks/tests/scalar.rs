@@ -6,6 +6,7 @@ use common::{Setup, small};
 use fhec_ckks::linear::{ScalarEntry, ScalarMap, ScalarOptions};
 use fhec_ckks::{Ciphertext, CkksError, Encoder};
 use fhec_math::Scale;
+use num_complex::Complex64;
 
 /// Numbers without a pattern.
 fn wave(i: usize) -> f64 {
@@ -37,7 +38,7 @@ fn a_map_is_its_products_added_up_and_rescaled_once() {
     let rows = rows(11, 150);
     let scales = (0..11).map(|i| scale_of(i).clone()).collect();
     let map = ScalarMap::new(&context, level, scales, &rows, &out).expect("encodes");
-    let bias: Vec<f64> = (0..150).map(|j| wave(7 * j)).collect();
+    let bias: Vec<Complex64> = (0..150).map(|j| Complex64::new(wave(7 * j), wave(j % 3 + 90 * (j % 2)))).collect();
     let list: Vec<&Ciphertext> = inputs.iter().collect();
     let got = map.apply(&s.evaluator, &list, &bias).expect("applies");
     assert_eq!(got.len(), 150);
@@ -51,7 +52,7 @@ fn a_map_is_its_products_added_up_and_rescaled_once() {
             s.evaluator.mul_scalar_add_assign(&mut sum, input, e.weight, &scale).expect("fits");
         }
         let want = s.evaluator.rescale(&sum).expect("a level is left");
-        let want = s.evaluator.add_scalar(&want, bias[j]).expect("fits");
+        let want = s.evaluator.add_complex(&want, bias[j]).expect("fits");
         assert_eq!((got.level(), got.scale()), (level - 1, &out));
         assert_eq!((got.c0().data(), got.c1().data()), (want.c0().data(), want.c1().data()), "output {j}");
     }
@@ -70,7 +71,7 @@ fn other_ways_to_multiply_agree() {
     let inputs: Vec<Ciphertext> = (0..11).map(|i| s.encrypt(&[wave(i), wave(i + 50)], level, &scale)).collect();
     let rows = rows(11, 12);
     let map = ScalarMap::new(&context, level, vec![scale.clone(); 11], &rows, &scale).expect("encodes");
-    let bias: Vec<f64> = (0..12).map(|j| wave(7 * j)).collect();
+    let bias: Vec<Complex64> = (0..12).map(|j| wave(7 * j).into()).collect();
     let list: Vec<&Ciphertext> = inputs.iter().collect();
     let want = map.apply(&s.evaluator, &list, &bias).expect("applies");
     let encoder = Encoder::new(&context);
@@ -119,6 +120,6 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(map.apply(&s.evaluator, &[&low], &[]), Err(CkksError::LevelMismatch { .. })));
     assert!(matches!(map.apply(&s.evaluator, &[&other], &[]), Err(CkksError::ScaleMismatch { .. })));
     assert!(matches!(map.apply(&s.evaluator, &[&fit, &fit], &[]), Err(CkksError::Parameters(_))));
-    assert!(matches!(map.apply(&s.evaluator, &[&fit], &[1.0, 2.0]), Err(CkksError::Parameters(_))));
-    assert!(matches!(map.apply(&s.evaluator, &[&fit], &[f64::NAN]), Err(CkksError::NotFinite { .. })));
+    assert!(matches!(map.apply(&s.evaluator, &[&fit], &[1.0.into(), 2.0.into()]), Err(CkksError::Parameters(_))));
+    assert!(matches!(map.apply(&s.evaluator, &[&fit], &[f64::NAN.into()]), Err(CkksError::NotFinite { .. })));
 }

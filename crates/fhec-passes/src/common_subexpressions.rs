@@ -8,8 +8,8 @@ use fhec_plan::{MatrixId, Nest, PolyId, TensorId, VectorId};
 /// Merges equal values and removes dead ones.
 pub fn common_subexpressions(graph: &Graph) -> Graph {
     let live = live(graph);
-    let mut out =
-        Graph { name: graph.name.clone(), slots: graph.slots, inputs: graph.inputs.clone(), ..Graph::default() };
+    let (name, slots, complex) = (graph.name.clone(), graph.slots, graph.complex);
+    let mut out = Graph { name, slots, complex, inputs: graph.inputs.clone(), ..Graph::default() };
     let mut tables = Tables { old: graph, tensors: vec![], matrices: vec![], vectors: vec![], polynomials: vec![] };
     let mut map: Vec<Option<ValueId>> = vec![None; graph.nodes.len()];
     for id in graph.ids().filter(|id| live[id.index()]) {

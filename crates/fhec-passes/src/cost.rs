@@ -242,6 +242,13 @@ impl Prices<'_> {
         Self::seconds(self.pointwise(5.0 * self.chain(level)) + self.table.overhead)
     }
 
+    /// Product of the parts of the slots of two ciphertexts, without relinearisation: conjugations, sums and differences, and two
+    /// products with a scalar in one of them. The key of the conjugation is kept whole.
+    pub fn multiply_parts(&self, level: usize, conjugations: usize) -> f64 {
+        let each = self.relinearise(level) + Self::seconds(self.pointwise(4.0 * self.chain(level)));
+        conjugations as f64 * each + 2.0 * self.multiply(level) + self.elementwise(level, 2)
+    }
+
     /// Sums, and products with scalars, of `polys` polynomials.
     pub fn elementwise(&self, level: usize, polys: usize) -> f64 {
         Self::seconds(self.pointwise(polys as f64 * self.chain(level)) + self.table.overhead)

@@ -64,6 +64,7 @@ pub fn emit(graph: &Graph, facts: &Facts, extras: Extras) -> Plan {
         model: graph.name.clone(),
         inputs: inputs(graph, facts, &extras),
         outputs: outputs(graph, facts, &extras),
+        complex: graph.complex,
         aided: None,
         parameters: extras.parameters,
         keys: extras.keys,

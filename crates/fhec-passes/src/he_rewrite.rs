@@ -20,6 +20,7 @@ impl<'a> Rebuild<'a> {
         let new = Graph {
             name: old.name.clone(),
             slots: old.slots,
+            complex: old.complex,
             nodes: Vec::with_capacity(old.nodes.len()),
             inputs: old.inputs.clone(),
             outputs: Vec::new(),

@@ -9,9 +9,10 @@
 //! | rounding of a rescale or of ModDown | `N(h + 1)/12 / s²`, `h = 2N/3` for a dense ternary secret |
 //! | key switch | `σ²N²/12 · Σ_d D_d² / P² / s²` |
 //! | encoded vector of period n | `min(N, 2n)/12 / s²`, times the mean square of what it multiplies |
+//! | conjugate in the square of a slot `a + ib` of two images | key switch and rounding, times the mean of `(a − b)²` |
 //!
 //! `s` is the scale at that point. Half of each lies in the imaginary parts of the slots, which real arithmetic
-//! never looks at, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`], how much the values
+//! never looks at, or which belong to another image, so all are halved. How much each disturbs the outputs comes from [`crate::sensitivity`], how much the values
 //! between from `crate::errors`.
 
 use crate::matrices::{MatrixInfo, groups_of};
@@ -317,6 +318,13 @@ impl<'a> Model<'a> {
                 let rounding = spec.error_std(shape.log_n, shape.log2_q[0].exp2());
                 let bent = spec.bend_rms(mean_square(0) * unit * unit);
                 slots((rounding * rounding + bent * bent) / (unit * unit))
+            }
+            Op::Mul if self.graph.complex => {
+                // An error e of a conjugate makes (a − b)·e of a square of a + ib, and half of that in each factor of a product.
+                let conjugate = e.key_switch[operand_level] + e.rounding;
+                let scale = |k: usize| scales[node.inputs[k].index()];
+                let of = |k: usize| 2.0 * mean_square(1 - k) * conjugate * (-2.0 * scale(k)).exp2();
+                slots(if node.inputs[0] == node.inputs[1] { of(0) } else { (of(0) + of(1)) / 4.0 })
             }
             Op::Add | Op::Sub | Op::Mul | Op::Negate | Op::AddScalar(_) | Op::LevelDrop(_) => Injection::default(),
         }

@@ -15,7 +15,7 @@ use crate::pricing::{Price, price};
 use crate::rotation_keys;
 use crate::scales::{Design, Exponents, Symbolic};
 use crate::shape::{MAX_LOG2_PRIME, Shape};
-use fhec_ir::he::facts::bound;
+use fhec_ir::he::facts::{bound, log2_images};
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::Scale;
 use fhec_math::bootstrap::BootstrapSpec;
@@ -202,9 +202,11 @@ pub fn select_bootstrapped(
     Ok((Selected { parameters, exponents, prediction, price }, keys))
 }
 
-/// log2 of the bound of every value, at least 0: scales themselves must stay below the modulus too, whatever the values.
+/// log2 of what a slot of every value holds at most, at least 0: scales themselves must stay below the modulus too, whatever the
+/// values.
 fn log2_bounds(placed: &Placed) -> Vec<f64> {
-    placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2()).collect()
+    let images = log2_images(&placed.graph);
+    placed.graph.nodes.iter().map(|n| bound(n).max(1.0).log2() + images).collect()
 }
 
 /// The reason that is nearer to success.

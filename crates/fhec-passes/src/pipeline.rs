@@ -8,12 +8,13 @@ use crate::cost::CostTable;
 use crate::driver::{Broken, Driver, PassRun};
 use crate::fold_batch_norm::fold_batch_norm;
 use crate::joint::{Improved, improve};
-use crate::mode::Mode;
+use crate::mode::{Complex, Mode};
+use crate::packed;
 use crate::parameters::{Demands, Goal, Unfit};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
-use crate::rings::{Choice, best};
+use crate::rings::Choice;
 use crate::sensitivity::MAX_SAMPLES;
 use crate::sparsify::sparsify;
 use crate::stage::Emitted;
@@ -45,6 +46,8 @@ pub struct Options {
     pub preprocess: Vec<Option<Preprocess>>,
     /// What shares a ciphertext.
     pub mode: Mode,
+    /// Whether a slot holds two images.
+    pub complex: Complex,
     /// What is to be least; in throughput mode always the time for each of many inputs.
     pub goal: Goal,
     /// How good approximated activations have to be.
@@ -69,6 +72,7 @@ impl Default for Options {
             input_range: None,
             preprocess: Vec::new(),
             mode: Mode::default(),
+            complex: Complex::default(),
             goal: Goal::default(),
             approximate: ApproximateOptions::default(),
             merge: true,
@@ -100,6 +104,8 @@ pub enum CompileError {
     Sample(InputError),
     /// Activations cannot be approximated as asked for.
     Approximation(ApproximateError),
+    /// Two images a slot were asked for, and cannot be: why.
+    Complex(&'static str),
     /// Neither samples nor an input range.
     NoRange,
     /// No ring degree has parameters: per log2 of the degree, why.
@@ -150,6 +156,7 @@ impl fmt::Display for CompileError {
             CompileError::Model(d) => write!(f, "the model cannot be compiled:\n{d}"),
             CompileError::Sample(e) => write!(f, "calibration data: {e}"),
             CompileError::Approximation(e) => e.fmt(f),
+            CompileError::Complex(why) => write!(f, "two images a slot are not possible: {why}"),
             CompileError::NoRange => {
                 f.write_str("the range of the inputs is unknown: give calibration data, or declare the range")
             }
@@ -280,8 +287,8 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
         memory_budget: options.memory_budget,
         goal: if batched { Goal::Throughput } else { options.goal },
     };
-    let found = best(&approximated.graph, &samples, options, &demands, driver)?;
-    let mut choice = found.map_err(|reasons| {
+    let found = packed::choose(&approximated.graph, &samples, options, &demands, driver)?;
+    let (mut choice, packing) = found.map_err(|reasons| {
         let notes = notes.iter().chain(&approximated.notes).cloned().collect();
         CompileError::Parameters { demands, reasons, notes }
     })?;
@@ -297,6 +304,7 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
         ));
     }
     notes.append(&mut approximated.notes);
+    notes.extend(packing);
     let Choice { stage, selected, keys, chosen, .. } = choice;
     let bits = selected.prediction.bits;
     if bits < demands.precision_bits {

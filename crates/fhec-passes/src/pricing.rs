@@ -82,9 +82,10 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
 /// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers.
 fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64 {
     let graph = model.graph();
-    // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again.
+    // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again,
+    // or slots are conjugated for every product.
     let bootstraps = graph.nodes.iter().any(|n| matches!(n.op, Op::Bootstrap { .. }));
-    let halves = if bootstraps { 2 } else { 1 };
+    let halves = if bootstraps || graph.complex { 2 } else { 1 };
     let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2 * halves).sum();
     let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
@@ -150,6 +151,8 @@ enum Work<'a> {
     /// The same with an encoded vector.
     Vector(usize, &'a Vector),
     Multiply,
+    /// Products of the parts of slots, with so many conjugations.
+    MultiplyParts(usize),
     Rotate(i64),
     Relinearise,
     RelineariseRescale,
@@ -184,6 +187,11 @@ struct Item<'a> {
     given: bool,
 }
 
+/// How many operands must be conjugated for a product of parts: a square has one.
+fn conjugations<T: PartialEq>(operands: &[T]) -> usize {
+    1 + usize::from(operands.first() != operands.get(1))
+}
+
 /// What a node of a graph asks of the engine.
 fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
     let graph = model.graph();
@@ -203,6 +211,7 @@ fn work<'a>(model: &'a Model<'_>, id: ValueId) -> Work<'a> {
         Op::AddScalar(_) => Work::Elementwise(1),
         Op::MulVector { vector, .. } => Work::Vector(2, &graph.vectors[vector.index()]),
         Op::AddVector(vector) => Work::Vector(1, &graph.vectors[vector.index()]),
+        Op::Mul if graph.complex => Work::MultiplyParts(conjugations(&graph.node(id).inputs)),
         Op::Mul => Work::Multiply,
         Op::Rotate(steps) => Work::Rotate(*steps),
         Op::Relinearise if model.rescaled_at_once(id) => Work::RelineariseRescale,
@@ -260,7 +269,7 @@ impl Work<'_> {
             | (Work::Relinearise, Work::Relinearise)
             | (Work::RelineariseRescale, Work::RelineariseRescale)
             | (Work::Rescale, Work::Rescale) => true,
-            (Work::Elementwise(a), Work::Elementwise(b)) => a == b,
+            (Work::Elementwise(a), Work::Elementwise(b)) | (Work::MultiplyParts(a), Work::MultiplyParts(b)) => a == b,
             (Work::Vector(a, v), Work::Vector(b, w)) => a == b && vector(v) == vector(w),
             (Work::Polynomial(a), Work::Polynomial(b)) => a.operations() == b.operations(),
             (Work::Linear(groups, bias), Work::Linear(others, other)) => {
@@ -350,6 +359,7 @@ fn plan_items<'v>(verified: &'v Verified) -> Vec<Item<'v>> {
         Op::AddScalar { .. } => Work::Elementwise(1),
         Op::MulVector { vector, .. } => Work::Vector(2, &plan.vectors[vector.index()]),
         Op::AddVector { vector, .. } => Work::Vector(1, &plan.vectors[vector.index()]),
+        Op::Mul(a, b) if plan.complex => Work::MultiplyParts(conjugations(&[*a, *b])),
         Op::Mul(..) => Work::Multiply,
         Op::Rotate { steps, .. } => Work::Rotate(*steps),
         Op::Relinearise(_) if at_once(number) => Work::RelineariseRescale,
@@ -423,6 +433,7 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
         Work::Elementwise(polys) => simple(prices.elementwise(level, *polys)),
         Work::Vector(polys, v) => Share { encode: vector(v), ..simple(prices.elementwise(level, *polys)) },
         Work::Multiply => simple(prices.multiply(level)),
+        Work::MultiplyParts(conjugations) => simple(prices.multiply_parts(level, *conjugations)),
         Work::Rotate(steps) => {
             let composed = keys.composed.contains_key(&galois_element(*steps, prices.log_n()));
             simple(prices.rotate(level) * if composed { 2.0 } else { 1.0 })

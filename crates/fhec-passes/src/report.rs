@@ -150,7 +150,14 @@ fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> V
                 let switches = model.plan(id).map_or(0, |p| p.cost().relinearisations);
                 report.key_switches += switches as u32 * ciphertexts;
             }
-            Op::Mul => report.degree = report.degree.max(2),
+            Op::Mul => {
+                report.degree = report.degree.max(2);
+                if graph.complex {
+                    let conjugated = if node.inputs[0] == node.inputs[1] { 1 } else { 2 };
+                    report.rotations += conjugated * ciphertexts;
+                    report.key_switches += conjugated * ciphertexts;
+                }
+            }
             Op::MulVector { .. } => report.plaintext_products += ciphertexts,
             Op::Relinearise => report.key_switches += ciphertexts,
             Op::Rotate(steps) => {

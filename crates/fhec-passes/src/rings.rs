@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::levels::{self, Placed};
 use crate::lower::Lowering;
 use crate::merge_linear::{absorb, merge_linear};
-use crate::mode::Mode;
+use crate::mode::{Complex, Mode};
 use crate::parameters::{Demands, PRIME_MARGIN, Selected, Unfit};
 use crate::pipeline::{CompileError, Options};
 use crate::plan_bsgs::{KeyPrices, plan_bsgs, plan_sharing};
@@ -62,7 +62,7 @@ impl Choice {
 /// Why no ring will do, by log2 of its degree.
 pub(crate) type Reasons = Vec<(u32, Unfit)>;
 
-/// The best choice over all rings.
+/// The best choice over all rings, with two images a slot only where that is asked for ([`Complex::On`]).
 ///
 /// # Errors
 /// What keeps the network from being compiled at all; inside, why no ring will do.
@@ -265,7 +265,10 @@ fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'
     let graph = driver.try_nn("merge-linear", graph, |g| merge(g).map_err(CompileError::Model))?;
     let lowering = Lowering::new(&graph)?;
     // Layouts are chosen and every linear region becomes one map between them.
-    let graph = driver.lower("lower", &graph, |_| lowering.pack(slots, &cost).map_err(CompileError::from))?;
+    let complex = options.mode != Mode::Latency && options.complex == Complex::On;
+    let graph = driver.lower("lower", &graph, |_| {
+        lowering.pack(slots, &cost).map(|packed| he::Graph { complex, ..packed }).map_err(CompileError::from)
+    })?;
     // Equal nodes and equal constants become one; what no output needs goes.
     let graph = driver.he("common-subexpressions", &graph, common_subexpressions)?;
     // Products are rescaled once per reduction, relinearised once per sum.
@@ -298,7 +301,8 @@ fn ring(
         match stage.select(log_n, demands, &options.cost) {
             Ok((selected, keys)) => {
                 shape = Shape::of(&selected.parameters);
-                let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
+                let share = options.mode.share(log_n, 1 + usize::from(options.complex == Complex::On));
+                let objective = selected.price.objective(demands.goal, &options.cost) * share;
                 if best.as_ref().is_none_or(|b| objective < b.objective) {
                     best = Some(Choice { stage, selected, keys, objective, chosen: None });
                 }

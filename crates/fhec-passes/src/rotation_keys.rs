@@ -3,7 +3,7 @@
 use crate::noise::Model;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::chebyshev::{ChebyshevOpKind, ChebyshevPlan};
-use fhec_math::galois_element;
+use fhec_math::{conjugation_element, galois_element};
 use fhec_plan::KeyManifest;
 
 /// The manifest of a placed graph.
@@ -27,6 +27,7 @@ pub fn manifest_at(model: &Model<'_>, log_n: u32, level: impl Fn(ValueId) -> usi
                 }
             }
             Op::Rotate(steps) => rotation(&mut keys, *steps, level, log_n),
+            Op::Mul if graph.complex => galois(&mut keys, conjugation_element(log_n), level),
             Op::Relinearise => relinearisation(&mut keys, level),
             Op::Polynomial { .. } => {
                 let operations = model.plan(id).map(ChebyshevPlan::operations).unwrap_or_default();
@@ -45,9 +46,13 @@ fn rotation(keys: &mut KeyManifest, steps: i64, level: usize, log_n: u32) {
     let element = galois_element(steps, log_n);
     // A rotation by a multiple of the number of slots is none.
     if element != 1 {
-        let entry = keys.galois.entry(element).or_insert(level);
-        *entry = level.max(*entry);
+        galois(keys, element, level);
     }
+}
+
+fn galois(keys: &mut KeyManifest, element: u64, level: usize) {
+    let entry = keys.galois.entry(element).or_insert(level);
+    *entry = level.max(*entry);
 }
 
 fn relinearisation(keys: &mut KeyManifest, level: usize) {

@@ -1,7 +1,7 @@
 //! Chooses the scale of every value, exactly.
 //!
 //! Inputs, linear maps, polynomials and constants may have any scale: each is an unknown. All other scales are
-//! products of unknowns and primes of the chain (a square that is rescaled at level ℓ has `s²/q_ℓ`), and every sum
+//! products of unknowns and primes of the chain, and of powers of two where a slot holds two images (a square that is rescaled at level ℓ has `s²/q_ℓ`), and every sum
 //! is an equation between two such products. The equations are solved by elimination in the group
 //! of monomials, so operands of a sum agree *exactly*, whatever the primes. What stays unknown is set to the power of two
 //! that gives values the amplitude the parameters ask for. A sum whose equation has no solution gets an adapter:
@@ -13,6 +13,7 @@ use crate::rescale::{self, Adapters};
 use fhec_ir::he::facts::{Fresh, bound};
 use fhec_ir::he::{Graph, Op, ValueId};
 use fhec_math::scale::Scale;
+use fhec_plan::LOG2_PARTS;
 use std::collections::BTreeMap;
 
 /// What a monomial is made of.
@@ -22,6 +23,8 @@ enum Symbol {
     Unknown(usize),
     /// The prime `q_ℓ`.
     Prime(usize),
+    /// 2, of products where a slot holds two images.
+    Two,
 }
 
 /// A product of symbols with integer exponents; exponents are never zero.
@@ -135,7 +138,11 @@ pub fn solve(placed: &Placed) -> Result<Symbolic, Unsolvable> {
                 }
                 operand(&s, 0)
             }
-            Op::Mul => operand(&s, 0).mul_pow(&operand(&s, 1), 1),
+            Op::Mul => {
+                let product = operand(&s, 0).mul_pow(&operand(&s, 1), 1);
+                let parts = if graph.complex { LOG2_PARTS } else { 0 };
+                product.mul_pow(&Monomial::of(Symbol::Two), parts)
+            }
             Op::Rescale => {
                 let prime = Symbol::Prime(placed.levels[node.inputs[0].index()]);
                 operand(&s, 0).mul_pow(&Monomial::of(prime), -1)
@@ -213,6 +220,7 @@ impl Symbolic {
         let log2_of = |s: &Symbol| match *s {
             Symbol::Unknown(u) => exponents.0[u] as f64,
             Symbol::Prime(level) => log2_q[level],
+            Symbol::Two => 1.0,
         };
         m.0.iter().map(|(s, &e)| log2_of(s) * e as f64).sum()
     }
@@ -254,6 +262,7 @@ impl Symbolic {
             let base = match *s {
                 Symbol::Unknown(u) => Scale::pow2(exponents.0[u]),
                 Symbol::Prime(level) => Scale::prime(chain[level]),
+                Symbol::Two => Scale::pow2(1),
             };
             (0..e.abs()).fold(acc, |acc, _| if e > 0 { acc.mul(&base) } else { acc.div(&base) })
         })

@@ -5,8 +5,16 @@
 //! share a ciphertext, image `i` in slot `i`. Then layouts, matrices and vectors are those of ciphertexts of a single slot:
 //! element `e` of a tensor is ciphertext `e`, every weight is a scalar, and nothing is ever rotated. All else about a plan stays as
 //! it is, and computing with one image means the same in both modes.
+//!
+//! A slot is a complex number and can hold *two* images (nGraph-HE2 §3.3): image `i` in the real part of slot `i`, image `N/2 + i` in its
+//! imaginary part. Sums and products with weights act on both alike, biases are added to both. A product of ciphertexts is the
+//! product of the real and that of the imaginary parts. Polynomials and bootstraps would mix the two.
 
 use crate::{Input, Output, Parameters, Plan, PlanHead};
+
+/// log2 of the factor in the scale of a product of ciphertexts whose slots hold two images: products of the parts come as
+/// products of sums and differences with the conjugates, each twice a part.
+pub const LOG2_PARTS: i64 = 2;
 
 /// Slots that one image has in a ciphertext: all, or one where images share ciphertexts. The verifier makes sure that every
 /// layout, matrix and vector of a plan agrees with its first input or output.
@@ -23,12 +31,17 @@ macro_rules! batch {
                 image_slots(&self.parameters, &self.inputs, &self.outputs)
             }
 
-            /// Images that one run evaluates: 1 in latency mode, N/2 in throughput mode.
+            /// Images that one run evaluates: 1 in latency mode, N/2 or N in throughput mode.
             pub fn batch(&self) -> usize {
-                (self.parameters.slots() / self.image_slots().max(1)).max(1)
+                (self.parameters.slots() / self.image_slots().max(1)).max(1) * self.images_per_slot()
             }
 
-            /// Whether images share ciphertexts, one slot each.
+            /// Images that share a slot: 1, or 2 as its real and imaginary part.
+            pub fn images_per_slot(&self) -> usize {
+                1 + usize::from(self.complex)
+            }
+
+            /// Whether images share ciphertexts.
             pub fn is_batched(&self) -> bool {
                 self.batch() > 1
             }

@@ -29,6 +29,7 @@ pub mod wire;
 
 pub use activation::Activation;
 pub use aided::{Aided, ClientOp, ClientResult, ClientStep, Send, Window};
+pub use batch::LOG2_PARTS;
 pub use error::{PlanError, Section};
 pub use layout::{Layout, LayoutDim, Offsets};
 pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, Vector};

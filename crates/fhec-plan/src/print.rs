@@ -27,7 +27,8 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
     writeln!(out, "  q: {}", bits(&p.q))?;
     writeln!(out, "  p: {}   digits: {:?}", bits(&p.p), p.digits)?;
     if plan.is_batched() {
-        writeln!(out, "throughput mode: {} images, one a slot", plan.batch())?;
+        let each = if plan.complex { "two" } else { "one" };
+        writeln!(out, "throughput mode: {} images, {each} a slot", plan.batch())?;
     }
     if let Some(spec) = &p.bootstrap {
         writeln!(

@@ -24,6 +24,8 @@ pub struct Plan {
     pub inputs: Vec<Input>,
     /// What the client decrypts, in order.
     pub outputs: Vec<Output>,
+    /// Whether a slot holds two images, one in its real and one in its imaginary part: only in throughput mode.
+    pub complex: bool,
     /// Rounds and client functions, in client-aided mode.
     pub aided: Option<Aided>,
     /// Layers of the source model, indexed by [`LayerId`].
@@ -288,7 +290,8 @@ pub enum Op {
     Sub(Reg, Reg),
     /// Negation.
     Negate(Reg),
-    /// Elementwise product, degree 2 until relinearised; scales multiply.
+    /// Elementwise product, degree 2 until relinearised; scales multiply. Where a slot holds two images it is the product of
+    /// the real and that of the imaginary parts, at four times that scale ([`LOG2_PARTS`](crate::LOG2_PARTS)), and operands are conjugated.
     Mul(Reg, Reg),
     /// Product with one real constant, encoded at `scale`.
     MulScalar {

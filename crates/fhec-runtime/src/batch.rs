@@ -1,4 +1,5 @@
-//! Several images in the slots of one set of ciphertexts, on the client's side: image `i` in slot `i`.
+//! Several images in the slots of one set of ciphertexts, on the client's side: image `i` in slot `i`, or where slots hold two, in the
+//! real part of slot `i` or the imaginary part of slot `i − N/2`: real parts come before imaginary ones here.
 
 use crate::clear::{Slots, pack, unpack};
 use crate::error::{Result, RuntimeError};
@@ -18,7 +19,7 @@ pub(crate) fn slots(head: &PlanHead, input: &Input, images: &[&[f64]]) -> Result
     }
 }
 
-/// Slot `i` of ciphertext `c` holds the only value that image `i` has there.
+/// Number `i` of ciphertext `c` is the only value that image `i` has there.
 fn interleaved(head: &PlanHead, input: &Input, packed: &[Slots]) -> Vec<Vec<f64>> {
     let of = |c: usize| {
         let mut slots = vec![0.0; head.batch()];

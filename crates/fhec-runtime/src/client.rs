@@ -11,10 +11,11 @@ use crate::context::{context, key_request};
 use crate::error::{Result, RuntimeError};
 use fhec_ckks::container::{BundleEntry, BundleForm};
 use fhec_ckks::{
-    Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, PublicKey, SecretKey,
+    Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, Plaintext, PublicKey, SecretKey,
 };
 use fhec_math::{Scale, SecretRng, Zeroizing};
-use fhec_plan::{Insecure, PlanHead, Postprocess};
+use fhec_plan::{Input, Insecure, PlanHead, Postprocess};
+use num_complex::Complex64;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -109,7 +110,7 @@ impl Client {
         let slots = batch::slots(&self.head, input, images)?;
         let seeds: Vec<Zeroizing<[u8; 32]>> = slots.iter().map(|_| Zeroizing::new(rng.next_seed())).collect();
         let encrypt = |(index, (slots, seed)): (usize, (&Vec<f64>, &Zeroizing<[u8; 32]>))| -> Result<BundleEntry> {
-            let plaintext = self.encoder.encode(slots, input.level, &input.scale)?;
+            let plaintext = self.encode(slots, input)?;
             let mut rng = SecretRng::from_seed(seed);
             let form = match key {
                 EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, &plaintext, &mut rng)?),
@@ -118,6 +119,25 @@ impl Client {
             Ok(BundleEntry { name: input.name.clone(), index: index as u32, images: images.len() as u32, form })
         };
         slots.par_iter().zip(&seeds).enumerate().map(encrypt).collect()
+    }
+
+    /// The values of one ciphertext, those of the imaginary parts after those of the real ones.
+    fn encode(&self, values: &[f64], input: &Input) -> Result<Plaintext> {
+        if !self.head.complex {
+            return Ok(self.encoder.encode(values, input.level, &input.scale)?);
+        }
+        let (re, im) = values.split_at(values.len() / 2);
+        let slots = re.iter().zip(im).map(|(&re, &im)| Complex64::new(re, im));
+        Ok(self.encoder.encode_complex(&slots.collect::<Vec<_>>(), input.level, &input.scale)?)
+    }
+
+    /// The values of one ciphertext, those of the imaginary parts after those of the real ones where they belong to images.
+    fn decode(&self, plaintext: &Plaintext) -> Result<Vec<f64>> {
+        if !self.head.complex {
+            return Ok(self.encoder.decode(plaintext)?);
+        }
+        let slots = self.encoder.decode_complex(plaintext)?;
+        Ok(slots.iter().map(|z| z.re).chain(slots.iter().map(|z| z.im)).collect())
     }
 
     /// Encrypts all inputs of one image, one tensor each.
@@ -242,7 +262,7 @@ impl Client {
         })
     }
 
-    /// All slots of every ciphertext of a value.
+    /// All values of every ciphertext of a tensor.
     fn decrypt_all(
         &self,
         name: &str,
@@ -251,8 +271,7 @@ impl Client {
         secret: &SecretKey,
     ) -> Result<Vec<Vec<f64>>> {
         let ciphertexts = collect(&self.context, bundle, name, count, level, scale)?;
-        let decrypt =
-            |c: &Ciphertext| -> Result<Vec<f64>> { Ok(self.encoder.decode(&self.encryptor.decrypt(secret, c)?)?) };
+        let decrypt = |c: &Ciphertext| self.decode(&self.encryptor.decrypt(secret, c)?);
         ciphertexts.par_iter().map(decrypt).collect()
     }
 }

@@ -3,14 +3,14 @@
 use crate::backend::{Backend, OpResult, Step};
 use fhec_math::Scale;
 use fhec_math::chebyshev::ChebyshevCost;
-use fhec_plan::{LinearTerm, PolyId, VectorId, Verified};
+use fhec_plan::{LinearTerm, Op, PolyId, VectorId, Verified};
 use std::ops::AddAssign;
 use std::sync::Mutex;
 
 /// Numbers of operations on ciphertexts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Rotations that need a key: babies, giants, folds and single ones.
+    /// Rotations that need a key: babies, giants, folds and single ones; and conjugations.
     pub rotations: usize,
     /// Inner products with a switching key: rotations and relinearisations.
     pub key_switches: usize,
@@ -20,7 +20,7 @@ pub struct Counts {
     pub plaintext_products: usize,
     /// Products with a real constant.
     pub scalar_products: usize,
-    /// Products of two ciphertexts.
+    /// Products of two ciphertexts; a product of slots with two images takes two.
     pub ciphertext_products: usize,
     /// Relinearisations.
     pub relinearisations: usize,
@@ -179,7 +179,13 @@ impl Backend for CountBackend {
     }
 
     fn mul(&self, step: &Step, a: &usize, _: &usize) -> OpResult<usize> {
-        self.add_each(step, *a, Counts { ciphertext_products: 1, ..Counts::default() })
+        let product = Counts { ciphertext_products: 1, ..Counts::default() };
+        if step.verified.plan().complex {
+            let square = matches!(step.instruction.op, Op::Mul(x, y) if x == y);
+            self.add_each(step, if square { *a } else { 2 * a }, ROTATION)?;
+            self.add_each(step, *a, product)?;
+        }
+        self.add_each(step, *a, product)
     }
 
     fn mul_scalar(&self, step: &Step, a: &usize, _: f64, _: &Scale) -> OpResult<usize> {

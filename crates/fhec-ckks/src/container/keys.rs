@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, SecretRng, packed};
+use fhec_math::{AlignedVec, SecretRng, conjugation_element, packed};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -258,14 +258,16 @@ fn content_bytes(request: &KeyRequest, context: &Context) -> u64 {
     switching + request.sparse_weight.map_or(0, |_| encapsulation_bytes(context))
 }
 
-/// Whether the uniform half of a key is kept. Products are relinearised again and again.
-fn keeps(purpose: KeyPurpose, halves: UniformHalves) -> bool {
-    halves == UniformHalves::Kept || purpose == KeyPurpose::Relinearise
+/// Whether the uniform half of a key is kept. Products are relinearised again and again, and where slots hold two images
+/// conjugated as often.
+fn keeps(context: &Context, purpose: KeyPurpose, halves: UniformHalves) -> bool {
+    let often = [KeyPurpose::Relinearise, KeyPurpose::Galois(conjugation_element(context.log_n()))];
+    halves == UniformHalves::Kept || often.contains(&purpose)
 }
 
 /// Words of memory that a switching key takes.
 fn key_words(context: &Context, (purpose, level): (KeyPurpose, usize), halves: UniformHalves) -> usize {
-    SwitchingKey::half_words(context, level) * if keeps(purpose, halves) { 2 } else { 1 }
+    SwitchingKey::half_words(context, level) * if keeps(context, purpose, halves) { 2 } else { 1 }
 }
 
 /// Reads evaluation keys and expands their seeds. Refuses a secret key with a message of its own.
@@ -326,7 +328,7 @@ fn read_keys<R: Read>(
     }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {
-        let key = SwitchingKey::within(context, &block, start, seed, level, keeps(purpose, halves));
+        let key = SwitchingKey::within(context, &block, start, seed, level, keeps(context, purpose, halves));
         start += words(&(purpose, level));
         match purpose {
             KeyPurpose::Relinearise => keys.relin = Some(key),

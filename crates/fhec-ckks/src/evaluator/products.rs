@@ -14,7 +14,7 @@ use crate::limbs::{HEAVY, LIGHT, par_chunks};
 
 impl Evaluator {
     /// Three polynomials whose limbs `f` fills.
-    fn product<F>(&self, level: usize, f: F) -> [Poly<Eval>; 3]
+    pub(super) fn product<F>(&self, level: usize, f: F) -> [Poly<Eval>; 3]
     where
         F: Fn(&fhec_math::Modulus, usize, [&mut [u64]; 3]) + Sync,
     {
@@ -190,7 +190,8 @@ impl Evaluator {
     }
 }
 
-fn double(m: &Modulus, limb: &mut [u64]) {
+/// `limb += limb`.
+pub(super) fn double(m: &Modulus, limb: &mut [u64]) {
     for x in limb {
         *x = m.add(*x, *x);
     }

@@ -124,9 +124,7 @@ impl Evaluator {
         let mut out = a.clone();
         par_chunks2(out.c0.data_mut(), out.c1.data_mut(), 2 * half, LIGHT, |i, c0, c1| {
             let m = self.context.q(i);
-            // In bit-reversed order the first half are the powers ψ^(4k+1), where X^(N/2) is ψ^(N/2); the
-            // second half are the powers ψ^(4k+3), where it is the negative.
-            let root = m.pow(self.context.q_table(i).psi(), half as u64);
+            let root = self.imaginary_unit(i);
             for limb in [c0, c1] {
                 pointwise::mul_scalar_assign(m, &mut limb[..half], root);
                 pointwise::mul_scalar_assign(m, &mut limb[half..], m.neg(root));

@@ -1,6 +1,6 @@
 //! Linear maps whose weights are scalars: one image per slot, a ciphertext per tensor element (nGraph-HE2 §3).
 //!
-//! `out_j = Σ_i w_ji · x_i + b_j`. A weight is one residue a limb. Products add up lazily over a whole reduction, with one
+//! `out_j = Σ_i w_ji · x_i + b_j`. A weight is one residue a limb; a bias may be complex, for slots that hold two images. Products add up lazily over a whole reduction, with one
 //! reduction modulo the prime and one rescale an output. Outputs that read much the same inputs are computed together, up
 //! to eight in registers at once, and some hundred of them (a *wave*) share the inputs that are brought together in the cache: a wave's
 //! unrescaled sums are all that the map holds besides its inputs and results.
@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use fhec_math::scalar_sums::{LANES, MAX_SUMS, WAVE, gather, scalar_sums};
 use fhec_math::{AlignedVec, Poly, Scale};
+use num_complex::Complex64;
 use rayon::prelude::*;
 
 use crate::cipher::Ciphertext;
@@ -150,7 +151,7 @@ impl ScalarMap {
     /// [`CkksError::Parameters`] where numbers of ciphertexts do not fit, [`CkksError::ContextMismatch`],
     /// [`CkksError::LevelMismatch`], [`CkksError::ScaleMismatch`] for other inputs than the map was encoded for, and
     /// [`CkksError::NotFinite`] and [`CkksError::Overflow`] for a bias.
-    pub fn apply(&self, evaluator: &Evaluator, inputs: &[&Ciphertext], bias: &[f64]) -> Result<Vec<Ciphertext>> {
+    pub fn apply(&self, evaluator: &Evaluator, inputs: &[&Ciphertext], bias: &[Complex64]) -> Result<Vec<Ciphertext>> {
         self.check(evaluator, inputs, bias)?;
         let mut done: Vec<Option<Ciphertext>> = (0..self.outputs).map(|_| None).collect();
         for wave in &self.waves {
@@ -158,7 +159,7 @@ impl ScalarMap {
             let finish = |(&output, sum): (&u32, Ciphertext)| {
                 let mut out = evaluator.rescale(&sum)?;
                 if let Some(&value) = bias.get(output as usize) {
-                    evaluator.add_scalar_assign(&mut out, value)?;
+                    evaluator.add_complex_assign(&mut out, value)?;
                 }
                 Ok(out)
             };
@@ -180,7 +181,7 @@ impl ScalarMap {
         evaluator: &Evaluator,
         encoder: &Encoder,
         inputs: &[&Ciphertext],
-        bias: &[f64],
+        bias: &[Complex64],
         options: ScalarOptions,
     ) -> Result<Vec<Ciphertext>> {
         if options == ScalarOptions::default() {
@@ -221,7 +222,7 @@ impl ScalarMap {
             };
             let number = wave.outputs[group.outputs.start + at] as usize;
             if let Some(&value) = bias.get(number) {
-                evaluator.add_scalar_assign(&mut out, value)?;
+                evaluator.add_complex_assign(&mut out, value)?;
             }
             Ok((number, out))
         };
@@ -244,7 +245,7 @@ impl ScalarMap {
         }
     }
 
-    fn check(&self, evaluator: &Evaluator, inputs: &[&Ciphertext], bias: &[f64]) -> Result<()> {
+    fn check(&self, evaluator: &Evaluator, inputs: &[&Ciphertext], bias: &[Complex64]) -> Result<()> {
         if inputs.len() != self.scales.len() || !(bias.is_empty() || bias.len() == self.outputs) {
             return Err(CkksError::Parameters(format!(
                 "{OP}: {} inputs and {} biases for a map of {} inputs and {} outputs",

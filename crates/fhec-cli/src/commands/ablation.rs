@@ -1,6 +1,6 @@
 //! `fhec bench --ablation`: what each technique of throughput mode saves, on a real network under encryption.
 
-use super::compile::{Mode, Settings, load, specs, tensors};
+use super::compile::{ComplexPacking, Mode, Settings, load, specs, tensors};
 use crate::data::DataSet;
 use crate::files::print;
 use crate::format::{self, Align, Table};
@@ -24,22 +24,32 @@ use std::time::Instant;
 /// A way to compile and run the network.
 struct Variant {
     name: &'static str,
-    merge: bool,
+    compiled: Techniques,
     scalars: ScalarOptions,
 }
 
+/// Those that are chosen when a network is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Techniques {
+    merge: bool,
+    complex: bool,
+}
+
 /// All techniques, each one missing, and none.
-fn variants() -> [Variant; 5] {
+fn variants() -> [Variant; 6] {
     let all = ScalarOptions::default();
     let (eager, encoded) =
         (ScalarOptions { lazy_rescaling: false, ..all }, ScalarOptions { scalar_encoding: false, ..all });
     let none = ScalarOptions { lazy_rescaling: false, scalar_encoding: false };
+    let each = Techniques { merge: true, complex: true };
+    let (single, apart) = (Techniques { complex: false, ..each }, Techniques { merge: false, ..each });
     [
-        Variant { name: "all", merge: true, scalars: all },
-        Variant { name: "without merging", merge: false, scalars: all },
-        Variant { name: "without lazy rescaling", merge: true, scalars: eager },
-        Variant { name: "without scalar encoding", merge: true, scalars: encoded },
-        Variant { name: "none", merge: false, scalars: none },
+        Variant { name: "all", compiled: each, scalars: all },
+        Variant { name: "without complex packing", compiled: single, scalars: all },
+        Variant { name: "without merging", compiled: apart, scalars: all },
+        Variant { name: "without lazy rescaling", compiled: each, scalars: eager },
+        Variant { name: "without scalar encoding", compiled: each, scalars: encoded },
+        Variant { name: "none", compiled: Techniques { merge: false, complex: false }, scalars: none },
     ]
 }
 
@@ -72,17 +82,22 @@ pub(super) fn run(model: &Path, data: &Path, as_json: bool) -> Result<()> {
     let steps = Steps::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut wanted: Vec<Vec<f64>> = Vec::new();
-    let mut prepared: Vec<(bool, Prepared)> = Vec::new();
-    for variant in variants() {
-        if prepared.iter().all(|(merge, _)| *merge != variant.merge) {
+    // A batch takes a gigabyte, so only one is there at a time.
+    let mut prepared: Option<(Techniques, Prepared)> = None;
+    let mut all: Option<Plan> = None;
+    let mut grouped = variants();
+    grouped[1..].sort_by_key(|v| (!v.compiled.complex, !v.compiled.merge));
+    for variant in grouped {
+        if prepared.as_ref().is_none_or(|(compiled, _)| *compiled != variant.compiled) {
             steps.begin("compiling, keys and encryption");
-            let own = prepare(&graph, model, data, variant.merge)?;
+            drop(prepared.take());
+            let own = prepare(&graph, model, data, variant.compiled)?;
             // Once for the caches and the memory.
             own.evaluate(ScalarOptions::default())?;
-            prepared.push((variant.merge, own));
+            all.get_or_insert_with(|| own.plan.clone());
+            prepared = Some((variant.compiled, own));
         }
-        let found = prepared.iter().find(|(merge, _)| *merge == variant.merge);
-        let (_, own) = found.context("every plan was prepared")?;
+        let (_, own) = prepared.as_ref().context("every plan was prepared")?;
         steps.begin(variant.name);
         let (seconds, outputs) = own.evaluate(variant.scalars)?;
         if wanted.is_empty() {
@@ -99,10 +114,11 @@ pub(super) fn run(model: &Path, data: &Path, as_json: bool) -> Result<()> {
             difference: difference(&wanted, &outputs),
         });
     }
+    rows.sort_by_key(|row| variants().iter().position(|v| v.name == row.variant));
     drop(steps);
-    let all = &prepared[0].1;
+    let all = all.context("all techniques were measured")?;
     print(&if as_json {
-        let parameters = &all.plan.parameters;
+        let parameters = &all.parameters;
         format!(
             "{:#}\n",
             json!({
@@ -110,17 +126,22 @@ pub(super) fn run(model: &Path, data: &Path, as_json: bool) -> Result<()> {
                 "model": graph.name,
                 "threads": rayon::current_num_threads(),
                 "log_n": parameters.log_n,
-                "predicted_seconds": all.plan.report.seconds,
+                "predicted_seconds": all.report.seconds,
                 "results": rows,
             })
         )
     } else {
-        as_text(&machine, &all.plan, &rows)
+        as_text(&machine, &all, &rows)
     })
 }
 
-fn prepare(graph: &Graph, model: &Path, data: &Path, merge: bool) -> Result<Prepared> {
-    let settings = Settings { mode: Mode::Throughput, no_merge: !merge, ..Settings::calibrated(data.to_owned()) };
+fn prepare(graph: &Graph, model: &Path, data: &Path, compiled: Techniques) -> Result<Prepared> {
+    let settings = Settings {
+        mode: Mode::Throughput,
+        no_merge: !compiled.merge,
+        complex: if compiled.complex { ComplexPacking::Auto } else { ComplexPacking::Off },
+        ..Settings::calibrated(data.to_owned())
+    };
     let plan = settings.compile(graph, model, &mut |_| {})?.plan;
     let preprocess = plan.inputs.first().and_then(|i| i.preprocess.clone());
     let specs = specs(graph, preprocess.as_ref());
@@ -156,25 +177,28 @@ impl Prepared {
 }
 
 fn difference(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    // Batches are of different sizes; the shorter one has the first images of the other.
     let pairs = a.iter().flatten().zip(b.iter().flatten());
     let largest = a.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
     pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f64::max) / largest.max(f64::MIN_POSITIVE)
 }
 
 fn as_text(machine: &Machine, plan: &Plan, rows: &[Row]) -> String {
-    let heads = [("techniques", Align::Left), ("time", Align::Right), ("images/s", Align::Right)];
+    let heads =
+        [("techniques", Align::Left), ("time", Align::Right), ("images", Align::Right), ("images/s", Align::Right)];
     let mut table = Table::new(&[&heads[..], &[("factor", Align::Right), ("difference", Align::Right)]].concat());
     for row in rows {
         table.row(vec![
             row.variant.to_owned(),
             format::seconds(row.seconds),
+            row.images.to_string(),
             format!("{:.0}", row.images_per_second),
             format!("{:.2}", row.factor),
             format::small(row.difference),
         ]);
     }
     format!(
-        "{}\n\n{}, {} images a run, N = 2^{}, {}\n{}",
+        "{}\n\n{}, {} images a run of all techniques, N = 2^{}, {}\n{}",
         machine::describe(machine),
         plan.model,
         plan.batch(),

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Graph, Op, Range};
 use fhec_math::SecurityLevel;
+use fhec_passes::Complex;
 use fhec_passes::approximate::{ApproximateOptions, Method};
 use fhec_passes::driver::PassRun;
 use fhec_passes::pipeline::{self, Compiled, Options};
@@ -36,6 +37,7 @@ const SAMPLES: usize = 256;
   fhec compile resnet20.onnx -o resnet20.plan --calibrate pictures.npy --activation relu-minimax
   fhec compile mnist.onnx -o mnist.plan --calibrate calibration.npy --cost-table costs.json
   fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput
+  fhec compile mnist.onnx -o batch.plan --calibrate calibration.npy --mode throughput --complex off
   fhec compile squeezenet.onnx -o aided.plan --calibrate pictures/ --mode client-aided
   fhec compile mnist.onnx -o small.plan --calibrate train.npy --sparsify --accuracy-drop 0.1
   fhec compile autoencoder.onnx -o encoder.plan --calibrate images.npy --output code
@@ -102,9 +104,12 @@ pub(crate) struct Settings {
     /// How tensors are packed
     #[arg(long, value_enum, default_value_t = Mode::Latency)]
     pub(crate) mode: Mode,
-    /// Images that will be evaluated together; in throughput mode as many as there are slots by default
+    /// Images that will be evaluated together; in throughput mode as many as there is room for by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: Option<u32>,
+    /// Two images a slot, one in its real and one in its imaginary part, where images share ciphertexts
+    #[arg(long, value_enum, default_value_t = ComplexPacking::Auto)]
+    pub(crate) complex: ComplexPacking,
     /// What to make fast
     #[arg(long, value_enum, default_value_t = Goal::Latency)]
     pub(crate) goal: Goal,
@@ -140,6 +145,17 @@ pub(crate) enum Goal {
     Latency,
     /// Each of many evaluations, one after another
     Throughput,
+}
+
+/// Whether slots hold two images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ComplexPacking {
+    /// Where that takes less time for an image
+    Auto,
+    /// Always; networks with other activations than products are refused
+    On,
+    /// Never
+    Off,
 }
 
 /// What shares a ciphertext.
@@ -243,6 +259,7 @@ impl Settings {
             no_merge: false,
             memory_budget: None,
             mode: Mode::Latency,
+            complex: ComplexPacking::Auto,
             batch: None,
             goal: Goal::Latency,
             cost_table: None,
@@ -267,6 +284,11 @@ impl Settings {
             input_range: Some(self.range(&preprocess)),
             preprocess: vec![Some(preprocess); specs.len()],
             mode: self.mode()?,
+            complex: match self.complex {
+                ComplexPacking::Auto => Complex::Auto,
+                ComplexPacking::On => Complex::On,
+                ComplexPacking::Off => Complex::Off,
+            },
             goal: match self.goal {
                 Goal::Latency => fhec_passes::Goal::Latency,
                 Goal::Throughput => fhec_passes::Goal::Throughput,
@@ -298,6 +320,10 @@ impl Settings {
         ensure!(
             self.batch.is_none() || self.mode != Mode::Latency,
             "--batch is for --mode throughput, client-aided and auto"
+        );
+        ensure!(
+            self.complex != ComplexPacking::On || self.mode != Mode::Latency,
+            "--complex on is for --mode throughput, client-aided and auto"
         );
         ensure!(self.batch.is_some() || self.mode != Mode::Auto, "--mode auto: say for how many images with --batch");
         Ok(match self.mode {

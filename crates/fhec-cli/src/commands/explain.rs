@@ -202,7 +202,8 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
     };
     let mut rows = Vec::new();
     if plan.is_batched() {
-        rows.push(("mode", format!("throughput: a run evaluates up to {} images, one a slot", plan.batch())));
+        let each = if plan.complex { "two" } else { "one" };
+        rows.push(("mode", format!("throughput: a run evaluates up to {} images, {each} a slot", plan.batch())));
     }
     rows.extend([
         (
@@ -406,7 +407,7 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
             "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
             "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,
             "output_bits_public": r.output_bits_public,
-            "images": plan.batch(), "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
+            "images": plan.batch(), "images_a_slot": plan.images_per_slot(), "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
         },
         "notes": r.notes,
     })

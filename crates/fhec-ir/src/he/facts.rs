@@ -14,6 +14,7 @@
 //!   2^[`MIN_LOG2_SCALE`].
 //! * There are enough levels for every rescale; outputs have degree 1.
 //! * `scale · |value|` stays below half the modulus of the level, and polynomials get values in [-1, 1].
+//! * Where a slot holds two images there are no polynomials and bootstraps, and products have four times the scale.
 //! * Only bootstraps know of the primes above the message level; what they get has the level they begin at, and
 //!   `scale · |value|` of at most their input scale.
 
@@ -22,8 +23,8 @@ use crate::Origin;
 use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::chebyshev::depth_of_degree;
 use fhec_math::scale::Scale;
-use fhec_plan::bootstrap_slots;
 use fhec_plan::verify::MIN_LOG2_SCALE;
+use fhec_plan::{LOG2_PARTS, bootstrap_slots};
 use std::fmt;
 
 /// What holds for one value.
@@ -161,6 +162,8 @@ pub enum Problem {
         /// Bound on the operand.
         bound: f64,
     },
+    /// An operation that would mix the two images of a slot.
+    TwoImages,
     /// A bootstrap in a chain that is not laid out for any.
     NoBootstrap,
     /// A bootstrap gets values beyond its range.
@@ -190,6 +193,7 @@ impl fmt::Display for Problem {
                 write!(f, "values reach 2^{log2_value:.2} at their scale, half the modulus is 2^{log2_half_modulus:.2}")
             }
             Problem::Interval { bound } => write!(f, "polynomial of values up to {bound}, outside [-1, 1]"),
+            Problem::TwoImages => f.write_str("the two images of a slot would be mixed"),
             Problem::NoBootstrap => f.write_str("the modulus chain is not laid out for bootstraps"),
             Problem::BootstrapRange { bound } => write!(f, "values up to {bound} times what a bootstrap takes"),
         }
@@ -223,6 +227,11 @@ pub fn levels_consumed(graph: &Graph, op: &Op) -> usize {
 /// Bound on the absolute slot values of a node.
 pub fn bound(node: &Node) -> f64 {
     node.range.lo.abs().max(node.range.hi.abs())
+}
+
+/// log2 of how much larger than a value its slot may be: that of two values as parts of a complex number.
+pub fn log2_images(graph: &Graph) -> f64 {
+    if graph.complex { 0.5 } else { 0.0 }
 }
 
 /// A modulus chain, and the bootstraps that it is laid out for.
@@ -261,7 +270,7 @@ pub fn derive(graph: &Graph, chain: Chain<'_>, inputs: &[Fresh]) -> Result<Facts
         let node = graph.node(id);
         let fail = |problem| FactError { node: id, op: node.op.name(), origin: node.origin.clone(), problem };
         let fact = fact(graph, node, &chain, inputs, &values).map_err(fail)?;
-        let log2_value = fact.scale.log2() + fact.bound.max(f64::MIN_POSITIVE).log2();
+        let log2_value = fact.scale.log2() + fact.bound.max(f64::MIN_POSITIVE).log2() + log2_images(graph);
         let half = log2_half_modulus[fact.level];
         if log2_value >= half {
             return Err(fail(Problem::Overflow { log2_value, log2_half_modulus: half }));
@@ -321,6 +330,7 @@ fn fact(graph: &Graph, node: &Node, chain: &Chain<'_>, inputs: &[Fresh], known: 
         }
         Op::Polynomial { out_scale, .. } => {
             one_degree()?;
+            one_image(graph)?;
             if first.bound > 1.0 + INTERVAL_SLACK {
                 return Err(Problem::Interval { bound: first.bound });
             }
@@ -341,7 +351,10 @@ fn fact(graph: &Graph, node: &Node, chain: &Chain<'_>, inputs: &[Fresh], known: 
         Op::Mul => {
             one_degree()?;
             same_level(&operands)?;
-            Ok(Fact { degree: 2, ..keep(first.scale.mul(&operands[1].scale)) })
+            let scale = first.scale.mul(&operands[1].scale);
+            // Products of the parts of complex slots come with a factor that costs nothing in the scale.
+            let scale = if graph.complex { scale.mul(&Scale::pow2(LOG2_PARTS)) } else { scale };
+            Ok(Fact { degree: 2, ..keep(scale) })
         }
         Op::MulScalar { scale, .. } | Op::MulVector { scale, .. } => {
             one_degree()?;
@@ -365,6 +378,7 @@ fn fact(graph: &Graph, node: &Node, chain: &Chain<'_>, inputs: &[Fresh], known: 
         Op::LevelDrop(level) => Ok(Fact { level: *level, degree: first.degree, ..keep(first.scale.clone()) }),
         Op::Bootstrap { level, out_scale } => {
             one_degree()?;
+            one_image(graph)?;
             let spec = chain.bootstrap.ok_or(Problem::NoBootstrap)?;
             if *level > chain.top() {
                 return Err(Problem::Level { asked: *level, max: chain.top() });
@@ -377,6 +391,11 @@ fn fact(graph: &Graph, node: &Node, chain: &Chain<'_>, inputs: &[Fresh], known: 
             Ok(Fact { level: *level, scale: out_scale.clone().ok_or(Problem::NoScale)?, degree: 1, bound })
         }
     }
+}
+
+/// Refuses what would mix the two images of a slot.
+fn one_image(graph: &Graph) -> Result<(), Problem> {
+    if graph.complex { Err(Problem::TwoImages) } else { Ok(()) }
 }
 
 fn consume(level: usize, needed: usize) -> Result<usize, Problem> {

@@ -166,6 +166,9 @@ pub struct Graph {
     pub name: String,
     /// Slots of a ciphertext.
     pub slots: usize,
+    /// Whether a slot holds two images, one in its real and one in its imaginary part. What operations mean for one image
+    /// is the same: they act on both parts, and a product is that of the parts, at four times the product of the scales.
+    pub complex: bool,
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
     /// Inputs, indexed by [`Op::Input`].

@@ -37,7 +37,8 @@ impl Display for Number {
 
 impl Display for Graph {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "graph {:?} slots={} {{", self.name, self.slots)?;
+        let complex = if self.complex { " complex" } else { "" };
+        writeln!(f, "graph {:?} slots={}{complex} {{", self.name, self.slots)?;
         for (i, input) in self.inputs.iter().enumerate() {
             writeln!(f, "  input {i} {:?} : {} factor={}", input.name, Shape(&input.shape), Number(input.factor))?;
         }

@@ -16,13 +16,14 @@ use crate::canonicalise::canonicalise;
 use crate::driver::{Broken, Driver, PassRun, Problem};
 use crate::fold_batch_norm::fold_batch_norm;
 use crate::mode::Mode;
+use crate::packed::choose;
 use crate::parameters::{Demands, Goal};
 use crate::pipeline::{CompileError, Compiled, Options, probe_samples};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
 use crate::rewrite::Rewriter;
-use crate::rings::{Choice, best};
+use crate::rings::Choice;
 use crate::stage::Emitted;
 use fhec_ir::nn::{Activation, Graph, Interpreter, Node, Op, Range};
 use fhec_ir::{Tensor, nn};
@@ -198,10 +199,11 @@ fn server(
 ) -> Result<Compiled, CompileError> {
     let goal = if options.mode == Mode::Latency { options.goal } else { Goal::Throughput };
     let demands = Demands { security: options.security, precision_bits, memory_budget: options.memory_budget, goal };
-    let found = best(&parts.server, samples, options, &demands, driver)?;
-    let Choice { stage, selected, keys, .. } =
+    let found = choose(&parts.server, samples, options, &demands, driver)?;
+    let (Choice { stage, selected, keys, .. }, packing) =
         found.map_err(|reasons| CompileError::Parameters { demands, reasons, notes: vec![] })?;
-    let context = Context { memory_budget: options.memory_budget, ..Context::default() };
+    let notes = packing.into_iter().collect();
+    let context = Context { memory_budget: options.memory_budget, notes, ..Context::default() };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
     Ok(Compiled { plan, he, facts, polynomial: graph.clone() })

@@ -3,10 +3,10 @@
 use super::tables::Tables;
 use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale, rounds};
 use crate::linear::{LinearGroup, groups};
-use crate::{Instruction, KeyManifest, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
+use crate::{Instruction, KeyManifest, LOG2_PARTS, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
 use fhec_math::chebyshev::ChebyshevOpKind;
-use fhec_math::galois_element;
 use fhec_math::scale::Scale;
+use fhec_math::{conjugation_element, galois_element};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most terms of a linear map.
@@ -165,6 +165,9 @@ impl Checker<'_> {
             Op::LinearMap { terms, bias, out_scale } => self.linear_map(number, terms, *bias, out_scale),
             Op::Polynomial { src, poly, out_scale } => {
                 let x = self.linear(*src)?;
+                if self.plan.complex {
+                    return Err("a polynomial of slots that hold two images".into());
+                }
                 let plan = self
                     .tables
                     .polynomials
@@ -195,7 +198,13 @@ impl Checker<'_> {
                 let (x, y) = self.pair(*a, *b)?;
                 self.linear(*a)?;
                 self.linear(*b)?;
-                Ok(RegisterFacts { degree: 2, scale: x.scale.mul(&y.scale), period: x.period.max(y.period), ..x })
+                let mut scale = x.scale.mul(&y.scale);
+                if self.plan.complex {
+                    // Slots are split into their parts, which come with a factor that is free in the scale.
+                    self.use_element(conjugation_element(self.plan.parameters.log_n), x.level);
+                    scale = scale.mul(&Scale::pow2(LOG2_PARTS));
+                }
+                Ok(RegisterFacts { degree: 2, scale, period: x.period.max(y.period), ..x })
             }
             Op::Negate(src) => self.get(*src),
             Op::MulScalar { src, value, scale } => {
@@ -406,9 +415,13 @@ impl Checker<'_> {
     fn use_rotation(&mut self, steps: i64, level: usize) {
         let element = galois_element(steps, self.plan.parameters.log_n);
         if element != 1 {
-            let highest = self.keys.galois.entry(element).or_insert(0);
-            *highest = level.max(*highest);
+            self.use_element(element, level);
         }
+    }
+
+    fn use_element(&mut self, element: u64, level: usize) {
+        let highest = self.keys.galois.entry(element).or_insert(0);
+        *highest = level.max(*highest);
     }
 
     fn use_relin(&mut self, level: usize) {

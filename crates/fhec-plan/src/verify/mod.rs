@@ -13,7 +13,7 @@
 //! 5. every key that is used, at which level, against the key manifest;
 //! 6. that each input is read at most once and each output comes out once, at the level and scale that the
 //!    client will assume;
-//! 7. that no slot of one image reaches another image's, where images share ciphertexts;
+//! 7. that no slot of one image reaches another image's, where images share ciphertexts, nor one part of a slot the other;
 //! 8. in client-aided mode, that the program is ordered by rounds, and that the client can compute what it sends;
 //! 9. that the work of this derivation, the tables that it makes and the registers of a run stay below
 //!    the limits of [`crate::structure`].
@@ -186,6 +186,7 @@ pub fn derive(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
 
 fn derive_with(plan: &Plan, keys: &KeyManifest, insecure: Insecure) -> Result<Facts, VerifyError> {
     check_head(&plan.parameters, keys, &plan.inputs, &plan.outputs, insecure)?;
+    parameters::check_complex(plan.complex, &plan.parameters, &plan.inputs, &plan.outputs)?;
     rounds::check_client(plan.aided.as_ref(), (&plan.inputs, &plan.outputs))?;
     let tables = tables::check(plan)?;
     instructions::check(plan, tables)

@@ -44,6 +44,32 @@ pub fn check_head(
     Ok(())
 }
 
+/// Two images a slot: only where images share ciphertexts, and every value must leave room for the other one.
+pub(super) fn check_complex(
+    complex: bool,
+    parameters: &Parameters,
+    inputs: &[Input],
+    outputs: &[Output],
+) -> Result<(), VerifyError> {
+    if !complex {
+        return Ok(());
+    }
+    let slots = image_slots(parameters, inputs, outputs);
+    if slots != 1 {
+        let problem = format!("two images a slot, but images of {slots} slots");
+        return Err(VerifyError::Parameters(problem));
+    }
+    let check = |what, index, (lo, hi): (f64, f64), factor: f64, (level, scale): (usize, &Scale)| {
+        let largest = lo.abs().max(hi.abs()) * factor.abs() * std::f64::consts::SQRT_2;
+        let (bits, room) = (largest.log2() + scale.log2(), log2_product(&parameters.q[..=level]) - 1.0);
+        let problem =
+            || format!("two values up to {largest:e} a slot at scale {scale} need {bits:.1} bits of {room:.1}");
+        if bits < room { Ok(()) } else { Err(VerifyError::Entry { what, index, problem: problem() }) }
+    };
+    inputs.iter().enumerate().try_for_each(|(i, p)| check("input", i, p.range, p.factor, (p.level, &p.scale)))?;
+    outputs.iter().enumerate().try_for_each(|(i, p)| check("output", i, p.range, 1.0 / p.factor, (p.level, &p.scale)))
+}
+
 /// Ciphertexts of a bundle are told apart by name.
 fn unused<'a>(name: &str, mut before: impl Iterator<Item = &'a String>) -> Result<(), String> {
     if before.any(|other| other == name) { Err(format!("the name {name:?} is there twice")) } else { Ok(()) }

@@ -5,6 +5,7 @@ use crate::{Aided, Op, Plan, PlanHead, Reg};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::parameters::check_complex;
 use super::{Insecure, VerifyError, check_head};
 
 /// Checks the client's part of a plan, where there is one.
@@ -22,6 +23,7 @@ impl PlanHead {
     /// The first rule that is broken.
     pub fn check(&self, insecure: Insecure) -> Result<(), VerifyError> {
         check_head(&self.parameters, &self.keys, &self.inputs, &self.outputs, insecure)?;
+        check_complex(self.complex, &self.parameters, &self.inputs, &self.outputs)?;
         check_client(self.aided.as_ref(), (&self.inputs, &self.outputs))
     }
 }

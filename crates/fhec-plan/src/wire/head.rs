@@ -276,6 +276,7 @@ pub(super) struct HeadParts {
     pub(super) keys: KeyManifest,
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: Vec<Output>,
+    pub(super) complex: bool,
     pub(super) aided: Option<Aided>,
 }
 
@@ -284,7 +285,7 @@ pub(super) fn encode(
     (compiler, model): (&str, &str),
     parameters: &Parameters,
     keys: &KeyManifest,
-    (inputs, outputs, aided): (&[Input], &[Output], Option<&Aided>),
+    (inputs, outputs, complex, aided): (&[Input], &[Output], bool, Option<&Aided>),
 ) -> m::Head {
     m::Head {
         compiler: compiler.into(),
@@ -294,6 +295,7 @@ pub(super) fn encode(
         inputs: inputs.iter().map(input_out).collect(),
         outputs: outputs.iter().map(output_out).collect(),
         aided: aided.map(super::aided::encode),
+        complex,
     }
 }
 
@@ -308,6 +310,7 @@ pub(super) fn decode(head: m::Head) -> Convert<HeadParts> {
         keys: keys_in(present(head.keys, "the key manifest")?)?,
         inputs: head.inputs.into_iter().map(input_in).collect::<Convert<_>>()?,
         outputs: head.outputs.into_iter().map(output_in).collect::<Convert<_>>()?,
+        complex: head.complex,
         aided: head.aided.map(super::aided::decode).transpose()?,
     })
 }

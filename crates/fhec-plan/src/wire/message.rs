@@ -21,6 +21,9 @@ pub(super) struct Head {
     pub outputs: Vec<Output>,
     #[prost(message, optional, tag = "7")]
     pub aided: Option<Aided>,
+    /// Absent where a slot holds one image, as in plans that know of no other.
+    #[prost(bool, tag = "8")]
+    pub complex: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -44,6 +44,8 @@ pub struct PlanHead {
     pub inputs: Vec<Input>,
     /// What the client decrypts.
     pub outputs: Vec<Output>,
+    /// Whether a slot holds two images, one in its real and one in its imaginary part.
+    pub complex: bool,
     /// Rounds and client functions, in client-aided mode.
     pub aided: Option<Aided>,
     /// Hash of the whole plan; keys and ciphertexts carry it.
@@ -66,6 +68,7 @@ impl PlanHead {
             keys: parts.keys,
             inputs: parts.inputs,
             outputs: parts.outputs,
+            complex: parts.complex,
             aided: parts.aided,
             hash: header.plan_hash(),
         })
@@ -100,7 +103,7 @@ fn read_head(bytes: &[u8]) -> Result<head::HeadParts, PlanError> {
     let section = Section::Head;
     let parts = head::decode(message(section, bytes)?).map_err(|e| PlanError::malformed(section, e))?;
     let names = (&parts.compiler[..], &parts.model[..]);
-    let ports = (&parts.inputs[..], &parts.outputs[..], parts.aided.as_ref());
+    let ports = (&parts.inputs[..], &parts.outputs[..], parts.complex, parts.aided.as_ref());
     let again = head::encode(names, &parts.parameters, &parts.keys, ports);
     canonical(section, bytes, &again)?;
     Ok(parts)
@@ -108,7 +111,7 @@ fn read_head(bytes: &[u8]) -> Result<head::HeadParts, PlanError> {
 
 /// The encoded head, program and report sections.
 fn encode(plan: &Plan) -> [Vec<u8>; 3] {
-    let ports = (&plan.inputs[..], &plan.outputs[..], plan.aided.as_ref());
+    let ports = (&plan.inputs[..], &plan.outputs[..], plan.complex, plan.aided.as_ref());
     let head = head::encode((&plan.compiler, &plan.model), &plan.parameters, &plan.keys, ports);
     [head.encode_to_vec(), program::encode(plan).encode_to_vec(), report::encode(&plan.report).encode_to_vec()]
 }
@@ -160,6 +163,7 @@ impl Plan {
             keys: self.keys.clone(),
             inputs: self.inputs.clone(),
             outputs: self.outputs.clone(),
+            complex: self.complex,
             aided: self.aided.clone(),
             hash: self.hash(),
         }
@@ -189,6 +193,7 @@ impl Plan {
             keys: head.keys,
             inputs: head.inputs,
             outputs: head.outputs,
+            complex: head.complex,
             aided: head.aided,
             layers: parts.layers,
             matrices: parts.matrices,

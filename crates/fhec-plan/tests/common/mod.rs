@@ -115,6 +115,7 @@ pub(crate) fn sample() -> Plan {
             error_std: 1e-5,
             postprocess: vec![Postprocess::Softmax { axis: 1 }],
         }],
+        complex: false,
         aided: None,
         layers: vec![layer("fc1"), layer("square"), layer("silu"), layer("fc2")],
         matrices: vec![dense(8, 10, 16, 8, 0), dense(4, 8, 8, 4, 0)],

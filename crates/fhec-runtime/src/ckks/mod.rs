@@ -153,10 +153,21 @@ impl CkksBackend {
         Ok(CkksValue::Products(a.products()?.par_iter().map(f).collect::<Result<_, CkksError>>()?))
     }
 
+    /// The product of two ciphertexts that a step multiplies: of their slots, or of the parts of those.
+    fn product(&self, step: &Step, x: &Ciphertext, y: &Ciphertext) -> Result<fhec_ckks::Product, CkksError> {
+        let same = matches!(step.instruction.op, Op::Mul(x, y) if x == y);
+        match (same, step.verified.plan().complex) {
+            (true, false) => self.evaluator.square(x),
+            (false, false) => self.evaluator.mul(x, y),
+            (true, true) => self.evaluator.square_parts(x),
+            (false, true) => self.evaluator.mul_parts(x, y),
+        }
+    }
+
     fn add_encoded(&self, step: &Step, a: &[Ciphertext], vector: VectorId) -> OpResult<CkksValue> {
         let [first, ..] = a else { return Ok(CkksValue::Ciphertexts(vec![])) };
         if step.verified.plan().is_batched() {
-            let sums = scalars::each(a, &scalars::vector(step, vector), |c, v| self.evaluator.add_scalar(c, v))?;
+            let sums = scalars::each(a, &scalars::summands(step, vector), |c, v| self.evaluator.add_complex(c, v))?;
             return Ok(CkksValue::Ciphertexts(sums));
         }
         let encoded = self.plaintexts.vector(&self.encoder, step, vector, first.level(), first.scale())?;
@@ -247,7 +258,7 @@ impl Backend for CkksBackend {
             for source in sources {
                 inputs.extend(source.ciphertexts()?);
             }
-            let bias = bias.map_or(vec![], |bias| scalars::vector(step, bias));
+            let bias = bias.map_or(vec![], |bias| scalars::summands(step, bias));
             let sums = map.apply_with(&self.evaluator, &self.encoder, &inputs, &bias, self.scalar_options)?;
             return Ok(CkksValue::Ciphertexts(sums));
         }
@@ -299,15 +310,10 @@ impl Backend for CkksBackend {
         }
     }
 
-    fn mul(&self, _: &Step, a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
+    fn mul(&self, step: &Step, a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
         let pairs = a.ciphertexts()?.par_iter().zip(b.ciphertexts()?);
-        let products = pairs.map(|(x, y)| self.evaluator.mul(x, y));
+        let products = pairs.map(|(x, y)| self.product(step, x, y));
         Ok(CkksValue::Products(products.collect::<Result<_, CkksError>>()?))
-    }
-
-    fn square(&self, _: &Step, a: &CkksValue) -> OpResult<CkksValue> {
-        let squares = a.ciphertexts()?.par_iter().map(|c| self.evaluator.square(c));
-        Ok(CkksValue::Products(squares.collect::<Result<_, CkksError>>()?))
     }
 
     fn mul_scalar(&self, _: &Step, a: &CkksValue, value: f64, scale: &Scale) -> OpResult<CkksValue> {
@@ -327,7 +333,11 @@ impl Backend for CkksBackend {
         Ok(CkksValue::Ciphertexts(products.collect::<Result<_, CkksError>>()?))
     }
 
-    fn add_scalar(&self, _: &Step, a: &CkksValue, value: f64) -> OpResult<CkksValue> {
+    fn add_scalar(&self, step: &Step, a: &CkksValue, value: f64) -> OpResult<CkksValue> {
+        if step.verified.plan().complex {
+            let value = scalars::summand(step, value);
+            return self.each(a, |c| self.evaluator.add_complex(c, value));
+        }
         self.each(a, |c| self.evaluator.add_scalar(c, value))
     }
 
@@ -357,11 +367,7 @@ impl Backend for CkksBackend {
     }
 
     fn multiply_rescale(&self, [product, ..]: [&Step; 3], a: &CkksValue, b: &CkksValue) -> OpResult<CkksValue> {
-        let same = matches!(product.instruction.op, Op::Mul(x, y) if x == y);
-        let each = |(x, y)| {
-            let product = if same { self.evaluator.square(x) } else { self.evaluator.mul(x, y) };
-            self.evaluator.relinearise_rescale(&product?)
-        };
+        let each = |(x, y)| self.evaluator.relinearise_rescale(&self.product(product, x, y)?);
         let out = a.ciphertexts()?.par_iter().zip(b.ciphertexts()?).map(each);
         Ok(CkksValue::Ciphertexts(out.collect::<Result<_, CkksError>>()?))
     }

@@ -5,6 +5,7 @@ use crate::backend::{OpResult, Step};
 use fhec_ckks::linear::{ScalarEntry, ScalarMap};
 use fhec_ckks::{CkksError, Context};
 use fhec_plan::{LinearTerm, Op, VectorId, Verified};
+use num_complex::Complex64;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -79,6 +80,17 @@ fn rows(verified: &Verified, terms: &[LinearTerm], outputs: usize) -> Vec<Vec<Sc
     rows
 }
 
+/// The entries of a vector to be added, one a ciphertext: to both images of a slot where it has two.
+pub(super) fn summands(step: &Step, vector: VectorId) -> Vec<Complex64> {
+    let both = |value| summand(step, value);
+    self::vector(step, vector).into_iter().map(both).collect()
+}
+
+/// A number to be added, to both images of a slot where it has two.
+pub(super) fn summand(step: &Step, value: f64) -> Complex64 {
+    Complex64::new(value, if step.verified.plan().complex { value } else { 0.0 })
+}
+
 /// The entries of a vector, one a ciphertext.
 pub(super) fn vector(step: &Step, vector: VectorId) -> Vec<f64> {
     let plan = step.verified.plan();
@@ -86,10 +98,10 @@ pub(super) fn vector(step: &Step, vector: VectorId) -> Vec<f64> {
 }
 
 /// `f(item, scalar)` for every item with its entry of a vector, in parallel.
-pub(super) fn each<T: Sync, U: Send>(
+pub(super) fn each<T: Sync, U: Send, S: Copy + Sync>(
     items: &[T],
-    vector: &[f64],
-    f: impl Fn(&T, f64) -> Result<U, CkksError> + Sync,
+    vector: &[S],
+    f: impl Fn(&T, S) -> Result<U, CkksError> + Sync,
 ) -> OpResult<Vec<U>> {
     use rayon::prelude::*;
     Ok(items.par_iter().zip(vector).map(|(item, &value)| f(item, value)).collect::<Result<_, CkksError>>()?)

@@ -16,7 +16,7 @@ use fhec_ckks::chebyshev::{ChebyshevPlan, Schedule};
 use fhec_ckks::linear::{Hoisting, LinearMap};
 use fhec_ckks::{Context, InsecureToken};
 use fhec_math::{Scale, galois_element};
-use fhec_plan::{LinearTerm, MatrixId, Op, PolyId, VectorId, Verified};
+use fhec_plan::{LinearTerm, MatrixId, Op, PolyId, Reg, VectorId, Verified};
 use model::Elementary;
 use random::Gaussian;
 use std::collections::BTreeMap;
@@ -247,8 +247,29 @@ impl Backend for NoiseBackend {
         self.shared.clear.negate(step, a)
     }
 
+    /// Where a slot holds two images, `a + ib`, the error `e` of a conjugate makes `(a − b)·e` of a square, and half of that in each
+    /// factor of a product. The other image is taken to be one like this.
     fn mul(&self, step: &Step, a: &Slots, b: &Slots) -> OpResult<Slots> {
-        self.shared.clear.mul(step, a, b)
+        let exact = self.shared.clear.mul(step, a, b)?;
+        let Op::Mul(x, y) = step.instruction.op else { return Ok(exact) };
+        if !step.verified.plan().complex {
+            return Ok(exact);
+        }
+        let conjugate = self.switch(step.result.level) + self.shared.elementary.rounding();
+        let of = |reg: Reg| conjugate.sqrt() * (-step.verified.register(reg).scale.log2()).exp2();
+        let variance = |v: &Slots, std: f64| {
+            let mean_square = v.values().iter().map(|v| v * v).sum::<f64>() / v.len() as f64;
+            v.map(|v| (v * v + mean_square) * std * std)
+        };
+        let sum = if x == y {
+            variance(a, of(x))
+        } else {
+            variance(a, of(y) / 2.0).zip(&variance(b, of(x) / 2.0), |p, q| p + q)
+        };
+        let mut gaussian = self.gaussian(step);
+        let mut value = exact;
+        value.values_mut().iter_mut().zip(sum.values()).for_each(|(v, s)| *v += s.sqrt() * gaussian.next());
+        Ok(value)
     }
 
     fn mul_scalar(&self, step: &Step, a: &Slots, value: f64, scale: &Scale) -> OpResult<Slots> {

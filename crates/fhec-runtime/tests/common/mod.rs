@@ -74,6 +74,7 @@ impl Builder {
             keys: KeyManifest::default(),
             inputs: vec![],
             outputs: vec![],
+            complex: false,
             aided: None,
             layers: vec![],
             matrices: vec![],
