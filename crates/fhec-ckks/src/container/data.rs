@@ -42,7 +42,8 @@ pub struct BundleEntry {
     pub name: String,
     /// Which part.
     pub index: u32,
-    /// Images in its slots, from slot 0 on, where images share ciphertexts; 1 where an image has all of them.
+    /// Images in its slots, from slot 0 on, where images share ciphertexts, and from there on in the imaginary parts where a slot
+    /// holds two; 1 where an image has all slots.
     pub images: u32,
     /// The ciphertext.
     pub form: BundleForm,
@@ -123,7 +124,8 @@ pub fn read_ciphertexts(bytes: &[u8], context: &Context, plan: &[u8; 32]) -> Res
         };
         let index = reader.u32()?;
         let images = reader.u32()?;
-        if !(1..=context.slots() as u32).contains(&images) {
+        // A slot holds two at most.
+        if !(1..=context.n() as u32).contains(&images) {
             return Err(reader.field(format!("{images} images in {} slots", context.slots())).into());
         }
         let form = reader.u32()?;
