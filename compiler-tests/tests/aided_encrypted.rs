@@ -8,7 +8,7 @@ use fhec_ckks::SecretKey;
 use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Pool, Range};
 use fhec_ir::{Origin, Tensor};
 use fhec_math::SecretRng;
-use fhec_passes::{Mode, Options, compile_aided};
+use fhec_passes::{Complex, Mode, Options, compile_aided};
 use fhec_plan::{Insecure, Plan, Verified};
 use fhec_runtime::{Client, EncryptionKey, Play, RuntimeError, Server, server_context};
 use std::sync::Arc;
@@ -110,26 +110,28 @@ fn residual() -> Graph {
     g
 }
 
-/// An image in each slot: one, some, and as many as there are slots; and those of one image over all slots.
+/// An image in each slot, and two in each: one, some, and as many as there is room for; and those of one image over all slots.
 #[test]
 fn every_image_of_a_batch_has_its_own_result() {
     let graph = residual();
     let interpreter = Interpreter::new(&graph).expect("valid");
     let image = |i: usize| wave(&[1, 1, 6, 6], 50.0 + 1.7 * i as f64, 1.0);
-    for mode in [Mode::Latency, Mode::Throughput { batch: Some(64) }] {
-        let batched = matches!(mode, Mode::Throughput { .. });
+    let throughput = Mode::Throughput { batch: Some(64) };
+    let modes = [(Mode::Latency, Complex::Auto), (throughput, Complex::Off), (throughput, Complex::On)];
+    for (mode, complex) in modes {
+        let batched = mode != Mode::Latency;
         let samples = (0..16).map(|i| vec![image(i)]).collect();
         let input_range = Some(Range { lo: -1.0, hi: 1.0 });
-        let options = Options { samples, mode, input_range, cost: fixed_prices(), ..Options::default() };
+        let options = Options { samples, mode, complex, input_range, cost: fixed_prices(), ..Options::default() };
         let plan = compile_aided(&graph, &options, &mut |_| {}).expect("compiles").plan;
-        assert_eq!(plan.is_batched(), batched);
+        assert_eq!((plan.is_batched(), plan.complex), (batched, complex == Complex::On));
         let most = plan.batch();
         let mut parties = Parties::new(&plan);
         assert!(parties.server.backend().verified().facts().kept_bytes() > 0, "the shortcut lives on");
         let play = |parties: &mut Parties, count: usize| parties.play(&(0..count).map(image).collect::<Vec<_>>());
         assert!(matches!(play(&mut parties, most + 1), Err(RuntimeError::Batch { .. })));
         assert!(matches!(play(&mut parties, 0), Err(RuntimeError::Batch { .. })));
-        for count in [1, 5, most].into_iter().filter(|&count| count <= most) {
+        for count in [1, 5, most / 2 + 1, most].into_iter().filter(|&count| count <= most) {
             for (got, image) in play(&mut parties, count).expect("plays").iter().zip((0..).map(image)) {
                 let want = interpreter.run(&[image]).expect("runs").remove(0);
                 let error = got.iter().zip(want.values()).fold(0.0f64, |m, (g, w)| m.max((g - w).abs()));

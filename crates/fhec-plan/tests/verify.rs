@@ -186,6 +186,14 @@ fn heads_describe_parameters_inputs_and_outputs_that_exist() {
 }
 
 #[test]
+fn two_images_a_slot_want_images_that_share_ciphertexts() {
+    let head = PlanHead { complex: true, ..sample().head() };
+    let error = head.check(ALLOW).expect_err("an image has all slots").to_string();
+    assert!(error.contains("two images a slot"), "{error}");
+    refused(&["two images a slot", "slots"], |plan| plan.complex = true);
+}
+
+#[test]
 fn security_is_checked_against_the_table() {
     let parameters = |extra: usize| {
         let q: Vec<u64> = fhec_math::ntt_primes_below(35, 13).take(3 + extra).collect();

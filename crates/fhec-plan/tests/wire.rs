@@ -59,6 +59,19 @@ fn rounds_and_client_functions_come_back() {
     assert_eq!((verified.facts().rounds(), verified.facts().kept_bytes()), (&[0..3, 3..6][..], 0));
 }
 
+/// The flag of two images a slot is part of the head, and absent where it is not set.
+#[test]
+fn two_images_a_slot_come_back() {
+    let mut plan = sample();
+    let single = plan.to_bytes();
+    plan.complex = true;
+    let bytes = plan.to_bytes();
+    assert_eq!(section(&bytes, 0).len(), section(&single, 0).len() + 2);
+    assert!(PlanHead::read(&bytes).expect("reads").complex);
+    assert!(Plan::read(Arc::new(bytes)).expect("reads").complex);
+    assert_ne!(plan.hash(), sample().hash());
+}
+
 #[test]
 fn weights_are_borrowed_from_the_file() {
     let file: SharedBytes = Arc::new(sample().to_bytes());
