@@ -301,8 +301,7 @@ fn ring(
         match stage.select(log_n, demands, &options.cost) {
             Ok((selected, keys)) => {
                 shape = Shape::of(&selected.parameters);
-                let share = options.mode.share(log_n, 1 + usize::from(options.complex == Complex::On));
-                let objective = selected.price.objective(demands.goal, &options.cost) * share;
+                let objective = selected.price.objective(demands.goal, &options.cost) * share(log_n, options);
                 if best.as_ref().is_none_or(|b| objective < b.objective) {
                     best = Some(Choice { stage, selected, keys, objective, chosen: None });
                 }
@@ -341,9 +340,14 @@ fn fewer_keys(
     let weights = |id: he::ValueId| prices.linear_weights(level(id));
     let stage = analysed.with_babies(driver.he("share-keys", &placed.graph, |g| plan_sharing(g, weights, &keys))?);
     Ok(stage.select(log_n, demands, &options.cost).map(|(selected, keys)| {
-        let objective = selected.price.objective(demands.goal, &options.cost) * options.mode.share(log_n);
+        let objective = selected.price.objective(demands.goal, &options.cost) * share(log_n, options);
         Choice { stage, selected, keys, objective, chosen: None }
     }))
+}
+
+/// The share of a run's time that one image costs.
+fn share(log_n: u32, options: &Options) -> f64 {
+    options.mode.share(log_n, 1 + usize::from(options.complex == Complex::On))
 }
 
 /// Whether a chain of the smallest useful primes with so many levels fits at all.
