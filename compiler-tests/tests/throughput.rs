@@ -7,7 +7,7 @@ use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op};
 use fhec_ir::{Origin, Tensor};
 use fhec_math::scale::Scale;
 use fhec_math::{SecretRng, conjugation_element};
-use fhec_passes::{Compiled, Complex, Mode, Options, compile, compile_cheaper};
+use fhec_passes::{Compiled, Complex, Mode, Options, compile, compile_aided, compile_cheaper};
 use fhec_plan::{Insecure, Instruction, Plan, PolyId, Polynomial, Reg, Verified, print};
 use fhec_runtime::{ClearBackend, Client, EncryptionKey, NoiseBackend, RuntimeError, Server, run, server_context};
 use std::sync::Arc;
@@ -321,6 +321,30 @@ fn the_cheaper_mode_is_chosen() {
         assert_eq!(compiled.plan.is_batched(), mode == "throughput");
         let notes = &compiled.plan.report.notes;
         assert!(notes.iter().any(|n| n.starts_with(&format!("mode: {mode} for a batch of {batch}"))), "{notes:?}");
+        // Squares are not for the client.
+        assert!(notes.iter().any(|n| n.contains("the client would have nothing to compute")), "{notes:?}");
+    }
+}
+
+/// What client-aided mode would take is told beside the others, and is that of its plan.
+#[test]
+fn client_aided_mode_is_told_of() {
+    let mut g = Graph { name: "relu".into(), ..Graph::default() };
+    let x = input(&mut g, 16);
+    let h = dense(&mut g, x, 8, "fc1");
+    let h = g.push(Op::Activation(Activation::Relu), vec![h], vec![1, 8], Origin::named("relu"));
+    let y = dense(&mut g, h, 4, "fc2");
+    let graph = finish(g, y);
+    for batch in [1, 4096] {
+        let compiled = compile_cheaper(&graph, &options(samples(16)), batch, &mut |_| {}).expect("compiles");
+        let throughput = Mode::Throughput { batch: Some(batch) };
+        let mode = if compiled.plan.is_batched() { throughput } else { Mode::Latency };
+        let aided = compile_aided(&graph, &Options { mode, ..options(samples(16)) }, &mut |_| {}).expect("compiles");
+        let notes = &compiled.plan.report.notes;
+        let note = notes.iter().find(|n| n.starts_with("mode: client-aided")).expect("it is told");
+        assert!(note.contains("in 2 rounds") && aided.plan.rounds() == 2, "{note}");
+        let seconds = batch.div_ceil(aided.plan.batch()) as f64 * aided.plan.report.seconds;
+        assert!(note.contains(&format!("{seconds:.3} s on the server")), "{note}");
     }
 }
 

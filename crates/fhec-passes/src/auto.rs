@@ -1,12 +1,13 @@
 //! The cheaper mode for a number of images.
 
+use crate::aided::compile_aided;
 use crate::driver::PassRun;
 use crate::mode::Mode;
 use crate::pipeline::{CompileError, Compiled, Options, compile_watched};
 use fhec_ir::nn;
 
 /// Compiles a network in the mode that evaluates `batch` images in less predicted time, whatever [`Options::mode`] says. The
-/// report notes what the other one would take.
+/// report notes what the other one would take, and what client-aided mode would.
 ///
 /// # Errors
 /// As [`compile_watched`] in latency mode, where the network can be compiled in no mode.
@@ -41,7 +42,30 @@ pub fn compile_cheaper(
         (Err(error), Err(_)) => return Err(error),
     };
     cheaper.plan.report.notes.push(note);
+    let mode = if cheaper.plan.is_batched() { Mode::Throughput { batch: Some(batch) } } else { Mode::Latency };
+    let aided = compile_aided(graph, &Options { mode, ..options.clone() }, watch);
+    cheaper.plan.report.notes.push(aided_note(aided, batch));
     Ok(cheaper)
+}
+
+/// What client-aided mode would take. It is not chosen: it needs a client that answers, who sees more.
+fn aided_note(aided: Result<Compiled, CompileError>, batch: usize) -> String {
+    let plan = match &aided {
+        Ok(compiled) => &compiled.plan,
+        Err(why) => return format!("mode: client-aided mode is out of reach: {}", line(why)),
+    };
+    let rounds = plan.rounds();
+    if rounds == 1 {
+        return "mode: in client-aided mode the client would have nothing to compute".into();
+    }
+    let runs = batch.div_ceil(plan.batch()) as f64;
+    let mib = |bytes: u64| runs * bytes as f64 / f64::from(1 << 20);
+    format!(
+        "mode: client-aided mode would take {:.3} s on the server in {rounds} rounds, with {:.1} MiB sent and {:.1} MiB back",
+        runs * plan.report.seconds,
+        mib(plan.report.input_bytes),
+        mib(plan.report.output_bytes)
+    )
 }
 
 /// Predicted seconds of all runs that a batch takes.
