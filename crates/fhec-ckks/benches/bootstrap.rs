@@ -67,8 +67,9 @@ impl Bench {
         let start = Instant::now();
         let mut rng = SecretRng::from_seed(&[1; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
-        let keys = EncapsulationKeys::generate(&secret, bootstrapper.spec().sparse_weight, &mut rng);
         let request = bootstrapper.key_request();
+        let weight = bootstrapper.spec().sparse_weight;
+        let keys = EncapsulationKeys::generate(&secret, weight, &request.raised, &mut rng).expect("keys");
         let evaluation = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
         println!(
             "keys: {} of {} MiB, encapsulation {} MiB, in {:.1} s; resident {:.2} GiB at most",

@@ -4,10 +4,10 @@
 //!
 //! 1. **Slots to coefficients**, at the lowest levels, where it is cheapest: the slots `x` become coefficients.
 //! 2. **Raise.** Under a sparse secret, read modulo the whole chain, the polynomial is `m + q_0·I` with small integers `I`
-//!    ([`EncapsulationKeys`]). For vectors that repeat, a trace leaves the coefficients of their subring only. The first rotations
-//!    that follow take the ciphertext back to the dense secret.
+//!    ([`EncapsulationKeys`]). The first rotations that follow take the ciphertext back to the dense secret.
 //! 3. **Coefficients to slots**: slots hold `t = I + m/q_0`, the real part of them for one half of the coefficients and the
-//!    imaginary part for the other, so that two real vectors `re + i·im` come out apart.
+//!    imaginary part for the other, so that two real vectors `re + i·im` come out apart. For vectors that repeat, a trace leaves
+//!    the coefficients of their subring only.
 //! 4. **EvalMod**: `t → t − I` by a sine.
 //!
 //! The result is a ciphertext of the same values at a level and scale of the caller's choice. Compared with the order that
@@ -39,11 +39,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fhec_math::Scale;
-use fhec_math::bootstrap::{Matrix, trace};
+use fhec_math::bootstrap::Matrix;
 
 pub use chain::BootstrapChain;
 pub use encapsulate::EncapsulationKeys;
-pub(crate) use encapsulate::raising_elements;
 pub use fhec_math::bootstrap::BootstrapSpec;
 pub use presets::BootstrapPreset;
 
@@ -55,7 +54,7 @@ use crate::keys::KeyRequest;
 use crate::params::{Context, Selection};
 use eval_mod::EvalMod;
 use fft::Direction;
-use transform::{Stage, StageShape, raised_sum, rotation_sum};
+use transform::{Stage, StageShape};
 
 const OP: &str = "bootstrap";
 
@@ -74,8 +73,6 @@ pub struct BootstrapTarget {
 #[derive(Debug)]
 struct Transforms {
     slots_to_coeffs: Vec<Arc<Stage>>,
-    /// Rotations of every sum.
-    trace: Vec<Vec<i64>>,
     /// In the order of use.
     coeffs_to_slots: Vec<Arc<Stage>>,
 }
@@ -84,7 +81,6 @@ struct Transforms {
 #[derive(Debug)]
 struct Lane {
     selection: Selection,
-    encoder: Encoder,
     /// The same part of the [raising](Context::raising) context.
     raising: Selection,
     coeffs_to_slots: Vec<Arc<Stage>>,
@@ -94,7 +90,6 @@ struct Lane {
 #[derive(Debug)]
 pub struct Bootstrapper {
     context: Arc<Context>,
-    encoder: Encoder,
     spec: BootstrapSpec,
     output_level: usize,
     eval_mod: EvalMod,
@@ -121,7 +116,6 @@ impl Bootstrapper {
         }
         let mut out = Self {
             context: Arc::clone(context),
-            encoder: Encoder::new(context),
             eval_mod: EvalMod::new(&spec)?,
             spec,
             output_level,
@@ -129,8 +123,7 @@ impl Bootstrapper {
             lanes: Mutex::default(),
         };
         let log_slots: BTreeSet<u32> = log_slots.iter().copied().collect();
-        let rotations = out.spec.up_rotations(&log_slots);
-        let raising = Encoder::new(context.raising());
+        let (whole, raising) = (Encoder::new(context), Encoder::new(context.raising()));
         let mut stages: Vec<Arc<Stage>> = Vec::new();
         for k in log_slots {
             let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
@@ -139,7 +132,7 @@ impl Bootstrapper {
                     if let Some(known) = stages.iter().find(|stage| stage.shape == shape) {
                         return Ok(Arc::clone(known));
                     }
-                    let encoder = if shape.matrix.raised { &raising } else { &out.encoder };
+                    let encoder = if shape.matrix.raised { &raising } else { &whole };
                     let stage = Arc::new(Stage::new(encoder, shape)?);
                     stages.push(Arc::clone(&stage));
                     Ok(stage)
@@ -147,9 +140,8 @@ impl Bootstrapper {
                 shapes.into_iter().map(stage).collect()
             };
             let slots_to_coeffs = encoded(out.slots_to_coeffs_shapes(k))?;
-            let trace = trace(k, log_all, &rotations);
             let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
-            out.transforms.insert(k, Transforms { slots_to_coeffs, trace, coeffs_to_slots });
+            out.transforms.insert(k, Transforms { slots_to_coeffs, coeffs_to_slots });
         }
         Ok(out)
     }
@@ -181,7 +173,12 @@ impl Bootstrapper {
     pub fn key_request(&self) -> KeyRequest {
         let log_slots = self.transforms.keys().copied().collect();
         let keys = self.spec.keys(self.context.log_n(), self.output_level, &log_slots);
-        KeyRequest { relin_level: Some(keys.relin), galois: keys.galois, sparse_weight: Some(self.spec.sparse_weight) }
+        KeyRequest {
+            relin_level: Some(keys.relin),
+            galois: keys.galois,
+            sparse_weight: Some(self.spec.sparse_weight),
+            raised: keys.raised,
+        }
     }
 
     /// Scales of slots-to-coefficients: from that of the input to the message ratio, with [`spread`] between them.
@@ -215,19 +212,23 @@ impl Bootstrapper {
     /// Scales of coefficients-to-slots: `q_0`, so that slots end as `t`. The factor `1/K'` that EvalMod expects, and the half
     /// that `z + z̄` asks for, go into the matrix used last.
     ///
-    /// A trace multiplies coefficients by the number of its rotations, and what was raised cannot be divided by that before, for
-    /// it would not be small. So the scale begins that much larger, and every matrix takes its share of it.
+    /// A trace multiplies what it leaves by the number of its rotations. So before it the scale is that much smaller, and every
+    /// matrix takes its share of it. The rescale of the matrix used last is left to the trace, so that its rounding comes after.
     fn coeffs_to_slots_shapes(&self, log_slots: u32) -> Vec<StageShape> {
         let matrices = self.spec.up(log_slots, self.output_level);
         let count = matrices.len() as i64;
         let doublings = i64::from(self.context.log_n() - 1 - log_slots);
-        let scale = |left: i64| self.raised_scale().mul(&Scale::pow2(doublings * left / count));
-        let shape = |(matrix, done): (Matrix, i64)| StageShape {
-            direction: Direction::CoeffsToSlots,
-            matrix,
-            in_scale: scale(count - done),
-            out_scale: scale(count - done - 1),
-            factor: if matrix.group.first == 0 { 0.5 / cosine::half_range(&self.spec) } else { 1.0 },
+        let scale = |done: i64| self.raised_scale().div(&Scale::pow2(doublings * done / count));
+        let shape = |(matrix, done): (Matrix, i64)| {
+            let out_scale = scale(done + 1);
+            let prime = || Scale::prime(self.context.q(matrix.level).value());
+            StageShape {
+                direction: Direction::CoeffsToSlots,
+                matrix,
+                in_scale: scale(done),
+                out_scale: if matrix.rescale { out_scale } else { out_scale.mul(&prime()) },
+                factor: if matrix.group.first == 0 { 0.5 / cosine::half_range(&self.spec) } else { 1.0 },
+            }
         };
         matrices.into_iter().zip(0..).map(shape).collect()
     }
@@ -299,11 +300,9 @@ impl Bootstrapper {
         target: &BootstrapTarget,
         factor: f64,
     ) -> Result<Ciphertext> {
-        let mut raised = self.to_slots(evaluator, keys, input, target)?;
+        let mut raised = self.to_slots(evaluator, keys, input, target, true)?;
         raised.gain *= factor;
-        let mut real = raised.evaluator.conjugate(&raised.slots)?;
-        raised.evaluator.add_assign(&mut real, &raised.slots)?;
-        self.finish(&raised, &real, target)
+        self.finish(&raised, &raised.slots, target)
     }
 
     /// Bootstraps two ciphertexts of real values at once, as real and imaginary part of one, up to EvalMod. Both have the same
@@ -322,7 +321,7 @@ impl Bootstrapper {
         let level = self.spec.input_level(target.log_slots).min(a.level());
         let (a, b) = (evaluator.drop_to_level(a, level)?, evaluator.drop_to_level(b, level)?);
         let both = evaluator.add(&a, &evaluator.mul_i(&b)?)?;
-        let raised = self.to_slots(evaluator, keys, &both, target)?;
+        let raised = self.to_slots(evaluator, keys, &both, target, false)?;
         let conjugate = raised.evaluator.conjugate(&raised.slots)?;
         let real = raised.evaluator.add(&raised.slots, &conjugate)?;
         // −i·(z − z̄) = i·(z̄ − z).
@@ -330,13 +329,14 @@ impl Bootstrapper {
         Ok([self.finish(&raised, &real, target)?, self.finish(&raised, &imaginary, target)?])
     }
 
-    /// Everything up to the split into real and imaginary part.
+    /// Everything up to EvalMod, or with `real` not set, up to the split into real and imaginary part.
     fn to_slots(
         &self,
         evaluator: &Evaluator,
         keys: &EncapsulationKeys,
         input: &Ciphertext,
         target: &BootstrapTarget,
+        real: bool,
     ) -> Result<Raised> {
         let transforms = self.check(evaluator, keys, input, target)?;
         let lane = (target.level < self.output_level).then(|| self.lane(target, transforms)).transpose()?;
@@ -345,18 +345,12 @@ impl Bootstrapper {
         let way = match &lane {
             Some(lane) => Way {
                 evaluator: evaluator.select(&lane.selection),
-                encoder: &lane.encoder,
                 raising: Some(&lane.raising),
                 stages: &lane.coeffs_to_slots,
             },
-            None => Way {
-                evaluator: evaluator.clone(),
-                encoder: &self.encoder,
-                raising: None,
-                stages: &transforms.coeffs_to_slots,
-            },
+            None => Way { evaluator: evaluator.clone(), raising: None, stages: &transforms.coeffs_to_slots },
         };
-        let slots = self.raise(keys, &packed, &way, target.log_slots, &transforms.trace)?;
+        let slots = self.raise(keys, &packed, &way, target.log_slots, real)?;
         Ok(Raised { evaluator: way.evaluator, slots, gain })
     }
 
@@ -397,39 +391,36 @@ impl Bootstrapper {
         Ok(ciphertext)
     }
 
-    /// From level 0 to the end of coefficients-to-slots.
+    /// From level 0 to the end of coefficients-to-slots; with `real` to twice the real part of that.
     fn raise(
         &self,
         keys: &EncapsulationKeys,
         packed: &Ciphertext,
         way: &Way<'_>,
         log_slots: u32,
-        trace: &[Vec<i64>],
+        real: bool,
     ) -> Result<Ciphertext> {
-        let Way { evaluator, encoder, raising, stages } = way;
+        let Way { evaluator, raising, stages } = way;
         let whole = self.spec.raised_level(log_slots, self.output_level);
         let (up, level) = match raising {
             Some(selection) => (keys.up().select(selection), selection.level(whole)),
             None => (keys.up().clone(), whole),
         };
         let small = keys.raise(up.context(), level, &keys.down(packed));
-        let (mut slots, rest) = match (trace.split_first(), stages.split_first()) {
-            (Some((first, others)), _) => {
-                let mut traced = raised_sum(evaluator, &up, &small, first)?;
-                for rotations in others {
-                    traced = rotation_sum(evaluator, encoder, &traced, rotations)?;
-                }
-                let doublings = i64::from(self.context.log_n() - 1 - log_slots);
-                (traced.with_scale(self.raised_scale().mul(&Scale::pow2(doublings))), &stages[..])
-            }
-            (None, Some((first, others))) => (first.apply_raised(evaluator, &up, &small)?, others),
-            (None, None) => return Err(CkksError::Parameters(format!("{OP}: no matrices"))),
+        let Some((first, rest)) = stages.split_first() else {
+            return Err(CkksError::Parameters(format!("{OP}: no matrices")));
         };
+        let mut slots = first.apply_raised(evaluator, &up, &small)?;
         drop(small);
         for stage in rest {
             slots = stage.apply(evaluator, &slots)?;
         }
-        Ok(slots)
+        let sums = self.spec.sums(log_slots, self.context.log_n(), real);
+        let late = stages.last().is_some_and(|stage| !stage.shape.matrix.rescale);
+        for (i, elements) in sums.iter().enumerate() {
+            slots = evaluator.add_images(&slots, elements, late && i + 1 == sums.len())?;
+        }
+        Ok(slots.with_scale(self.raised_scale()))
     }
 
     /// EvalMod, and back to the whole chain.
@@ -455,7 +446,6 @@ impl Bootstrapper {
         let stage =
             |stage: &Arc<Stage>| Arc::new(stage.select(if stage.shape.matrix.raised { &raising } else { &selection }));
         let lane = Arc::new(Lane {
-            encoder: Encoder::new(selection.context()),
             coeffs_to_slots: transforms.coeffs_to_slots.iter().map(stage).collect(),
             raising,
             selection,
@@ -468,13 +458,12 @@ impl Bootstrapper {
 /// What takes a ciphertext from level 0 to slots, over the whole chain or a part.
 struct Way<'a> {
     evaluator: Evaluator,
-    encoder: &'a Encoder,
     /// Absent for the whole chain.
     raising: Option<&'a Selection>,
     stages: &'a [Arc<Stage>],
 }
 
-/// A ciphertext whose slots are `t/2K'` for both halves of the coefficients.
+/// A ciphertext whose slots are `t/2K'` for both halves of the coefficients, or `t/K'` for one.
 struct Raised {
     evaluator: Evaluator,
     slots: Ciphertext,

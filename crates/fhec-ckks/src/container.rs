@@ -36,7 +36,7 @@ use pack::{pack, packed_len, unpack};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"FHEC";
 /// Version of the format that this build writes and reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const HEADER_LEN: usize = 80;
 const CHECKSUM_LEN: usize = 32;
 /// Bytes that [`Header::read`] wants to see: no file is shorter.

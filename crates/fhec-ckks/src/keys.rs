@@ -3,7 +3,7 @@
 mod packed_poly;
 mod switching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
@@ -158,6 +158,8 @@ pub struct KeyRequest {
     pub galois: BTreeMap<u64, usize>,
     /// Number of ±1 in the sparse secret of [`EncapsulationKeys`], where ciphertexts are bootstrapped.
     pub sparse_weight: Option<u32>,
+    /// Galois elements of the keys from the sparse secret; without that secret there are none.
+    pub raised: BTreeSet<u64>,
 }
 
 impl KeyRequest {
@@ -174,7 +176,7 @@ impl KeyRequest {
         for &level in self.relin_level.iter().chain(self.galois.values()) {
             context.check_level("key request", level, 0)?;
         }
-        for &element in self.galois.keys() {
+        for &element in self.galois.keys().chain(&self.raised) {
             if element.is_multiple_of(2) || element >= 2 << context.log_n() {
                 return Err(CkksError::Parameters(format!(
                     "Galois element {element} is not odd and below 2^{}",
@@ -185,6 +187,9 @@ impl KeyRequest {
         match self.sparse_weight {
             Some(weight) if weight == 0 || weight as usize > context.n() / 2 => {
                 Err(CkksError::Parameters(format!("a sparse secret of weight {weight}")))
+            }
+            None if !self.raised.is_empty() => {
+                Err(CkksError::Parameters("keys from a sparse secret that there is not".into()))
             }
             _ => Ok(()),
         }
@@ -244,9 +249,12 @@ impl<'a> KeyGenerator<'a> {
         Ok(SwitchingKey::generate(context, message, under, level, self.rng))
     }
 
-    /// Makes the keys of encapsulation.
-    pub fn encapsulation(&mut self, weight: u32) -> EncapsulationKeys {
-        EncapsulationKeys::generate(self.secret, weight, self.rng)
+    /// Makes the keys of encapsulation; see [`EncapsulationKeys::generate`].
+    ///
+    /// # Errors
+    /// [`CkksError::Math`] for an impossible Galois element.
+    pub fn encapsulation(&mut self, weight: u32, raised: &BTreeSet<u64>) -> Result<EncapsulationKeys> {
+        EncapsulationKeys::generate(self.secret, weight, raised, self.rng)
     }
 }
 
@@ -310,7 +318,7 @@ impl EvaluationKeys {
             progress(done, total);
         }
         if let Some(weight) = request.sparse_weight {
-            keys.set_encapsulation(weight, generator.encapsulation(weight));
+            keys.set_encapsulation(weight, generator.encapsulation(weight, &request.raised)?);
             progress(total, total);
         }
         Ok(keys)
@@ -359,6 +367,7 @@ impl EvaluationKeys {
             relin_level: self.relin.as_ref().map(SwitchingKey::level),
             galois: self.galois.iter().map(|(&element, key)| (element, key.level())).collect(),
             sparse_weight: self.sparse_weight,
+            raised: self.encapsulation.iter().flat_map(|keys| keys.elements()).collect(),
         }
     }
 

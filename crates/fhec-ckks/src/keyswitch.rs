@@ -26,7 +26,7 @@ use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
 pub(crate) use digits::Digits;
-pub(crate) use switch::{Switch, switch};
+pub(crate) use switch::{Switch, switch, switch_sum};
 
 use crate::error::Result;
 use crate::limbs::{Conversion, HEAVY, LIGHT, convert, par_chunks};

@@ -11,7 +11,7 @@ use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, Publi
 use fhec_math::{Scale, SecretRng, galois_element};
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PLAN: [u8; 32] = [0x5a; 32];
 
@@ -30,6 +30,7 @@ fn request() -> KeyRequest {
         relin_level: Some(3),
         galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]),
         sparse_weight: Some(8),
+        raised: BTreeSet::from([1, galois_element(4, 6)]),
     }
 }
 

@@ -8,7 +8,8 @@
 
 mod circuit;
 mod error;
+mod split;
 mod tail;
 
-pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels, raised_rotations, trace};
+pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels};
 pub use tail::{log2_failure, log2_overflow_of_coefficient, probability};

@@ -2,7 +2,7 @@
 //! [factor](crate::cost::CostTable::bootstrap) between the whole and its parts.
 
 use crate::cost::Prices;
-use fhec_math::bootstrap::{BootstrapSpec, Matrix, raised_rotations, trace};
+use fhec_math::bootstrap::{BootstrapSpec, Matrix};
 use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
 use fhec_math::diagonals::STEP;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +17,12 @@ pub struct Circuit {
     up: Vec<Part>,
     /// Level to which vectors are raised, above the target.
     raised: usize,
-    /// Rotations of every sum of the trace.
-    trace: Vec<usize>,
+    /// Key switches of every sum that follows; of two ciphertexts at once, and of a single one, with the conjugation.
+    sums: [Vec<usize>; 2],
+    /// Whether the last sum rescales.
+    late: bool,
+    /// Rotations with keys from the sparse secret.
+    keys: BTreeSet<i64>,
     /// Level of EvalMod's argument, above the target.
     eval_mod: usize,
     cosine: Vec<ChebyshevOp>,
@@ -65,15 +69,17 @@ impl Circuit {
         };
         // The cosine's values do not matter, only that it is even.
         let even: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
-        let rotations = spec.up_rotations(&BTreeSet::from([log_slots]));
+        let up = spec.up(log_slots, 0);
         let levels = spec.eval_mod_levels();
         let doubles = spec.double_angles as usize;
         Circuit {
             log_slots,
             down: spec.down(log_slots).iter().map(Part::of).collect(),
-            up: spec.up(log_slots, 0).iter().map(Part::of).collect(),
+            up: up.iter().map(Part::of).collect(),
             raised: spec.raised_level(log_slots, 0),
-            trace: trace(log_slots, log_n - 1, &rotations).iter().map(|sum| sum.len() - 1).collect(),
+            sums: [false, true].map(|real| spec.sums(log_slots, log_n, real).iter().map(Vec::len).collect()),
+            late: up.last().is_some_and(|matrix| !matrix.rescale),
+            keys: up.iter().flat_map(Matrix::raised_rotations).collect(),
             eval_mod: levels,
             cosine: operations(&even),
             doubled: (levels - depth_of_degree(spec.cosine_degree as usize) - doubles, doubles),
@@ -109,8 +115,9 @@ impl Prices<'_> {
         if self.shape().bootstrap.is_none() {
             return 0.0;
         }
-        let pairs = ciphertexts.div_ceil(2) as f64 * self.linear_part(circuit, target);
-        self.bootstrap_factor() * (pairs + ciphertexts as f64 * self.eval_mod(circuit, target))
+        let pairs = (ciphertexts / 2) as f64 * self.linear_part(circuit, target, false);
+        let single = (ciphertexts % 2) as f64 * self.linear_part(circuit, target, true);
+        self.bootstrap_factor() * (pairs + single + ciphertexts as f64 * self.eval_mod(circuit, target))
     }
 
     /// Bytes that bootstraps hold besides evaluation keys: encoded matrices, and the keys of encapsulation.
@@ -123,7 +130,8 @@ impl Prices<'_> {
         circuits.values().for_each(|circuit| circuit.matrix_bytes(self, output, &mut matrices));
         // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
         let log_n = self.shape().log_n;
-        let up = raised_rotations(log_n - 1).count() as u64 * self.raised_bytes(chain - 1, None);
+        let rotations: BTreeSet<i64> = circuits.values().flat_map(|circuit| circuit.keys.iter().copied()).collect();
+        let up = rotations.len() as u64 * self.raised_bytes(chain - 1, None);
         let encapsulation = (2 * (2 * 8 + up)) << log_n;
         matrices.values().sum::<u64>() + encapsulation
     }
@@ -138,25 +146,20 @@ impl Prices<'_> {
         (8 * polynomials * limbs) << self.shape().log_n
     }
 
-    /// Everything up to EvalMod, which one ciphertext or two need once. A lower target leaves out limbs of the message,
+    /// Everything up to EvalMod, for one ciphertext if `real`, or for two at once. A lower target leaves out limbs of the message,
     /// so all levels above lie as much lower.
-    fn linear_part(&self, circuit: &Circuit, target: usize) -> f64 {
+    fn linear_part(&self, circuit: &Circuit, target: usize, real: bool) -> f64 {
         let raised = circuit.raised + target;
         let down: f64 = circuit.down.iter().map(|part| self.part(part, part.level)).sum();
         let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
-        let w = self.linear_weights(raised);
-        let division = self.mod_down(raised, false);
-        let sum = |&n: &usize| w.decompose + n as f64 * w.baby + division;
-        let trace = match circuit.trace.split_first() {
-            Some((&first, others)) => {
-                let switched = (first + 1) as f64 * self.raised_inner_product(raised) + self.raised_division(raised);
-                switched + others.iter().map(sum).sum::<f64>()
-            }
-            None => 0.0,
-        };
-        let conjugation = self.rotate(target + circuit.eval_mod);
+        let end = target + circuit.eval_mod;
+        let level = end + usize::from(circuit.late);
+        let w = self.linear_weights(level);
+        let sum = |&switches: &usize| w.decompose + switches as f64 * w.baby + self.mod_down(level, circuit.late);
+        let sums: f64 = circuit.sums[usize::from(real)].iter().map(sum).sum();
+        let conjugation = if real { 0.0 } else { self.rotate(end) };
         // Both parts are raised to the chain, and one to a special prime too.
-        down + self.transforms((2 * raised + 3) as f64) + trace + up + conjugation
+        down + self.transforms((2 * raised + 3) as f64) + up + sums + conjugation
     }
 
     fn part(&self, part: &Part, level: usize) -> f64 {

@@ -94,6 +94,8 @@ pub struct KeyManifest {
     pub galois: BTreeMap<u64, usize>,
     /// Galois elements without a key → the two with keys that make them, where memory is short. Nothing in bootstraps.
     pub composed: BTreeMap<u64, [u64; 2]>,
+    /// Galois elements of the keys from the sparse secret of bootstraps to the main one.
+    pub raised: BTreeSet<u64>,
 }
 
 /// Rotations of a group of terms that are made of two others.
@@ -143,6 +145,7 @@ impl KeyManifest {
             let known = self.galois.entry(element).or_insert(level);
             *known = level.max(*known);
         }
+        self.raised.extend(more.raised);
     }
 }
 

@@ -9,20 +9,17 @@
 //!   ever encrypted under `s'`, and its modulus is what the security of `s'` rests on;
 //! * **sparse to dense** at the top: encryptions of `p_0·s'` under `s`. The second part of a raised ciphertext is below `q_0`, so
 //!   one digit of one limb holds it and a single special prime keeps the noise small. Such a key is a fraction of others of
-//!   its level, and so is the time that it takes; therefore the first rotations are made on the way, with a key for each
-//!   of the [`raised_rotations`].
+//!   its level, and so is the time that it takes; therefore the babies of the first matrix are made on the way, with a key for
+//!   each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fhec_math::bootstrap::raised_rotations;
-use fhec_math::{
-    AlignedVec, Eval, Modulus, NttTable, Poly, Scale, SecretRng, galois_element, lift_small, pointwise,
-    uniform_from_seed,
-};
+use fhec_math::{AlignedVec, Eval, Modulus, NttTable, Poly, Scale, SecretRng, lift_small, pointwise, uniform_from_seed};
 use zeroize::Zeroizing;
 
 use crate::cipher::Ciphertext;
+use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::{EvaluationKeys, LABEL_SINGLE, SecretKey, SwitchingKey, small_to_eval};
 use crate::keyswitch::Decomposed;
@@ -37,7 +34,7 @@ pub struct EncapsulationKeys {
     seed: [u8; 32],
     /// `(−a·s' + e + p_0·s, a)` modulo `q_0, p_0`.
     down: [Poly<Eval>; 2],
-    /// With a key from `s'` to `s` for each of the [`raised_rotations`], over the [raising](Context::raising) context.
+    /// With keys from `s'` to `s`, over the [raising](Context::raising) context.
     up: Evaluator,
 }
 
@@ -55,21 +52,24 @@ fn expand(context: &Context, seed: &[u8; 32]) -> Poly<Eval> {
     a
 }
 
-/// The Galois elements of the keys from the sparse secret, ascending.
-pub(crate) fn raising_elements(context: &Context) -> BTreeSet<u64> {
-    let log_n = context.log_n();
-    raised_rotations(log_n - 1).map(|rotation| galois_element(rotation, log_n)).collect()
-}
-
 impl EncapsulationKeys {
-    /// Draws a sparse secret with `weight` coefficients ±1, makes both keys and forgets it.
-    pub fn generate(secret: &SecretKey, weight: u32, rng: &mut SecretRng) -> Self {
+    /// Draws a sparse secret with `weight` coefficients ±1, makes the key to it and those from it, with the automorphisms of the
+    /// Galois elements `raised`, and forgets it.
+    ///
+    /// # Errors
+    /// [`CkksError::Math`](crate::CkksError::Math) for an impossible Galois element.
+    pub fn generate(secret: &SecretKey, weight: u32, raised: &BTreeSet<u64>, rng: &mut SecretRng) -> Result<Self> {
         let context = Arc::clone(secret.context());
         let sparse = rng.sparse_ternary(context.n(), weight as usize);
-        Self::with_sparse(secret, &sparse, rng)
+        Self::with_sparse(secret, &sparse, raised, rng)
     }
 
-    pub(super) fn with_sparse(secret: &SecretKey, sparse: &[i8], rng: &mut SecretRng) -> Self {
+    pub(super) fn with_sparse(
+        secret: &SecretKey,
+        sparse: &[i8],
+        raised: &BTreeSet<u64>,
+        rng: &mut SecretRng,
+    ) -> Result<Self> {
         let context = Arc::clone(secret.context());
         let n = context.n();
         let seed = rng.next_seed();
@@ -91,12 +91,12 @@ impl EncapsulationKeys {
         });
         let (raising, level) = (context.raising(), context.max_level());
         let message = Zeroizing::new(small_to_eval(raising, level, sparse));
-        let keys = raising_elements(&context).into_iter().map(|element| {
-            let under = secret.image(element).expect("elements of rotations are odd and below 2N");
-            (element, SwitchingKey::generate(raising, &message, &under, level, rng))
+        let keys = raised.iter().map(|&element| {
+            let under = secret.image(element)?;
+            Ok((element, SwitchingKey::generate(raising, &message, &under, level, rng)))
         });
-        let keys = keys.collect();
-        Self::from_parts(&context, seed, down, keys)
+        let keys = keys.collect::<Result<_>>()?;
+        Ok(Self::from_parts(&context, seed, down, keys))
     }
 
     /// The key under the sparse secret without its uniform half, which belongs to a seed, and the keys from it by Galois element.
@@ -115,6 +115,11 @@ impl EncapsulationKeys {
     /// The parts that [`from_parts`](Self::from_parts) takes.
     pub(crate) fn parts(&self) -> (&[u8; 32], &Poly<Eval>, &BTreeMap<u64, SwitchingKey>) {
         (&self.seed, &self.down[0], &self.up.keys().galois)
+    }
+
+    /// Galois elements of the keys from the sparse secret.
+    pub fn elements(&self) -> impl Iterator<Item = u64> {
+        self.up.keys().galois.keys().copied()
     }
 
     /// Switches what was raised to the dense secret, with rotations.

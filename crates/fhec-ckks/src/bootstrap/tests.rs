@@ -6,6 +6,7 @@ use num_complex::Complex64;
 use super::*;
 use crate::encrypt::Encryptor;
 use crate::keys::{EvaluationKeys, SecretKey};
+use crate::keyswitch::{Digits, Switch, switch};
 use crate::params::{InsecureToken, Security};
 
 /// A small ring without security, everything made from fixed seeds.
@@ -40,9 +41,9 @@ impl Setup {
         let mut rng = SecretRng::from_seed(&[5; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let sparse = rng.sparse_ternary(context.n(), spec.sparse_weight as usize).to_vec();
-        let keys = EncapsulationKeys::with_sparse(&secret, &sparse, &mut rng);
         let bootstrapper = Bootstrapper::new(&context, spec, log_slots).unwrap();
         let request = bootstrapper.key_request();
+        let keys = EncapsulationKeys::with_sparse(&secret, &sparse, &request.raised, &mut rng).unwrap();
         let evaluation = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).unwrap();
         Self {
             encoder: Encoder::new(&context),
@@ -105,16 +106,20 @@ impl Setup {
     /// Under the dense secret, without any rotation.
     fn raised(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
         let level = self.spec().raised_level(log_slots, self.bootstrapper.output_level());
-        let small = self.keys.raise(self.context.raising(), level, &self.keys.down(packed));
-        raised_sum(&self.evaluator, self.keys.up(), &small, &[0]).unwrap()
+        let (up, raising) = (self.keys.up(), self.context.raising());
+        let small = self.keys.raise(raising, level, &self.keys.down(packed));
+        let key = up.keys().galois(1).unwrap();
+        let add = Switch { add: [Some(&small.c0), None], ..Switch::default() };
+        let mut parts = switch(raising, Digits::Decomposed(&small.c1), level, &[(key, add)], false).unwrap();
+        let [c0, c1] = parts.pop().unwrap();
+        Ciphertext::from_parts(&self.context, c0, c1, level, small.scale.clone())
     }
 
     /// Up to a ciphertext with slots `t/2K'`.
     fn to_slots(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
-        let Transforms { trace, coeffs_to_slots, .. } = self.transforms(log_slots);
-        let way =
-            Way { evaluator: self.evaluator.clone(), encoder: &self.encoder, raising: None, stages: coeffs_to_slots };
-        self.bootstrapper.raise(&self.keys, packed, &way, log_slots, trace).unwrap()
+        let stages = &self.transforms(log_slots).coeffs_to_slots;
+        let way = Way { evaluator: self.evaluator.clone(), raising: None, stages };
+        self.bootstrapper.raise(&self.keys, packed, &way, log_slots, false).unwrap()
     }
 }
 
@@ -413,7 +418,7 @@ fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
     assert_eq!(setup.sparse.iter().filter(|&&s| s != 0).count(), 32);
     // Two limbs, and under the sparse secret they decrypt to p_0·s with a small error: modulo q_0 and modulo p_0.
     let (_, down, up) = setup.keys.parts();
-    assert_eq!((down.limbs(), up.len()), (2, 8));
+    assert_eq!((down.limbs(), up.len()), (2, 16));
     let uniform = setup.keys.down_uniform();
     assert_eq!(uniform.limbs(), 2);
     let all = setup.context.max_level() + 1;
@@ -449,7 +454,8 @@ fn keys_of_encapsulation_have_the_right_modulus_in_every_preset() {
         let context = Context::new(parameters, Security::Level(fhec_math::SecurityLevel::Bits128)).unwrap();
         let mut rng = SecretRng::from_seed(&[6; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
-        let keys = EncapsulationKeys::generate(&secret, preset.spec.sparse_weight, &mut rng);
+        let raised = BTreeSet::from([1]);
+        let keys = EncapsulationKeys::generate(&secret, preset.spec.sparse_weight, &raised, &mut rng).unwrap();
         assert_eq!(keys.sparse_moduli(), [q0, p0], "{}", preset.name);
         assert!((q0 as f64).log2() + (p0 as f64).log2() < 100.01, "{}", preset.name);
     }

@@ -118,7 +118,7 @@ impl Stage {
         input: &SmallCiphertext,
     ) -> Result<Ciphertext> {
         let rescale = self.shape.matrix.rescale;
-        let parts = self.map.apply_small(up, input, Some(&self.diagonals), &self.shape.out_scale, rescale)?;
+        let parts = self.map.apply_small(up, input, &self.diagonals, &self.shape.out_scale, rescale)?;
         let late = rescale && parts.len() > 1;
         let sum = sum_of_rotations(evaluator, parts)?;
         if late { evaluator.rescale(&sum) } else { Ok(sum) }
@@ -148,56 +148,4 @@ fn sum_of_rotations(evaluator: &Evaluator, parts: Vec<(i64, Ciphertext)>) -> Res
         }
     }
     sum.ok_or_else(no_output)
-}
-
-/// The number 1, encoded for the products of a sum of rotations.
-struct Ones<'a> {
-    terms: &'a [DiagonalId],
-    one: Arc<QpPlaintext>,
-}
-
-impl DiagonalSource for Ones<'_> {
-    fn diagonals(&self) -> &[DiagonalId] {
-        self.terms
-    }
-
-    fn plaintext(&self, _: usize) -> Result<Arc<QpPlaintext>> {
-        Ok(Arc::clone(&self.one))
-    }
-
-    fn resident(&self) -> bool {
-        true
-    }
-}
-
-fn unrotated(&baby: &i64) -> DiagonalId {
-    DiagonalId { giant: 0, out_block: 0, in_block: 0, baby }
-}
-
-/// A sum of rotations, `x → Σ rot_r(x)`: part of a trace.
-pub(super) fn rotation_sum(
-    evaluator: &Evaluator,
-    encoder: &Encoder,
-    input: &Ciphertext,
-    rotations: &[i64],
-) -> Result<Ciphertext> {
-    let terms: Vec<DiagonalId> = rotations.iter().map(unrotated).collect();
-    let map = LinearMap::new(&terms, 1, 1)?;
-    let one = Arc::new(encoder.encode_qp(&[1.0], input.level(), &Scale::one())?);
-    let source = Ones { terms: &terms, one };
-    let options = LinearOptions { rescale: false, hoisting: Hoisting::Double, ..LinearOptions::default() };
-    let out = map.apply(evaluator, &[input], &source, &[], input.scale(), &options)?;
-    out.into_iter().next().ok_or_else(no_output)
-}
-
-/// [`rotation_sum`] of what was raised, on the way to the dense secret.
-pub(super) fn raised_sum(
-    evaluator: &Evaluator,
-    up: &Evaluator,
-    input: &SmallCiphertext,
-    rotations: &[i64],
-) -> Result<Ciphertext> {
-    let terms: Vec<DiagonalId> = rotations.iter().map(unrotated).collect();
-    let map = LinearMap::new(&terms, 1, 1)?;
-    sum_of_rotations(evaluator, map.apply_small(up, input, None, &input.scale, false)?)
 }

@@ -1,6 +1,6 @@
 //! Keys as files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::stream::Stream;
 use super::{HEAD_LEN, Kind, Shape, Writer, open};
-use crate::bootstrap::{EncapsulationKeys, raising_elements};
+use crate::bootstrap::EncapsulationKeys;
 use crate::error::{ContainerError, Result};
 use crate::keys::{
     EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey, UniformHalves,
@@ -122,7 +122,7 @@ pub fn generate_evaluation_keys(
         progress(index + 1, request.count());
     }
     if let Some(weight) = request.sparse_weight {
-        write_encapsulation(&mut writer, &generator.encapsulation(weight))?;
+        write_encapsulation(&mut writer, &generator.encapsulation(weight, &request.raised)?)?;
         progress(request.count(), request.count());
     }
     Ok(writer.finish()?)
@@ -135,17 +135,18 @@ fn order(request: &KeyRequest) -> impl Iterator<Item = (KeyPurpose, usize)> {
     relin.into_iter().chain(galois)
 }
 
-/// The manifest: relinearisation level plus one or 0; weight of the sparse secret or 0; number of Galois keys; element and
-/// level of each.
+/// The manifest: relinearisation level plus one or 0; weight of the sparse secret or 0; numbers of Galois keys and of keys from the
+/// sparse secret; element and level of each of the former; elements of the latter.
 fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Result<(), ContainerError> {
     writer.u32(request.relin_level.map_or(0, |level| level as u32 + 1))?;
     writer.u32(request.sparse_weight.unwrap_or(0))?;
     writer.u32(request.galois.len() as u32)?;
+    writer.u32(request.raised.len() as u32)?;
     for (&element, &level) in &request.galois {
         writer.u64(element)?;
         writer.u32(level as u32)?;
     }
-    Ok(())
+    request.raised.iter().try_for_each(|&element| Ok(writer.u64(element)?))
 }
 
 fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &SwitchingKey) -> Result<(), ContainerError> {
@@ -157,7 +158,7 @@ fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &Switchin
 }
 
 fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<KeyRequest, ContainerError> {
-    let mut reader = stream.reader(12)?;
+    let mut reader = stream.reader(16)?;
     let relin = reader.u32()? as usize;
     if relin > context.max_level() + 1 {
         return Err(reader.field(format!("relinearisation level {} exceeds {}", relin - 1, context.max_level())));
@@ -166,20 +167,30 @@ fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<Ke
     if weight as usize > context.n() / 2 {
         return Err(reader.field(format!("a sparse secret of weight {weight}")));
     }
-    let count = reader.u32()? as usize;
+    let (count, raised_count) = (reader.u32()? as usize, reader.u32()? as usize);
+    // Ascending, so that a file has one form only and an element cannot come twice.
+    let check = |element: u64, previous: u64| {
+        let wrong = element.is_multiple_of(2) || element >= 2 << context.log_n() || element <= previous;
+        if wrong { Err(format!("Galois element {element} after {previous}")) } else { Ok(element) }
+    };
     let mut galois = BTreeMap::new();
     let mut previous = 0;
     let mut reader = stream.reader(12 * count)?;
     for _ in 0..count {
-        let element = reader.u64()?;
-        // Ascending, so that a file has one form only and an element cannot come twice.
-        if element.is_multiple_of(2) || element >= 2 << context.log_n() || element <= previous {
-            return Err(reader.field(format!("Galois element {element} after {previous}")));
-        }
-        previous = element;
-        galois.insert(element, reader.level(context)?);
+        previous = check(reader.u64()?, previous).map_err(|problem| reader.field(problem))?;
+        galois.insert(previous, reader.level(context)?);
     }
-    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight: (weight != 0).then_some(weight) })
+    if weight == 0 && raised_count > 0 {
+        return Err(reader.field(format!("{raised_count} keys from a sparse secret that there is not")));
+    }
+    let mut raised = BTreeSet::new();
+    previous = 0;
+    let mut reader = stream.reader(8 * raised_count)?;
+    for _ in 0..raised_count {
+        previous = check(reader.u64()?, previous).map_err(|problem| reader.field(problem))?;
+        raised.insert(previous);
+    }
+    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight: (weight != 0).then_some(weight), raised })
 }
 
 /// The key to the sparse secret, over `q_0` and the first special prime, and the keys from it in ascending order of their
@@ -194,13 +205,13 @@ fn write_encapsulation<W: Write>(writer: &mut Writer<W>, keys: &EncapsulationKey
 fn read_encapsulation<R: Read>(
     stream: &mut Stream<R>,
     context: &Arc<Context>,
+    elements: &BTreeSet<u64>,
 ) -> Result<EncapsulationKeys, ContainerError> {
     let seed = stream.reader(32)?.array()?;
     let shape = Shape::with_limbs(context, 0, 2);
     let down = stream.reader(shape.bytes())?.poly_of(context, 0, &shape)?;
     let (raising, level) = (context.raising(), context.max_level());
     let half = SwitchingKey::half_words(raising, level);
-    let elements = raising_elements(context);
     let mut block = AlignedVec::scratch(2 * half * elements.len());
     let mut seeds = Vec::with_capacity(elements.len());
     for words in block.chunks_exact_mut(2 * half) {
@@ -208,18 +219,18 @@ fn read_encapsulation<R: Read>(
         seeds.push(read_key(stream, raising, level, b, a)?);
     }
     let block = Arc::new(block);
-    let key = |(index, (element, seed))| {
+    let key = |(index, (&element, seed))| {
         (element, SwitchingKey::within(raising, &block, index * 2 * half, seed, level, true))
     };
-    let up = elements.into_iter().zip(seeds).enumerate().map(key).collect();
+    let up = elements.iter().zip(seeds).enumerate().map(key).collect();
     Ok(EncapsulationKeys::from_parts(context, seed, down, up))
 }
 
 /// Bytes of the keys of encapsulation in a file.
-fn encapsulation_bytes(context: &Context) -> u64 {
+fn encapsulation_bytes(request: &KeyRequest, context: &Context) -> u64 {
     let down = Shape::with_limbs(context, 0, 2).bytes() as u64;
     let up = Shape::new(context.raising(), context.max_level(), true).bytes() as u64;
-    32 + down + raising_elements(context).len() as u64 * (32 + up)
+    32 + down + request.raised.len() as u64 * (32 + up)
 }
 
 /// What evaluation keys take.
@@ -238,10 +249,10 @@ impl KeySizes {
     /// As [`KeyRequest::check`].
     pub fn of(request: &KeyRequest, context: &Context, halves: UniformHalves) -> Result<Self> {
         request.check(context)?;
-        let manifest = 12 * (1 + request.galois.len() as u64);
+        let manifest = 16 + 12 * request.galois.len() as u64 + 8 * request.raised.len() as u64;
         let words: usize = order(request).map(|key| key_words(context, key, halves)).sum();
         // Both halves of the key to the sparse secret have a word for each residue.
-        let up = || raising_elements(context).len() * SwitchingKey::half_words(context.raising(), context.max_level());
+        let up = || request.raised.len() * SwitchingKey::half_words(context.raising(), context.max_level());
         let encapsulation = request.sparse_weight.map_or(0, |_| 2 * (2 * context.n() + up()));
         Ok(Self {
             file: HEAD_LEN + manifest + content_bytes(request, context),
@@ -255,7 +266,7 @@ fn content_bytes(request: &KeyRequest, context: &Context) -> u64 {
     let switching: u64 = order(request)
         .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
         .sum();
-    switching + request.sparse_weight.map_or(0, |_| encapsulation_bytes(context))
+    switching + request.sparse_weight.map_or(0, |_| encapsulation_bytes(request, context))
 }
 
 /// Whether the uniform half of a key is kept. Products are relinearised again and again, and where slots hold two images
@@ -324,7 +335,7 @@ fn read_keys<R: Read>(
     let block = Arc::new(block);
     let mut keys = EvaluationKeys::empty(context);
     if let Some(weight) = request.sparse_weight {
-        keys.set_encapsulation(weight, read_encapsulation(stream, context)?);
+        keys.set_encapsulation(weight, read_encapsulation(stream, context, &request.raised)?);
     }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, Automorphism, Eval, Poly, packed, pointwise};
+use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, packed, pointwise};
 
 use super::digits::Digits;
 use crate::error::{CkksError, Result};
@@ -40,17 +40,9 @@ pub(crate) fn switch(
     switches: &[(&SwitchingKey, Switch<'_>)],
     rescale: bool,
 ) -> Result<Vec<[Poly<Eval>; 2]>> {
-    let op = "key switch";
-    if let Some((key, _)) = switches.iter().find(|(key, _)| key.level() < level) {
-        return Err(CkksError::KeyLevel { op, have: key.level(), need: level });
-    }
-    context.check_level(op, level, usize::from(rescale))?;
+    check_keys(context, switches.iter().map(|(key, _)| *key), level, rescale)?;
     let n = context.n();
-    let tables = context.level(level);
-    let (converter, inverses) = match &tables.rescale {
-        Some(t) if rescale => (&t.mod_down, &t.pq_inv),
-        _ => (&tables.mod_down, &tables.p_inv),
-    };
+    let Division { converter, inverses } = division(context, level, rescale);
     let (kept, all) = (inverses.len(), context.qp_limbs(level));
     let polys = |limbs: usize| -> Vec<[Poly<Eval>; 2]> {
         switches.iter().map(|_| std::array::from_fn(|_| Poly::scratch(n, limbs))).collect()
@@ -71,17 +63,7 @@ pub(crate) fn switch(
         },
     );
     let mut outs = polys(kept);
-    // A remainder modulo a single prime takes no reconstruction.
-    let from = context.moduli_p().first().filter(|_| all - kept == 1);
-    if from.is_none() {
-        let conversions = tails.iter().flatten().zip(outs.iter_mut().flatten()).map(|(tail, out)| {
-            // The converter wants the special primes first, then the last chain prime.
-            let last = all - kept - context.special_at(level);
-            let src = (last..all - kept).chain(0..last).map(|j| tail.limb(j)).collect();
-            Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
-        });
-        convert(conversions.collect());
-    }
+    let from = remainders(context, level, converter, &tails, &mut outs);
     digits.each(
         context,
         level,
@@ -118,6 +100,128 @@ pub(crate) fn switch(
         },
     );
     Ok(outs)
+}
+
+/// `⌊(P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)) / D⌉`: a ciphertext and its images under several automorphisms, each with its key, added up
+/// before the division by `D`, which is `P` or, with a rescale, `P·q_level`.
+///
+/// # Errors
+/// As [`switch`].
+pub(crate) fn switch_sum(
+    context: &Context,
+    [c0, c1]: [&Poly<Eval>; 2],
+    level: usize,
+    keys: &[(&SwitchingKey, Arc<Automorphism>)],
+    rescale: bool,
+) -> Result<[Poly<Eval>; 2]> {
+    check_keys(context, keys.iter().map(|(key, _)| *key), level, rescale)?;
+    let n = context.n();
+    let Division { converter, inverses } = division(context, level, rescale);
+    let (kept, all) = (inverses.len(), context.qp_limbs(level));
+    let scratch = || AlignedVec::scratch(3 * n);
+    // One limb of the sum.
+    let sum = |scratch: &mut AlignedVec, i: usize, digits: &[&[u64]], out: [&mut [u64]; 2]| {
+        let m = context.qp_modulus(level, i);
+        let (sum0, rest) = scratch.split_at_mut(n);
+        let (sum1, image) = rest.split_at_mut(n);
+        let [out0, out1] = out;
+        for (out, c) in [&mut *out0, &mut *out1].into_iter().zip([c0, c1]) {
+            if i <= level {
+                out.copy_from_slice(c.limb(i));
+                pointwise::mul_scalar_assign(m, out, context.p_mod_q(level, i));
+            } else {
+                out.fill(0);
+            }
+        }
+        for (key, automorphism) in keys {
+            dot_limb(context, level, i, digits, key, [Some(c0), None], [&mut *sum0, &mut *sum1]);
+            for (sum, out) in [(&*sum0, &mut *out0), (&*sum1, &mut *out1)] {
+                automorphism.apply_eval(sum, image);
+                pointwise::add_assign(m, out, image);
+            }
+        }
+    };
+    let mut digits = Digits::new(context, c1, level);
+    let mut tails = [[Poly::scratch(n, all - kept), Poly::scratch(n, all - kept)]];
+    digits.each(context, level, kept..all, by_limb(&mut tails, all - kept), scratch, |scratch, i, digits, outs| {
+        for [out0, out1] in outs {
+            sum(scratch, i, digits, [&mut *out0, &mut *out1]);
+            context.qp_table(level, i).inverse(out0);
+            context.qp_table(level, i).inverse(out1);
+        }
+    });
+    let mut outs = [[Poly::scratch(n, kept), Poly::scratch(n, kept)]];
+    let from = remainders(context, level, converter, &tails, &mut outs);
+    let buffers = || (scratch(), AlignedVec::scratch(2 * n));
+    digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |(scratch, sums), i, digits, outs| {
+        let m = context.q(i);
+        let (sum0, sum1) = sums.split_at_mut(n);
+        for (parts, tail) in outs.into_iter().zip(&tails) {
+            sum(scratch, i, digits, [&mut *sum0, &mut *sum1]);
+            for (k, (sum, out)) in [&*sum0, &*sum1].into_iter().zip(parts).enumerate() {
+                if let Some(from) = from {
+                    pointwise::switch_centered(from, m, tail[k].limb(0), out);
+                }
+                context.q_table(i).forward(out);
+                pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
+            }
+        }
+    });
+    let [sum] = outs;
+    Ok(sum)
+}
+
+/// Keys reach the level, and there is something to rescale.
+fn check_keys<'a>(
+    context: &Context,
+    mut keys: impl Iterator<Item = &'a SwitchingKey>,
+    level: usize,
+    rescale: bool,
+) -> Result<()> {
+    let op = "key switch";
+    if let Some(key) = keys.find(|key| key.level() < level) {
+        return Err(CkksError::KeyLevel { op, have: key.level(), need: level });
+    }
+    context.check_level(op, level, usize::from(rescale))
+}
+
+/// What a division by `P`, or by `P·q_level`, takes.
+struct Division<'a> {
+    converter: &'a BaseConverter,
+    /// Of the divisor modulo the primes that are left.
+    inverses: &'a [u64],
+}
+
+fn division(context: &Context, level: usize, rescale: bool) -> Division<'_> {
+    let tables = context.level(level);
+    match &tables.rescale {
+        Some(t) if rescale => Division { converter: &t.mod_down, inverses: &t.pq_inv },
+        _ => Division { converter: &tables.mod_down, inverses: &tables.p_inv },
+    }
+}
+
+/// Converts the limbs that are divided away, in coefficient form, to the others. A remainder modulo a single prime takes no
+/// reconstruction; it is lifted where it is used, and that prime returned.
+fn remainders<'a>(
+    context: &'a Context,
+    level: usize,
+    converter: &BaseConverter,
+    tails: &[[Poly<Eval>; 2]],
+    outs: &mut [[Poly<Eval>; 2]],
+) -> Option<&'a Modulus> {
+    let n = context.n();
+    let count = tails.first().map_or(0, |tail| tail[0].limbs());
+    if count == 1 {
+        return context.moduli_p().first();
+    }
+    let conversions = tails.iter().flatten().zip(outs.iter_mut().flatten()).map(|(tail, out)| {
+        // The converter wants the special primes first, then the last chain prime.
+        let last = count - context.special_at(level);
+        let src = (last..count).chain(0..last).map(|j| tail.limb(j)).collect();
+        Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
+    });
+    convert(conversions.collect());
+    None
 }
 
 /// The limbs of several pairs of polynomials, limb by limb.

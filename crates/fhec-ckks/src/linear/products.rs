@@ -31,8 +31,6 @@ pub(super) enum Diagonals<'a> {
     Single(Vec<Arc<QpPlaintext>>),
     /// All in one.
     Packed(&'a PackedDiagonals),
-    /// Every diagonal is 1.
-    Ones,
 }
 
 /// What the sums are made of.
@@ -57,7 +55,7 @@ impl Products<'_> {
         let n = self.context.n();
         let terms: usize = self.sums.iter().map(|s| s.diagonals.len()).sum();
         let block = match self.diagonals {
-            Diagonals::Single(_) | Diagonals::Ones => block_length(self.babies.count(), n),
+            Diagonals::Single(_) => block_length(self.babies.count(), n),
             Diagonals::Packed(packed) => packed.block(),
         };
         let work = 2 * (terms + self.babies.count());
@@ -120,20 +118,9 @@ impl Products<'_> {
                         let plaintexts = &plaintexts[sum.diagonals.start - first..sum.diagonals.end - first];
                         sum_single(m, i, from, plaintexts, factors, out);
                     }
-                    Diagonals::Ones => sum_factors(m, factors, out),
                 }
             }
         }
-    }
-}
-
-/// One block of a sum of babies.
-fn sum_factors<'b>(m: &Modulus, mut factors: impl Iterator<Item = [&'b [u64]; 2]>, mut out: [&mut [u64]; 2]) {
-    if let Some(first) = factors.next() {
-        out.iter_mut().zip(first).for_each(|(out, part)| out.copy_from_slice(part));
-    }
-    for parts in factors {
-        out.iter_mut().zip(parts).for_each(|(out, part)| pointwise::add_assign(m, out, part));
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct SmallCiphertext {
 
 impl LinearMap {
     /// The sums of a map from one ciphertext to one, each with the giant that is still to be done. There is a key for every
-    /// baby, that by 0 included: they lead to the secret of the results. Diagonals are 1 where none are given.
+    /// baby, that by 0 included: they lead to the secret of the results.
     ///
     /// A single sum is rescaled at once if `rescale` says so, and has the scale `out_scale`; several have that before the rescale.
     ///
@@ -34,17 +34,15 @@ impl LinearMap {
         &self,
         evaluator: &Evaluator,
         input: &SmallCiphertext,
-        diagonals: Option<&PackedDiagonals>,
+        diagonals: &PackedDiagonals,
         out_scale: &Scale,
         rescale: bool,
     ) -> Result<Vec<(i64, Ciphertext)>> {
         let context = &**evaluator.context();
         let level = input.c1.level();
         let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, rescale);
-        if let Some(packed) = diagonals {
-            packed.check(context, self, &[(level, &input.scale)], &sum_scale)?;
-        }
-        let diagonals = diagonals.map_or(Diagonals::Ones, Diagonals::Packed);
+        diagonals.check(context, self, &[(level, &input.scale)], &sum_scale)?;
+        let diagonals = Diagonals::Packed(diagonals);
         let babies = Babies::Fused(Hoisted::of_small(self, evaluator, input)?);
         let products = Products { context, level, map: self, sums: &self.sums, babies: &babies, diagonals: &diagonals };
         let results = products.compute(context.qp_limbs(level));

@@ -2,16 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::split;
 use crate::bsgs::BsgsTerm;
 use crate::chebyshev::depth_of_degree;
 use crate::{Scale, conjugation_element, galois_element};
-
-/// Rotations that are babies, as a log2. Eight babies and at most three giants serve matrices of up to four layers, and those
-/// of a sparse vector need no others, so that one set of keys is enough.
-const LOG2_BABIES: u32 = 3;
-
-/// Rotations for which there are keys from the sparse secret to the dense one, as a log2: the multiples of an eighth of the slots.
-const LOG2_RAISED: u32 = 3;
 
 /// The circuit of a bootstrap.
 ///
@@ -83,7 +77,7 @@ pub struct Matrix {
     pub level: usize,
     /// Whether a rescale follows.
     pub rescale: bool,
-    /// Whether its input still is under the sparse secret: babies are [`raised_rotations`], with the keys of encapsulation.
+    /// Whether its input still is under the sparse secret, so that the keys of encapsulation make its babies.
     pub raised: bool,
 }
 
@@ -94,14 +88,10 @@ impl Matrix {
         let (layers, distance) = (last - first, 1i64 << first);
         let count = 1i64 << layers;
         let indices = if self.group.wraps { 0..count } else { 1 - count..count };
+        let babies = 1i64 << split::log2_babies(&self.group, self.raised);
         let split = |index: i64| {
-            if self.raised {
-                let giant = index % (1 << layers.saturating_sub(LOG2_RAISED));
-                (giant, index - giant)
-            } else {
-                let baby = index.rem_euclid(1 << layers.min(LOG2_BABIES));
-                (index - baby, baby)
-            }
+            let baby = index.rem_euclid(babies);
+            (index - baby, baby)
         };
         let term =
             |(giant, baby)| BsgsTerm { giant: giant * distance, out_block: 0, in_block: 0, baby: baby * distance };
@@ -115,15 +105,22 @@ impl Matrix {
         let switched = |term: BsgsTerm| [Some(term.giant), (!self.raised).then_some(term.baby)];
         self.terms().into_iter().flat_map(switched).flatten().filter(|&rotation| rotation != 0).collect()
     }
+
+    /// The rotations with keys from the sparse secret to the dense one, that by 0 among them.
+    pub fn raised_rotations(&self) -> BTreeSet<i64> {
+        self.terms().into_iter().filter(|_| self.raised).map(|term| term.baby).collect()
+    }
 }
 
-/// Evaluation keys with the highest level at which each is used. The keys of encapsulation come on top.
+/// Evaluation keys with the highest level at which each is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyLevels {
     /// Relinearisation.
     pub relin: usize,
     /// By Galois element.
     pub galois: BTreeMap<u64, usize>,
+    /// Galois elements of the keys from the sparse secret to the dense one. They reach up to the end of the chain.
+    pub raised: BTreeSet<u64>,
 }
 
 impl BootstrapSpec {
@@ -197,24 +194,58 @@ impl BootstrapSpec {
     }
 
     /// The matrices of coefficients-to-slots for vectors of `2^log_slots` entries, in the order of use, where results lie at
-    /// `output_level`. Where no trace comes before, the first one takes what was raised as it is.
+    /// `output_level`. The first one takes what was raised as it is; where a trace follows, the last one leaves it the rescale.
+    ///
+    /// Vectors of all slots are cut as [`coeffs_to_slots`](Self::coeffs_to_slots) says, all others as is cheapest.
     pub fn up(&self, log_slots: u32, output_level: usize) -> Vec<Matrix> {
         let below = output_level + self.eval_mod_levels() + 1;
-        let full = log_slots == self.coeffs_to_slots.iter().sum();
-        let groups = groups(&self.coeffs_to_slots, log_slots);
+        let groups = self.up_groups(log_slots);
         let last = groups.len().wrapping_sub(1);
-        let matrix = |(i, group)| Matrix { group, level: below + i, rescale: true, raised: full && i == last };
+        let whole = self.fills(log_slots);
+        let matrix = |(i, group)| Matrix { group, level: below + i, rescale: i > 0 || whole, raised: i == last };
         groups.into_iter().enumerate().rev().map(matrix).collect()
+    }
+
+    fn up_groups(&self, log_slots: u32) -> Vec<Group> {
+        if self.fills(log_slots) {
+            return groups(&self.coeffs_to_slots, log_slots);
+        }
+        let mut cut = split::sparse(&self.coeffs_to_slots);
+        cut.push(log_slots);
+        groups(&cut, log_slots)
+    }
+
+    /// Whether vectors of `2^log_slots` entries fill all slots.
+    fn fills(&self, log_slots: u32) -> bool {
+        log_slots == self.coeffs_to_slots.iter().sum()
     }
 
     /// Level to which vectors of `2^log_slots` entries are raised, where results lie at `output_level`.
     pub fn raised_level(&self, log_slots: u32, output_level: usize) -> usize {
-        output_level + self.eval_mod_levels() + groups(&self.coeffs_to_slots, log_slots).len()
+        output_level + self.eval_mod_levels() + self.up_groups(log_slots).len()
     }
 
-    /// All rotations of the matrices to slots for some numbers of slots: traces make do with them as far as they can.
-    pub fn up_rotations(&self, log_slots: &BTreeSet<u32>) -> BTreeSet<i64> {
-        log_slots.iter().flat_map(|&k| self.up(k, 0)).flat_map(|matrix| matrix.rotations()).collect()
+    /// The sums `x → x + Σ σ(x)` that follow coefficients-to-slots in a ring of degree `2^log_n`, by the Galois elements of the `σ`.
+    ///
+    /// They are the trace `Σ rot_{j·2^log_slots}`, which leaves of a raised polynomial the coefficients of the subring of
+    /// vectors of `2^log_slots` entries, each times the number of rotations. It commutes with the transform, whose diagonals repeat,
+    /// and is cheapest at the lowest level. Up to four elements are hoisted: so many times four are cheaper than eight at once
+    /// or pairs. With `real` the conjugation is one more of them and leaves the real part of the slots, twice.
+    pub fn sums(&self, log_slots: u32, log_n: u32, real: bool) -> Vec<Vec<u64>> {
+        let mut sums = Vec::new();
+        let mut high = log_n - 1;
+        // The conjugation joins the last sum, which therefore doubles once only.
+        let mut conjugate = real;
+        while high > log_slots || conjugate {
+            let doublings = (high - log_slots).min(if sums.is_empty() { 1 } else { 2 });
+            high -= doublings;
+            let rotations = (0..1i64 << doublings).map(|j| galois_element(j << high, log_n));
+            let ways = if std::mem::take(&mut conjugate) { vec![false, true] } else { vec![false] };
+            let both = rotations.flat_map(|e| ways.iter().map(move |&way| if way { (2 << log_n) - e } else { e }));
+            sums.push(both.filter(|&element| element != 1).collect());
+        }
+        sums.reverse();
+        sums
     }
 
     /// The evaluation keys for vectors of `2^k` entries, `k` in `log_slots`, in a ring of degree `2^log_n`, where results lie
@@ -222,22 +253,22 @@ impl BootstrapSpec {
     pub fn keys(&self, log_n: u32, output_level: usize, log_slots: &BTreeSet<u32>) -> KeyLevels {
         let top = output_level + self.eval_mod_levels();
         let mut galois = BTreeMap::from([(conjugation_element(log_n), top)]);
-        let mut add = |rotations: BTreeSet<i64>, level: usize| {
-            for rotation in rotations {
-                let known = galois.entry(galois_element(rotation, log_n)).or_insert(level);
-                *known = level.max(*known);
-            }
+        let mut add = |element: u64, level: usize| {
+            let known = galois.entry(element).or_insert(level);
+            *known = level.max(*known);
         };
-        let up_rotations = self.up_rotations(log_slots);
+        let mut raised = BTreeSet::new();
         for &k in log_slots {
             for matrix in self.down(k).into_iter().chain(self.up(k, output_level)) {
-                add(matrix.rotations(), matrix.level);
+                matrix.rotations().into_iter().for_each(|r| add(galois_element(r, log_n), matrix.level));
+                raised.extend(matrix.raised_rotations().into_iter().map(|r| galois_element(r, log_n)));
             }
-            for sum in trace(k, log_n - 1, &up_rotations).into_iter().skip(1) {
-                add(sum.into_iter().filter(|&r| r != 0).collect(), self.raised_level(k, output_level));
+            if !self.fills(k) {
+                let sums = [false, true].map(|real| self.sums(k, log_n, real));
+                sums.into_iter().flatten().flatten().for_each(|element| add(element, top + 1));
             }
         }
-        KeyLevels { relin: top, galois }
+        KeyLevels { relin: top, galois, raised }
     }
 }
 
@@ -262,90 +293,50 @@ pub fn groups_of_levels(split: &[Vec<u32>], log_slots: u32) -> Vec<Vec<Group>> {
     levels.filter(|level| !level.is_empty()).collect()
 }
 
-/// The rotations of a vector of `2^log_all` slots for which there are keys from the sparse secret to the dense one: the multiples
-/// of an eighth of the slots, 0 among them.
-///
-/// What is raised is below `q_0`, so one digit holds it and one special prime is enough: such a key takes a quarter of the memory
-/// and of the time of another for its level. So the first matrix of full vectors and the first sum of a trace, which need just
-/// these rotations, come before the switch to the dense secret.
-pub fn raised_rotations(log_all: u32) -> impl Iterator<Item = i64> {
-    let doublings = log_all.min(LOG2_RAISED);
-    (0..1i64 << doublings).map(move |j| j << (log_all - doublings))
-}
-
-/// The trace to vectors of `2^log_slots` slots, `Σ rot_{j·2^log_slots}` over all `j < 2^(log_all − log_slots)`: a few sums one
-/// after the other. The first one takes as many of the [`raised_rotations`] as there are in the trace; the others each as many
-/// hoisted rotations as there are keys for among `keys`. Single rotations are used whether there are keys or not.
-/// Every sum begins with the rotation by 0; full vectors have none.
-pub fn trace(log_slots: u32, log_all: u32, keys: &BTreeSet<i64>) -> Vec<Vec<i64>> {
-    let raised = (log_all - log_slots).min(LOG2_RAISED);
-    let end = log_all - raised;
-    let first = (0..1i64 << raised).map(|j| j << end).collect();
-    let mut sums = if raised > 0 { vec![first] } else { Vec::new() };
-    let mut low = log_slots;
-    while low < end {
-        let fits = |&doublings: &u32| (1..1i64 << doublings).all(|j| keys.contains(&(j << low)));
-        let doublings = (1..=(end - low).min(LOG2_BABIES)).rev().find(fits).unwrap_or(1);
-        sums.push((0..1i64 << doublings).map(|j| j << low).collect());
-        low += doublings;
-    }
-    sums
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sparse_groups_use_the_rotations_of_full_ones() {
-        let matrix =
-            |first, last, wraps| Matrix { group: Group { first, last, wraps }, level: 1, rescale: true, raised: false };
-        for first in [0, 4, 8] {
-            let full = matrix(first, first + 4, false).rotations();
-            assert_eq!(full.len(), 10);
-            for last in first + 1..=first + 4 {
-                let sparse = matrix(first, last, true).rotations();
-                assert!(sparse.is_subset(&full), "{first} {last}");
-            }
-        }
-    }
-
-    #[test]
-    fn raised_matrices_have_every_diagonal_once_and_babies_among_the_raised_rotations() {
-        for (first, last) in [(14, 15), (12, 15), (11, 15), (9, 15)] {
-            let group = Group { first, last, wraps: true };
-            let matrix = Matrix { group, level: 28, rescale: true, raised: true };
-            let babies: BTreeSet<i64> = raised_rotations(15).collect();
+    fn matrices_have_every_diagonal_once() {
+        for (group, raised) in [
+            (Group { first: 12, last: 15, wraps: true }, true),
+            (Group { first: 7, last: 14, wraps: true }, true),
+            (Group { first: 8, last: 12, wraps: true }, false),
+            (Group { first: 4, last: 7, wraps: false }, false),
+            (Group { first: 0, last: 6, wraps: false }, false),
+        ] {
+            let matrix = Matrix { group, level: 28, rescale: true, raised };
             let mut indices: Vec<i64> = matrix.terms().iter().map(|t| t.giant + t.baby).collect();
-            assert!(matrix.terms().iter().all(|t| babies.contains(&t.baby)));
             indices.sort_unstable();
-            let all: Vec<i64> = (0..1i64 << (last - first)).map(|k| k << first).collect();
+            let count = 1i64 << (group.last - group.first);
+            let all: Vec<i64> = (if group.wraps { 0 } else { 1 - count }..count).map(|k| k << group.first).collect();
             assert_eq!(indices, all);
-            let giants = (1usize << (last - first).saturating_sub(3)) - 1;
-            assert_eq!(matrix.rotations().len(), giants);
+            assert_eq!(matrix.raised_rotations().is_empty(), !raised);
+            assert!(!matrix.rotations().contains(&0));
         }
-        let spec = BootstrapSpec::default();
-        let raised = |log_slots| spec.up(log_slots, 16).iter().map(|m| m.raised).collect::<Vec<_>>();
-        assert_eq!(raised(15), [true, false, false, false]);
-        assert_eq!(raised(14), [false; 4]);
     }
 
     #[test]
-    fn trace_takes_every_rotation_once() {
-        let keys: BTreeSet<i64> = (1..8).map(|j| j << 12).chain((1..8).map(|j| j << 8)).collect();
-        for log_slots in 0..=15 {
-            let mut reached = vec![0];
-            for sum in trace(log_slots, 15, &keys) {
-                reached = reached.iter().flat_map(|r| sum.iter().map(move |s| r + s)).collect();
+    fn sums_take_every_rotation_once() {
+        let spec = BootstrapSpec::default();
+        for log_slots in 1..=15 {
+            for real in [false, true] {
+                let mut reached = vec![1];
+                for sum in spec.sums(log_slots, 16, real) {
+                    assert!(sum.len() <= 3);
+                    let images = |r: &u64| [1].into_iter().chain(sum.clone()).map(|s| r * s % (1 << 17)).collect::<Vec<_>>();
+                    reached = reached.iter().flat_map(images).collect();
+                }
+                let rotations = (0..1 << (15 - log_slots)).map(|j: i64| galois_element(j << log_slots, 16));
+                let mut all: Vec<u64> = rotations.flat_map(|e| [Some(e), real.then_some((1 << 17) - e)]).flatten().collect();
+                reached.sort_unstable();
+                all.sort_unstable();
+                assert_eq!(reached, all);
             }
-            reached.sort_unstable();
-            let all: Vec<i64> = (0..1 << (15 - log_slots)).map(|j: i64| j << log_slots).collect();
-            assert_eq!(reached, all);
         }
-        assert_eq!(trace(15, 15, &keys), Vec::<Vec<i64>>::new());
-        assert_eq!(trace(12, 15, &keys), [raised_rotations(15).collect::<Vec<_>>()]);
-        assert_eq!(trace(13, 15, &keys), [[0, 1 << 13, 2 << 13, 3 << 13]]);
-        assert_eq!(trace(10, 15, &keys).len(), 3);
+        assert_eq!(spec.sums(15, 16, true), [[conjugation_element(16)]]);
+        assert_eq!(spec.sums(12, 16, true).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     }
 
     #[test]
@@ -367,14 +358,26 @@ mod tests {
         assert_eq!(spec.input_level(15), 2);
         let levels: Vec<_> = spec.down(15).iter().map(|m| (m.level, m.rescale)).collect();
         assert_eq!(levels, [(2, false), (2, true), (1, false), (1, true)]);
-        let levels: Vec<_> = spec.up(15, 16).iter().map(|m| m.level).collect();
-        assert_eq!(levels, [28, 27, 26, 25]);
-        assert_eq!(spec.raised_level(15, 16), 28);
+        let levels = |k| spec.up(k, 16).iter().map(|m| (m.level, m.rescale, m.raised)).collect::<Vec<_>>();
+        assert_eq!(levels(15), [(28, true, true), (27, true, false), (26, true, false), (25, true, false)]);
+        assert_eq!(levels(12), [(27, true, true), (26, true, false), (25, false, false)]);
+        assert_eq!((spec.raised_level(15, 16), spec.raised_level(12, 16)), (28, 27));
         let keys = spec.keys(16, 16, &BTreeSet::from([15, 12]));
         assert_eq!(keys.relin, 24);
-        assert_eq!(keys.galois[&conjugation_element(16)], 24);
-        // The first matrix and the trace come before the switch to the dense secret.
+        assert_eq!(keys.galois[&conjugation_element(16)], 25);
+        // The first matrix comes before the switch to the dense secret.
         assert_eq!(keys.galois.values().max(), Some(&27));
+        // Eight rotations for vectors of all slots and 32 for others, that by 0 for both.
+        assert_eq!(keys.raised.len(), 39);
+    }
+
+    #[test]
+    fn numbers_of_slots_share_their_keys() {
+        let spec = BootstrapSpec::default();
+        let keys = |slots: &[u32]| spec.keys(16, 16, &slots.iter().copied().collect());
+        let (full, all) = (keys(&[15]), keys(&[10, 11, 12, 13, 14, 15]));
+        assert_eq!(all.raised.len(), 39);
+        assert!(all.galois.len() <= full.galois.len() + 9, "{} {}", all.galois.len(), full.galois.len());
     }
 
     #[test]

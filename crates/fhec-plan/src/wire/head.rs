@@ -171,6 +171,7 @@ fn keys_out(keys: &KeyManifest) -> m::Keys {
         levels: keys.galois.values().map(|&l| l as u64).collect(),
         composed: keys.composed.keys().copied().collect(),
         factors: keys.composed.values().flatten().copied().collect(),
+        raised: keys.raised.iter().copied().collect(),
     }
 }
 
@@ -178,7 +179,7 @@ fn keys_in(keys: m::Keys) -> Convert<KeyManifest> {
     if keys.elements.len() != keys.levels.len() {
         return Err("a key manifest with unequal numbers of elements and levels".into());
     }
-    if ![&keys.elements, &keys.composed].iter().all(|list| list.is_sorted_by(|a, b| a < b)) {
+    if ![&keys.elements, &keys.composed, &keys.raised].iter().all(|list| list.is_sorted_by(|a, b| a < b)) {
         return Err("Galois elements of the key manifest are not ascending".into());
     }
     let (factors, []) = keys.factors.as_chunks::<2>() else {
@@ -190,7 +191,8 @@ fn keys_in(keys: m::Keys) -> Convert<KeyManifest> {
     let relin = keys.relin.map(|l| size(l, "level")).transpose()?;
     let levels = sizes(&keys.levels, "level")?;
     let composed = keys.composed.iter().copied().zip(factors.iter().copied()).collect();
-    Ok(KeyManifest { relin, galois: keys.elements.into_iter().zip(levels).collect(), composed })
+    let galois = keys.elements.into_iter().zip(levels).collect();
+    Ok(KeyManifest { relin, galois, composed, raised: keys.raised.into_iter().collect() })
 }
 
 fn input_out(input: &Input) -> m::Input {

@@ -135,6 +135,9 @@ pub(super) struct Keys {
     /// Two for each of `composed`.
     #[prost(uint64, repeated, tag = "5")]
     pub factors: Vec<u64>,
+    /// Of the keys from the sparse secret, ascending.
+    #[prost(uint64, repeated, tag = "6")]
+    pub raised: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -193,7 +193,8 @@ fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
     let have = keys.request();
     let need = verified.facts().keys();
     let sparse_weight = verified.plan().parameters.bootstrap.as_ref().map(|spec| spec.sparse_weight);
-    if sparse_weight.is_some() && have.sparse_weight != sparse_weight {
+    let raised = need.raised.is_subset(&have.raised);
+    if sparse_weight.is_some() && (have.sparse_weight != sparse_weight || !raised) {
         return Err(RuntimeError::Keys("encapsulation for bootstraps".into()));
     }
     if need.relin.is_some_and(|level| have.relin_level.is_none_or(|l| l < level)) {
