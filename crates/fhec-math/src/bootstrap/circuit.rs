@@ -68,6 +68,14 @@ pub struct Group {
     pub wraps: bool,
 }
 
+impl Group {
+    /// Its diagonals, as multiples of the distance of its first layer.
+    pub(super) fn indices(&self) -> std::ops::Range<i64> {
+        let count = 1i64 << (self.last - self.first);
+        if self.wraps { 0..count } else { 1 - count..count }
+    }
+}
+
 /// One matrix and where it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
@@ -84,18 +92,15 @@ pub struct Matrix {
 impl Matrix {
     /// How its diagonals are computed: multiples of the distance of its first layer.
     pub fn terms(&self) -> Vec<BsgsTerm> {
-        let Group { first, last, .. } = self.group;
-        let (layers, distance) = (last - first, 1i64 << first);
-        let count = 1i64 << layers;
-        let indices = if self.group.wraps { 0..count } else { 1 - count..count };
-        let babies = 1i64 << split::log2_babies(&self.group, self.raised);
+        let babies = split::babies(&self.group, self.raised);
         let split = |index: i64| {
-            let baby = index.rem_euclid(babies);
+            let baby = babies.start + (index - babies.start).rem_euclid(babies.end - babies.start);
             (index - baby, baby)
         };
+        let distance = 1i64 << self.group.first;
         let term =
             |(giant, baby)| BsgsTerm { giant: giant * distance, out_block: 0, in_block: 0, baby: baby * distance };
-        let mut terms: Vec<BsgsTerm> = indices.map(split).map(term).collect();
+        let mut terms: Vec<BsgsTerm> = self.group.indices().map(split).map(term).collect();
         terms.sort_unstable();
         terms
     }
@@ -360,15 +365,15 @@ mod tests {
         assert_eq!(levels, [(2, false), (2, true), (1, false), (1, true)]);
         let levels = |k| spec.up(k, 16).iter().map(|m| (m.level, m.rescale, m.raised)).collect::<Vec<_>>();
         assert_eq!(levels(15), [(28, true, true), (27, true, false), (26, true, false), (25, true, false)]);
-        assert_eq!(levels(12), [(27, true, true), (26, true, false), (25, false, false)]);
-        assert_eq!((spec.raised_level(15, 16), spec.raised_level(12, 16)), (28, 27));
+        assert_eq!(levels(12), [(28, true, true), (27, true, false), (26, true, false), (25, false, false)]);
+        assert_eq!((spec.raised_level(15, 16), spec.raised_level(12, 16)), (28, 28));
         let keys = spec.keys(16, 16, &BTreeSet::from([15, 12]));
         assert_eq!(keys.relin, 24);
         assert_eq!(keys.galois[&conjugation_element(16)], 25);
         // The first matrix comes before the switch to the dense secret.
         assert_eq!(keys.galois.values().max(), Some(&27));
-        // Eight rotations for vectors of all slots and 32 for others, that by 0 for both.
-        assert_eq!(keys.raised.len(), 39);
+        // Eight rotations for vectors of all slots and 16 for others, that by 0 for both.
+        assert_eq!(keys.raised.len(), 23);
     }
 
     #[test]
@@ -376,7 +381,7 @@ mod tests {
         let spec = BootstrapSpec::default();
         let keys = |slots: &[u32]| spec.keys(16, 16, &slots.iter().copied().collect());
         let (full, all) = (keys(&[15]), keys(&[10, 11, 12, 13, 14, 15]));
-        assert_eq!(all.raised.len(), 39);
+        assert_eq!(all.raised.len(), 38);
         assert!(all.galois.len() <= full.galois.len() + 9, "{} {}", all.galois.len(), full.galois.len());
     }
 

@@ -4,23 +4,24 @@
 //! proportions matter, and these hardly depend on the ring: all of it is transforms, conversions and products of as many limbs.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::circuit::{Group, Matrix, groups};
 
 /// Decomposition of the input of a matrix and the division of its result.
-const MATRIX: f64 = 28.0;
+const MATRIX: f64 = 53.0;
 /// A baby: an inner product with a key.
-const BABY: f64 = 9.0;
+const BABY: f64 = 4.5;
 /// A giant: a division, a decomposition and an inner product.
-const GIANT: f64 = 34.0;
+const GIANT: f64 = 43.0;
 /// A product with a diagonal.
-const PRODUCT: f64 = 0.4;
+const PRODUCT: f64 = 0.5;
 /// Division of the result of a matrix whose input was raised.
-const RAISED_MATRIX: f64 = 8.0;
+const RAISED_MATRIX: f64 = 13.0;
 /// A baby with a key from the sparse secret.
-const RAISED_BABY: f64 = 2.5;
+const RAISED_BABY: f64 = 3.5;
 /// A giant after such babies: a division by the one special prime and a whole key switch.
-const RAISED_GIANT: f64 = 42.0;
+const RAISED_GIANT: f64 = 55.0;
 /// What a bootstrap may take longer to make do with a key less: each has to be made, sent, read and held.
 const KEY: f64 = 10.0;
 
@@ -31,32 +32,39 @@ const MOST_LAYERS: u32 = 5;
 /// So many doublings from a vector of all slots down are what the transforms of repeating vectors are cut for.
 const RANGE: u32 = 5;
 
-/// log2 of the number of babies of a group's matrix, which are `0, 1, …` times its distance.
-pub(super) fn log2_babies(group: &Group, raised: bool) -> u32 {
+/// The babies of a group's matrix as multiples of its distance. Giants are the multiples of their number.
+///
+/// They begin with 0 or, where that takes no giants, with the lowest diagonal.
+pub(super) fn babies(group: &Group, raised: bool) -> Range<i64> {
     let layers = group.last - group.first;
+    let all = group.indices();
     if raised {
-        return layers.min(LOG2_RAISED);
+        return 0..1 << layers.min(LOG2_RAISED);
     }
-    let price = |&babies: &u32| BABY * (1u64 << babies) as f64 + GIANT * giants(group, babies) as f64;
-    (0..=layers).min_by(|a, b| price(a).total_cmp(&price(b))).unwrap_or(0)
+    let price = |babies: &Range<i64>| {
+        let (babies, giants) = rotations(group, babies);
+        BABY * babies + GIANT * giants + KEY * (babies + giants)
+    };
+    let choices = (0..=layers).map(|babies| 0..1i64 << babies).chain([all]);
+    choices.min_by(|a, b| price(a).total_cmp(&price(b))).unwrap_or(0..1)
 }
 
-/// Giants besides that by 0, given log2 of the number of babies.
-fn giants(group: &Group, babies: u32) -> u64 {
-    let indices = group.last - group.first + u32::from(!group.wraps);
-    (1 << (indices - babies)) - 1
+/// Numbers of babies and giants besides those by 0.
+fn rotations(group: &Group, babies: &Range<i64>) -> (f64, f64) {
+    let (all, count) = (group.indices(), babies.end - babies.start);
+    let giant = |index: i64| (index - babies.start).div_euclid(count);
+    ((count - 1) as f64, (giant(all.end - 1) - giant(all.start)) as f64)
 }
 
 fn price(matrix: &Matrix) -> f64 {
-    let group = &matrix.group;
-    let babies = log2_babies(group, matrix.raised);
-    let giants = giants(group, babies) as f64;
-    let layers = group.last - group.first;
-    let products = PRODUCT * ((1u64 << (layers + u32::from(!group.wraps))) - u64::from(!group.wraps)) as f64;
+    let (group, babies) = (&matrix.group, babies(&matrix.group, matrix.raised));
+    let (switched, giants) = rotations(group, &babies);
+    let all = group.indices();
+    let products = PRODUCT * (all.end - all.start) as f64;
     if matrix.raised {
-        RAISED_MATRIX + RAISED_BABY * (1u64 << babies) as f64 + RAISED_GIANT * giants + products
+        RAISED_MATRIX + RAISED_BABY * (switched + 1.0) + RAISED_GIANT * giants + products
     } else {
-        MATRIX + BABY * ((1u64 << babies) - 1) as f64 + GIANT * giants + products
+        MATRIX + BABY * switched + GIANT * giants + products
     }
 }
 
@@ -76,8 +84,8 @@ fn matrices(lower: &[u32], log_slots: u32) -> Vec<Matrix> {
 pub(super) fn sparse(full: &[u32]) -> Vec<u32> {
     let log_all: u32 = full.iter().sum();
     let numbers = || log_all.saturating_sub(RANGE).max(1)..log_all;
-    let rotations = |matrices: Vec<Matrix>| matrices.into_iter().flat_map(|matrix| matrix.rotations());
-    let known: BTreeSet<i64> = rotations(matrices(&full[..full.len().saturating_sub(1)], log_all)).collect();
+    let switched = |matrices: Vec<Matrix>| matrices.into_iter().flat_map(|matrix| matrix.rotations());
+    let known: BTreeSet<i64> = switched(matrices(&full[..full.len().saturating_sub(1)], log_all)).collect();
     let mut cuts: Vec<Vec<u32>> = vec![Vec::new()];
     let mut begin = 0;
     for _ in 1..full.len() {
@@ -100,7 +108,7 @@ pub(super) fn sparse(full: &[u32]) -> Vec<u32> {
         if time >= best.0 {
             break;
         }
-        let keys: BTreeSet<i64> = numbers().flat_map(|log_slots| rotations(matrices(&lower, log_slots))).collect();
+        let keys: BTreeSet<i64> = numbers().flat_map(|log_slots| switched(matrices(&lower, log_slots))).collect();
         let total = time + KEY * numbers().len() as f64 * keys.difference(&known).count() as f64;
         if total < best.0 {
             best = (total, lower);
@@ -114,18 +122,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn babies_are_cheap() {
-        let babies = |first, last, wraps| log2_babies(&Group { first, last, wraps }, false);
+    fn babies_are_cheap_but_keys_are_not_free() {
+        let babies = |first, last, wraps, raised| babies(&Group { first, last, wraps }, raised);
         // 31 diagonals: eight babies and three giants; 127: sixteen and seven.
-        assert_eq!((babies(4, 8, false), babies(0, 6, false), babies(0, 3, false)), (3, 4, 3));
-        assert_eq!((babies(8, 12, true), babies(3, 4, true)), (3, 1));
+        assert_eq!((babies(4, 8, false, false), babies(0, 6, false, false)), (0..8, 0..16));
+        assert_eq!((babies(8, 12, true, false), babies(3, 5, false, false)), (0..8, -3..4));
         let group = Group { first: 7, last: 14, wraps: true };
-        assert_eq!((log2_babies(&group, true), giants(&group, 5)), (5, 3));
+        assert_eq!((babies(7, 14, true, true), rotations(&group, &(0..32))), (0..32, (31.0, 3.0)));
     }
 
     #[test]
     fn the_cut_for_repeating_vectors_is_the_cheapest() {
-        assert_eq!(sparse(&[4, 4, 4, 3]), [4, 3]);
+        assert_eq!(sparse(&[4, 4, 4, 3]), [3, 2, 3]);
         for full in [vec![4, 4, 4, 3], vec![5, 5, 4], vec![4, 4, 4, 4], vec![4, 4, 4], vec![3, 2, 4], vec![1, 8], vec![9]] {
             let lower = sparse(&full);
             assert!(lower.len() < full.len() && lower.iter().sum::<u32>() < full.iter().sum(), "{lower:?}");
