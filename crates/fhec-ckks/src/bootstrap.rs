@@ -213,7 +213,7 @@ impl Bootstrapper {
     /// that `z + z̄` asks for, go into the matrix used last.
     ///
     /// A trace multiplies what it leaves by the number of its rotations. So before it the scale is that much smaller, and every
-    /// matrix takes its share of it. The rescale of the matrix used last is left to the trace, so that its rounding comes after.
+    /// matrix takes its share of it. The rescale of the matrix used last is left to the sums that follow, so that its rounding comes after.
     fn coeffs_to_slots_shapes(&self, log_slots: u32) -> Vec<StageShape> {
         let matrices = self.spec.up(log_slots, self.output_level);
         let count = matrices.len() as i64;
@@ -323,13 +323,14 @@ impl Bootstrapper {
         let both = evaluator.add(&a, &evaluator.mul_i(&b)?)?;
         let raised = self.to_slots(evaluator, keys, &both, target, false)?;
         let conjugate = raised.evaluator.conjugate(&raised.slots)?;
-        let real = raised.evaluator.add(&raised.slots, &conjugate)?;
+        let real = raised.evaluator.rescale(&raised.evaluator.add(&raised.slots, &conjugate)?)?;
         // −i·(z − z̄) = i·(z̄ − z).
-        let imaginary = raised.evaluator.mul_i(&raised.evaluator.sub(&conjugate, &raised.slots)?)?;
+        let difference = raised.evaluator.rescale(&raised.evaluator.sub(&conjugate, &raised.slots)?)?;
+        let imaginary = raised.evaluator.mul_i(&difference)?;
         Ok([self.finish(&raised, &real, target)?, self.finish(&raised, &imaginary, target)?])
     }
 
-    /// Everything up to EvalMod, or with `real` not set, up to the split into real and imaginary part.
+    /// Everything up to EvalMod, or with `real` not set, up to the split into real and imaginary part and the rescale after it.
     fn to_slots(
         &self,
         evaluator: &Evaluator,
@@ -391,7 +392,7 @@ impl Bootstrapper {
         Ok(ciphertext)
     }
 
-    /// From level 0 to the end of coefficients-to-slots; with `real` to twice the real part of that.
+    /// From level 0 to the end of coefficients-to-slots, but for a rescale; with `real` to twice the real part of that, rescaled.
     fn raise(
         &self,
         keys: &EncapsulationKeys,
@@ -416,11 +417,13 @@ impl Bootstrapper {
             slots = stage.apply(evaluator, &slots)?;
         }
         let sums = self.spec.sums(log_slots, self.context.log_n(), real);
-        let late = stages.last().is_some_and(|stage| !stage.shape.matrix.rescale);
         for (i, elements) in sums.iter().enumerate() {
-            slots = evaluator.add_images(&slots, elements, late && i + 1 == sums.len())?;
+            slots = evaluator.add_images(&slots, elements, real && i + 1 == sums.len())?;
         }
-        Ok(slots.with_scale(self.raised_scale()))
+        // The trace has multiplied by the number of its rotations.
+        let doublings = i64::from(self.context.log_n() - 1 - log_slots);
+        let scale = slots.scale().mul(&Scale::pow2(doublings));
+        Ok(slots.with_scale(scale))
     }
 
     /// EvalMod, and back to the whole chain.

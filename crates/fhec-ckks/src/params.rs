@@ -1,21 +1,17 @@
 //! Encryption parameters: the checked [`Context`] and the unchecked [`ParameterSpec`] it is made of.
 
+mod check;
+mod selection;
+
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use fhec_math::{
-    BaseConverter, Modulus, NttTable, SecurityLevel, is_prime, log2_product, max_log_qp, security_estimate,
-    special_primes,
-};
+use fhec_math::{BaseConverter, Modulus, NttTable, SecurityLevel, log2_product, security_estimate, special_primes};
 
 use crate::error::{CkksError, Result};
+use check::{check_digits, check_primes, check_security, check_shape, digit_ranges};
 
-/// Smallest ring degree accepted, as a log2. Below `2^10` only tests work.
-const MIN_LOG_N: u32 = 4;
-/// Largest ring degree accepted, as a log2.
-const MAX_LOG_N: u32 = 17;
-/// Every prime is below this: the IFMA kernels are right for primes below 2^50 only.
-const MAX_PRIME: u64 = 1 << 50;
+pub(crate) use selection::Selection;
 
 /// Encryption parameters as written down in a plan; unchecked until [`Context::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,10 +129,6 @@ impl std::fmt::Debug for LevelTables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LevelTables").finish_non_exhaustive()
     }
-}
-
-fn invalid(message: String) -> CkksError {
-    CkksError::Parameters(message)
 }
 
 impl Context {
@@ -403,59 +395,6 @@ impl Context {
     }
 }
 
-/// A part of the chain of a context, and the context over that part.
-///
-/// Keys and plaintexts of the whole chain serve it as they are, with the limbs of the other primes left out. Its modulus
-/// divides the whole one, so it is at least as secure.
-#[derive(Debug)]
-pub(crate) struct Selection {
-    context: Arc<Context>,
-    limbs: Vec<usize>,
-}
-
-impl Selection {
-    /// The part that consists of these limbs, which ascend and begin with 0.
-    pub(crate) fn new(whole: &Context, limbs: Vec<usize>) -> Result<Self> {
-        let spec = ParameterSpec {
-            log_n: whole.log_n(),
-            q: limbs.iter().map(|&i| whole.spec.q[i]).collect(),
-            p: whole.spec.p.clone(),
-            digits: whole
-                .digit_ranges
-                .iter()
-                .map(|range| limbs.iter().filter(|&i| range.contains(i)).count())
-                .filter(|&count| count > 0)
-                .collect(),
-        };
-        Ok(Self { context: Context::prepare(spec)?, limbs })
-    }
-
-    /// The context over the part.
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
-    /// Limbs of the whole chain, ascending.
-    pub(crate) fn limbs(&self) -> &[usize] {
-        &self.limbs
-    }
-
-    /// The same part of the [raising](Context::raising) context.
-    pub(crate) fn raising(&self) -> Self {
-        Self { context: Arc::clone(self.context.raising()), limbs: self.limbs.clone() }
-    }
-
-    /// The highest level of the part whose limbs all exist at a level of the whole chain.
-    pub(crate) fn level(&self, whole: usize) -> usize {
-        self.limbs.partition_point(|&i| i <= whole) - 1
-    }
-
-    /// Whether it has a limb in a range.
-    pub(crate) fn meets(&self, range: &Range<usize>) -> bool {
-        self.limbs.iter().any(|i| range.contains(i))
-    }
-}
-
 /// Special primes that key switches take, by level: those that the largest digit of the level asks for.
 fn special_by_level(spec: &ParameterSpec, digits: &[Range<usize>]) -> Vec<usize> {
     let log2_p: Vec<f64> = spec.p.iter().map(|&p| (p as f64).log2()).collect();
@@ -475,77 +414,4 @@ fn product_mod(m: &Modulus, primes: &[u64]) -> u64 {
 /// Inverse of a product of primes distinct from `m`, which exists because all are distinct primes.
 fn inverse(m: &Modulus, value: u64) -> u64 {
     m.inv(value).expect("distinct primes are invertible modulo each other")
-}
-
-fn check_shape(spec: &ParameterSpec) -> Result<()> {
-    if !(MIN_LOG_N..=MAX_LOG_N).contains(&spec.log_n) {
-        return Err(invalid(format!("log_n = {} is not within {MIN_LOG_N} … {MAX_LOG_N}", spec.log_n)));
-    }
-    if spec.q.is_empty() || spec.p.is_empty() || spec.digits.is_empty() {
-        return Err(invalid("the chain, the special primes and the digits must not be empty".into()));
-    }
-    // Bounds the tables and loops that untrusted parameters could otherwise blow up.
-    if spec.q.len() > 128 || spec.p.len() > 64 {
-        return Err(invalid(format!(
-            "{} chain primes and {} special primes; at most 128 and 64",
-            spec.q.len(),
-            spec.p.len()
-        )));
-    }
-    Ok(())
-}
-
-fn check_primes(spec: &ParameterSpec) -> Result<()> {
-    let mut all: Vec<u64> = spec.q.iter().chain(&spec.p).copied().collect();
-    for &prime in &all {
-        if prime >= MAX_PRIME {
-            return Err(invalid(format!("prime {prime} is not below 2^50")));
-        }
-        if prime % (2 << spec.log_n) != 1 {
-            return Err(invalid(format!("prime {prime} is not 1 modulo 2N = 2^{}", spec.log_n + 1)));
-        }
-        if !is_prime(prime) {
-            return Err(invalid(format!("{prime} is not prime")));
-        }
-    }
-    all.sort_unstable();
-    match all.windows(2).find(|w| w[0] == w[1]) {
-        Some(w) => Err(invalid(format!("prime {} occurs twice", w[0]))),
-        None => Ok(()),
-    }
-}
-
-/// Chain limbs of the digits.
-fn digit_ranges(spec: &ParameterSpec) -> Result<Vec<Range<usize>>> {
-    let total = spec.digits.iter().try_fold(0usize, |sum, &d| sum.checked_add(d));
-    if total != Some(spec.q.len()) || spec.digits.contains(&0) {
-        return Err(invalid(format!("digits {:?} are not positive numbers that sum to {}", spec.digits, spec.q.len())));
-    }
-    let mut start = 0;
-    let range = |&len: &usize| {
-        start += len;
-        start - len..start
-    };
-    Ok(spec.digits.iter().map(range).collect())
-}
-
-fn check_digits(spec: &ParameterSpec) -> Result<()> {
-    let log_p = log2_product(&spec.p);
-    for (index, range) in digit_ranges(spec)?.into_iter().enumerate() {
-        let log_digit = log2_product(&spec.q[range]);
-        if log_digit >= log_p {
-            return Err(invalid(format!(
-                "digit {index} has {log_digit:.3} bits, which is not below P with {log_p:.3} bits"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_security(spec: &ParameterSpec, log_qp: f64, security: Security) -> Result<()> {
-    let Security::Level(level) = security else { return Ok(()) };
-    match max_log_qp(level, spec.log_n) {
-        Some(limit) if log_qp <= f64::from(limit) => Ok(()),
-        limit => Err(CkksError::Insecure { log_n: spec.log_n, log_qp, bits: level.bits(), limit: limit.unwrap_or(0) }),
-    }
 }

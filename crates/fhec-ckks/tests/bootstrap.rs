@@ -107,13 +107,17 @@ impl Run {
         let (deviation, worst) = self.bits(result, values);
         let spec = self.spec();
         let bends: Vec<f64> = values.iter().map(|&v| spec.bend(v) - v).collect();
-        let bent = if noise < spec.error_std(self.context.log_n(), self.context.q(0).value() as f64) {
-            0.0 // a second bootstrap leaves nothing of the bend
+        let once = noise >= self.noise();
+        let bent = if !once {
+            0.0 // a second bootstrap leaves nothing of the bend, nor of the first transform's error
         } else {
             (bends.iter().map(|b| b * b).sum::<f64>() / bends.len() as f64).sqrt()
         };
+        let square = values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
+        let transform = if !once { 0.0 } else { spec.transform_error(self.all_slots(), self.q0()) * square.sqrt() };
+        let noise = noise.hypot(transform);
         let predicted = -noise.hypot(bent).log2();
-        let largest = if bent == 0.0 { 0.0 } else { bends.iter().fold(0.0f64, |m, b| m.max(b.abs())) };
+        let largest = if !once { 0.0 } else { bends.iter().fold(0.0f64, |m, b| m.max(b.abs())) };
         let predicted_worst = -(noise * spec.worst_factor(self.all_slots()) + largest).log2();
         let line = format!(
             "{what}: {deviation:.2} bits of {predicted:.2} predicted, worst slot {worst:.2} of {predicted_worst:.2}"
@@ -130,9 +134,13 @@ impl Run {
         assert!(failures.is_empty(), "{failures:#?}");
     }
 
-    /// Predicted standard deviation of the error of one bootstrap, without the bend of the sine.
+    fn q0(&self) -> f64 {
+        self.context.q(0).value() as f64
+    }
+
+    /// Predicted standard deviation of the error of one bootstrap of zeros.
     fn noise(&self) -> f64 {
-        self.spec().error_std(self.context.log_n(), self.context.q(0).value() as f64)
+        self.spec().error_std(self.context.log_n(), self.q0())
     }
 }
 
@@ -170,7 +178,7 @@ fn check_pair(run: &Run, log_slots: u32, level: usize, least: (f64, f64)) {
 }
 
 fn check_twice(run: &Run, log_slots: u32, level: usize, log_gain: u32, least: (f64, f64)) {
-    let (spec, q0) = (run.spec(), run.context.q(0).value() as f64);
+    let (spec, q0) = (run.spec(), run.q0());
     let noise = spec.error_std_twice(run.context.log_n(), q0, spec.input_scale.to_f64(), log_gain);
     for (name, values) in vectors(1 << log_slots) {
         let result = run.bootstrap_twice(log_slots, level, &values, log_gain);

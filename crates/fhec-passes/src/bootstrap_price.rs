@@ -19,8 +19,6 @@ pub struct Circuit {
     raised: usize,
     /// Key switches of every sum that follows; of two ciphertexts at once, and of a single one, with the conjugation.
     sums: [Vec<usize>; 2],
-    /// Whether the last sum rescales.
-    late: bool,
     /// Rotations with keys from the sparse secret.
     keys: BTreeSet<i64>,
     /// Level of EvalMod's argument, above the target.
@@ -78,7 +76,6 @@ impl Circuit {
             up: up.iter().map(Part::of).collect(),
             raised: spec.raised_level(log_slots, 0),
             sums: [false, true].map(|real| spec.sums(log_slots, log_n, real).iter().map(Vec::len).collect()),
-            late: up.last().is_some_and(|matrix| !matrix.rescale),
             keys: up.iter().flat_map(Matrix::raised_rotations).collect(),
             eval_mod: levels,
             cosine: operations(&even),
@@ -152,12 +149,12 @@ impl Prices<'_> {
         let raised = circuit.raised + target;
         let down: f64 = circuit.down.iter().map(|part| self.part(part, part.level)).sum();
         let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
-        let end = target + circuit.eval_mod;
-        let level = end + usize::from(circuit.late);
-        let w = self.linear_weights(level);
-        let sum = |&switches: &usize| w.decompose + switches as f64 * w.baby + self.mod_down(level, circuit.late);
+        // The sums come before the last rescale.
+        let end = target + circuit.eval_mod + 1;
+        let w = self.linear_weights(end);
+        let sum = |&switches: &usize| w.decompose + switches as f64 * w.baby + self.mod_down(end, false);
         let sums: f64 = circuit.sums[usize::from(real)].iter().map(sum).sum();
-        let conjugation = if real { 0.0 } else { self.rotate(end) };
+        let conjugation = if real { 0.0 } else { self.rotate(end) + 2.0 * self.rescale(end, 2) };
         // Both parts are raised to the chain, and one to a special prime too.
         down + self.transforms((2 * raised + 3) as f64) + up + sums + conjugation
     }

@@ -316,8 +316,10 @@ impl<'a> Model<'a> {
                 // Units of a bootstrap are those of the largest values that it takes.
                 let unit = (scales[node.inputs[0].index()] - spec.input_scale.log2()).exp2();
                 let rounding = spec.error_std(shape.log_n, shape.log2_q[0].exp2());
-                let bent = spec.bend_rms(mean_square(0) * unit * unit);
-                slots((rounding * rounding + bent * bent) / (unit * unit))
+                let square = mean_square(0) * unit * unit;
+                let bent = spec.bend_rms(square);
+                let transform = spec.transform_error(shape.log_n - 1, shape.log2_q[0].exp2());
+                slots((rounding * rounding + bent * bent) / (unit * unit) + transform * transform * mean_square(0))
             }
             Op::Mul if self.graph.complex => {
                 // An error e of a conjugate makes (a − b)·e of a square of a + ib, and half of that in each factor of a product.

@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::keys::SwitchingKey;
 use crate::keyswitch::{Decomposed, Digits, Switch, decompose, switch, switch_sum};
 
+/// Bytes of digits that stay in the cache from one rotation to the next.
+const CACHED: usize = 8 << 20;
+
 /// A ciphertext whose digits have been made once, for many rotations.
 #[derive(Clone, Debug)]
 pub struct HoistedCiphertext {
@@ -121,8 +124,8 @@ impl Evaluator {
         Ok(rotated.pop().expect("one rotation was asked for"))
     }
 
-    /// [`rotate_hoisted`](Self::rotate_hoisted) by several steps at once; the same results. Each digit is read once for all
-    /// of them, which is faster.
+    /// [`rotate_hoisted`](Self::rotate_hoisted) by several steps at once; the same results. Digits that do not stay in the cache
+    /// are read once for all of them, which is faster; where they do, rotations go one by one, so that what each makes does too.
     ///
     /// # Errors
     /// As [`rotate`](Self::rotate).
@@ -136,7 +139,12 @@ impl Evaluator {
         let keys = keys.map(|&element| self.factors(element).map_or(element, |[first, _]| first));
         let keys = keys.map(|element| Ok((self.galois_key(op, element, input.level)?, element)));
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        let mut rotated = self.switch_rotations(input, Digits::Decomposed(&a.digits), &keys)?.into_iter();
+        let together = if a.digits.bytes() <= CACHED { 1 } else { keys.len().max(1) };
+        let mut rotated = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(together) {
+            rotated.extend(self.switch_rotations(input, Digits::Decomposed(&a.digits), keys)?);
+        }
+        let mut rotated = rotated.into_iter();
         let mut next = || rotated.next().expect("every rotation but that by nothing was made");
         let finish = |&element: &u64| match self.factors(element) {
             _ if element == 1 => Ok(input.clone()),

@@ -199,15 +199,14 @@ impl BootstrapSpec {
     }
 
     /// The matrices of coefficients-to-slots for vectors of `2^log_slots` entries, in the order of use, where results lie at
-    /// `output_level`. The first one takes what was raised as it is; where a trace follows, the last one leaves it the rescale.
+    /// `output_level`. The first one takes what was raised as it is; the last one leaves the rescale to the sums that follow.
     ///
     /// Vectors of all slots are cut as [`coeffs_to_slots`](Self::coeffs_to_slots) says, all others as is cheapest.
     pub fn up(&self, log_slots: u32, output_level: usize) -> Vec<Matrix> {
         let below = output_level + self.eval_mod_levels() + 1;
         let groups = self.up_groups(log_slots);
         let last = groups.len().wrapping_sub(1);
-        let whole = self.fills(log_slots);
-        let matrix = |(i, group)| Matrix { group, level: below + i, rescale: i > 0 || whole, raised: i == last };
+        let matrix = |(i, group)| Matrix { group, level: below + i, rescale: i > 0, raised: i == last };
         groups.into_iter().enumerate().rev().map(matrix).collect()
     }
 
@@ -231,6 +230,7 @@ impl BootstrapSpec {
     }
 
     /// The sums `x → x + Σ σ(x)` that follow coefficients-to-slots in a ring of degree `2^log_n`, by the Galois elements of the `σ`.
+    /// They come before the last rescale, so that its rounding is not added up.
     ///
     /// They are the trace `Σ rot_{j·2^log_slots}`, which leaves of a raised polynomial the coefficients of the subring of
     /// vectors of `2^log_slots` entries, each times the number of rotations. It commutes with the transform, whose diagonals repeat,
@@ -257,7 +257,7 @@ impl BootstrapSpec {
     /// at up to `output_level`.
     pub fn keys(&self, log_n: u32, output_level: usize, log_slots: &BTreeSet<u32>) -> KeyLevels {
         let top = output_level + self.eval_mod_levels();
-        let mut galois = BTreeMap::from([(conjugation_element(log_n), top)]);
+        let mut galois = BTreeMap::from([(conjugation_element(log_n), top + 1)]);
         let mut add = |element: u64, level: usize| {
             let known = galois.entry(element).or_insert(level);
             *known = level.max(*known);
@@ -268,10 +268,8 @@ impl BootstrapSpec {
                 matrix.rotations().into_iter().for_each(|r| add(galois_element(r, log_n), matrix.level));
                 raised.extend(matrix.raised_rotations().into_iter().map(|r| galois_element(r, log_n)));
             }
-            if !self.fills(k) {
-                let sums = [false, true].map(|real| self.sums(k, log_n, real));
-                sums.into_iter().flatten().flatten().for_each(|element| add(element, top + 1));
-            }
+            let sums = [false, true].map(|real| self.sums(k, log_n, real));
+            sums.into_iter().flatten().flatten().for_each(|element| add(element, top + 1));
         }
         KeyLevels { relin: top, galois, raised }
     }
@@ -364,7 +362,7 @@ mod tests {
         let levels: Vec<_> = spec.down(15).iter().map(|m| (m.level, m.rescale)).collect();
         assert_eq!(levels, [(2, false), (2, true), (1, false), (1, true)]);
         let levels = |k| spec.up(k, 16).iter().map(|m| (m.level, m.rescale, m.raised)).collect::<Vec<_>>();
-        assert_eq!(levels(15), [(28, true, true), (27, true, false), (26, true, false), (25, true, false)]);
+        assert_eq!(levels(15), [(28, true, true), (27, true, false), (26, true, false), (25, false, false)]);
         assert_eq!(levels(12), [(28, true, true), (27, true, false), (26, true, false), (25, false, false)]);
         assert_eq!((spec.raised_level(15, 16), spec.raised_level(12, 16)), (28, 28));
         let keys = spec.keys(16, 16, &BTreeSet::from([15, 12]));

@@ -326,13 +326,16 @@ impl Backend for NoiseBackend {
         let spec = parameters.bootstrap.as_ref().ok_or(OpError::Kind { expected: "bootstraps", found: "none" })?;
         // Values in the units of the bootstrap.
         let unit = Source::of(step).scale.div(&spec.input_scale).to_f64();
-        let std = spec.error_std(parameters.log_n, parameters.q[0] as f64);
+        let q_0 = parameters.q[0] as f64;
+        let std = spec.error_std(parameters.log_n, q_0);
+        let square = a.values().iter().map(|v| v * v).sum::<f64>() / a.values().len().max(1) as f64;
+        let transform = spec.transform_error(parameters.log_n - 1, q_0) * square.sqrt();
         let mut gaussian = self.gaussian(step);
         let mut value = a.map(|v| spec.bend(v * unit) / unit);
         let classes = spec.error_classes();
         value.values_mut().iter_mut().for_each(|v| {
             let class = classes[gaussian.below(classes.len())];
-            *v += class * std / unit * gaussian.next();
+            *v += (class * std / unit).hypot(transform) * gaussian.next();
         });
         Ok(value)
     }
