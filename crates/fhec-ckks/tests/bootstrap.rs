@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use common::random;
 use fhec_ckks::chebyshev::{ChebyshevPlan, eval};
-use fhec_ckks::container::{read_evaluation_keys, write_evaluation_keys};
+use fhec_ckks::container::{KeySizes, read_evaluation_keys, write_evaluation_keys};
 use fhec_ckks::{
     BootstrapChain, BootstrapPreset, BootstrapSpec, BootstrapTarget, Bootstrapper, Ciphertext, Context,
     EncapsulationKeys, Encoder, Encryptor, EvaluationKeys, Evaluator, InsecureToken, SecretKey, Security,
+    UniformHalves,
 };
 use fhec_math::bootstrap::log2_failure;
 use fhec_math::{Scale, SecretRng, SecurityLevel};
@@ -132,6 +133,10 @@ impl Run {
     fn verdict(&self) {
         let failures = self.failures.borrow();
         assert!(failures.is_empty(), "{failures:#?}");
+    }
+
+    fn key_sizes(&self) -> KeySizes {
+        KeySizes::of(&self.evaluator.keys().request(), &self.context, UniformHalves::Kept).expect("sizes")
     }
 
     fn q0(&self) -> f64 {
@@ -291,9 +296,10 @@ fn preset(preset: &BootstrapPreset, log_slots: &[u32]) -> Run {
     let spec = run.spec();
     assert!(log2_failure(run.context.log_n(), spec.sparse_weight, f64::from(spec.range)) < -128.0);
     println!(
-        "{}: keys of {} MiB, matrices {} MiB",
+        "{}: keys of {} MiB, {} MiB in a file, matrices {} MiB",
         preset.name,
         run.evaluator.keys().bytes() >> 20,
+        run.key_sizes().file >> 20,
         run.bootstrapper.bytes() >> 20
     );
     run
@@ -305,7 +311,10 @@ fn deep_parameters() {
         return;
     }
     let run = preset(&BootstrapPreset::deep(), &[10, 12, 15]);
-    assert!(run.evaluator.keys().bytes() < 5 << 30);
+    // Of vectors of all slots and of two kinds that repeat.
+    let sizes = run.key_sizes();
+    assert_eq!(sizes.memory, run.evaluator.keys().bytes() as u64);
+    assert!(sizes.memory < 5_000_000_000 && sizes.file < 2_500_000_000, "{sizes:?}");
     assert!(run.bootstrapper.output_level() - run.spec().input_level(15) >= 13);
     check(&run, 15, 16, (18.0, 15.0));
     check(&run, 12, 16, (18.0, 15.0));

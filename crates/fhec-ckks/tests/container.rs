@@ -153,10 +153,10 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
     let digits = FILES.context.digits_at(3) * (chain(3) + special(3))
         + FILES.context.digits_at(2) * (chain(2) + special(2))
         + FILES.context.digits_at(0) * (chain(0) + special(0));
-    // Keys of one digit, with one special prime each: one to the sparse secret, eight from it.
+    // Keys of one digit, with one special prime each: one to the sparse secret, two from it.
     let first = limb(FILES.context.moduli_p()[0].bits() as usize);
-    let encapsulation = 32 + chain(0) + first + 8 * (32 + chain(3) + first);
-    assert_eq!(size(Kind::EvaluationKeys), overhead + 12 + 2 * 12 + 3 * 32 + digits + encapsulation);
+    let encapsulation = 32 + chain(0) + first + 2 * (32 + chain(3) + first);
+    assert_eq!(size(Kind::EvaluationKeys), overhead + 16 + 2 * 12 + 2 * 8 + 3 * 32 + digits + encapsulation);
 }
 
 #[test]
