@@ -15,7 +15,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, Eval, Modulus, NttTable, Poly, Scale, SecretRng, lift_small, pointwise, uniform_from_seed};
+use fhec_math::{
+    AlignedVec, Eval, Modulus, NttTable, Poly, Scale, SecretRng, lift_small, pointwise, uniform_from_seed,
+};
 use zeroize::Zeroizing;
 
 use crate::cipher::Ciphertext;

@@ -8,7 +8,7 @@ use fhec_ckks::linear::{
     BsgsPlan, BsgsWeights, DiagonalId, DiagonalIndex, DiagonalSource, Hoisting, LinearMap, LinearOptions,
     PackedDiagonals, rotate_and_sum,
 };
-use fhec_ckks::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
+use fhec_ckks::plaintext::{CoeffPlaintext, QpPlaintext};
 use fhec_ckks::{
     Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, InsecureToken, KeyRequest,
     ParameterSpec, SecretKey, Security,

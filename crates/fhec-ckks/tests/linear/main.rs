@@ -2,22 +2,14 @@
 
 mod case;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use fhec_ckks::linear::{
-    BsgsPlan, BsgsWeights, DiagonalId, DiagonalIndex, DiagonalSource, Hoisting, LinearMap, LinearOptions,
-    PackedDiagonals, rotate_and_sum,
-};
-use fhec_ckks::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
-use fhec_ckks::{
-    Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, InsecureToken, KeyRequest,
-    ParameterSpec, SecretKey, Security,
-};
-use fhec_math::{Scale, SecretRng, galois_element, ntt_primes_near};
+use fhec_ckks::linear::{BsgsPlan, DiagonalSource, Hoisting, LinearMap, LinearOptions};
+use fhec_ckks::plaintext::Plaintext;
+use fhec_ckks::{Ciphertext, CkksError, Evaluator};
+use fhec_math::Scale;
 
-use case::{Case, CoefficientSource, LOG_SCALE, Matrix, PackedSource, Random, Setup, Source, bits, inputs};
+use case::{Case, Matrix, Random, Setup, Source, bits, inputs};
 
 #[test]
 fn random_sparse_matrices_of_every_step_and_hoisting() {

@@ -328,11 +328,13 @@ mod tests {
                 let mut reached = vec![1];
                 for sum in spec.sums(log_slots, 16, real) {
                     assert!(sum.len() <= 3);
-                    let images = |r: &u64| [1].into_iter().chain(sum.clone()).map(|s| r * s % (1 << 17)).collect::<Vec<_>>();
+                    let images =
+                        |r: &u64| [1].into_iter().chain(sum.clone()).map(|s| r * s % (1 << 17)).collect::<Vec<_>>();
                     reached = reached.iter().flat_map(images).collect();
                 }
                 let rotations = (0..1 << (15 - log_slots)).map(|j: i64| galois_element(j << log_slots, 16));
-                let mut all: Vec<u64> = rotations.flat_map(|e| [Some(e), real.then_some((1 << 17) - e)]).flatten().collect();
+                let mut all: Vec<u64> =
+                    rotations.flat_map(|e| [Some(e), real.then_some((1 << 17) - e)]).flatten().collect();
                 reached.sort_unstable();
                 all.sort_unstable();
                 assert_eq!(reached, all);

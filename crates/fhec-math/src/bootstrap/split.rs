@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn the_cut_for_repeating_vectors_is_the_cheapest() {
         assert_eq!(sparse(&[4, 4, 4, 3]), [3, 2, 3]);
-        for full in [vec![4, 4, 4, 3], vec![5, 5, 4], vec![4, 4, 4, 4], vec![4, 4, 4], vec![3, 2, 4], vec![1, 8], vec![9]] {
+        for full in
+            [vec![4, 4, 4, 3], vec![5, 5, 4], vec![4, 4, 4, 4], vec![4, 4, 4], vec![3, 2, 4], vec![1, 8], vec![9]]
+        {
             let lower = sparse(&full);
             assert!(lower.len() < full.len() && lower.iter().sum::<u32>() < full.iter().sum(), "{lower:?}");
         }

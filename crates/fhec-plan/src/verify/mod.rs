@@ -212,6 +212,7 @@ pub fn verify(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
     }
     if let Some(element) = facts.bootstrap_elements.iter().find(|element| plan.keys.composed.contains_key(element)) {
         return bad(format!("Galois element {element} is used in bootstraps, and has no key"));
+    }
     if let Some(element) = facts.keys.raised.difference(&plan.keys.raised).next() {
         return bad(format!("Galois element {element} is used from the sparse secret, the manifest lacks it"));
     }
