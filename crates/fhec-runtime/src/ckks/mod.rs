@@ -201,7 +201,7 @@ fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
         return Err(RuntimeError::Keys(format!("relinearisation at level {:?}", need.relin)));
     }
     let composed = verified.plan().keys.composed.clone();
-    let have = KeyManifest { relin: have.relin_level, galois: have.galois, composed };
+    let have = KeyManifest { relin: have.relin_level, galois: have.galois, composed, raised: have.raised };
     for (&element, &level) in &need.galois {
         if !have.reaches(element, level) {
             return Err(RuntimeError::Keys(format!("Galois element {element} at level {level}")));
