@@ -59,6 +59,9 @@ impl Choice {
     }
 }
 
+/// Parameters and the keys that they ask for, or why there are none.
+type Selection = Result<(Selected, KeyManifest), Unfit>;
+
 /// Why no ring will do, by log2 of its degree.
 pub(crate) type Reasons = Vec<(u32, Unfit)>;
 
@@ -187,7 +190,7 @@ fn bootstrapped(
         // Keys take long to load and much memory: maps share theirs, and those of bootstraps.
         let given = bootstrap_keys(&placed, &chosen.shape);
         let bytes = |id: he::ValueId| prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64;
-        let mut found: Option<(Stage, Result<(Selected, KeyManifest), Unfit>)> = None;
+        let mut found: Option<(Stage, Selection)> = None;
         let seconds = |s: &Selected| s.price.objective(demands.goal, &options.cost);
         for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
             let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
