@@ -237,8 +237,8 @@ fn bootstraps_need_keys_up_to_the_top() {
     assert_eq!((plan.parameters.message_level(), plan.parameters.max_level()), (8, 13));
     assert_eq!(plan.keys.relin, Some(11));
     let conjugation = 2 * (1 << LOG_N) - 1;
-    assert_eq!(plan.keys.galois[&conjugation], 11);
-    // Three layers take one matrix; the trace over the other two comes before it.
+    // Conjugates are added before the last rescale of coefficients-to-slots.
+    assert_eq!(plan.keys.galois[&conjugation], 12);
     assert_eq!(plan.keys.galois.values().max(), Some(&12));
     assert_eq!(read(plan.to_bytes()).expect("reads back").parameters, plan.parameters);
     assert!(fhec_plan::print::listing(&plan, None).contains("bootstrap r15 to level 1"));
@@ -266,8 +266,8 @@ fn bootstraps_need_keys_up_to_the_top() {
         let level = p.keys.galois.remove(&element).expect("was there");
         // −1 · −element.
         let other = conjugation * element % (2 << LOG_N);
-        p.keys.galois.insert(other, level.max(11));
-        p.keys.galois.insert(conjugation, level.max(11));
+        p.keys.galois.insert(other, level.max(12));
+        p.keys.galois.insert(conjugation, level.max(12));
         p.keys.composed.insert(element, [conjugation, other]);
     });
     let spec = |change: &'static dyn Fn(&mut BootstrapSpec)| {

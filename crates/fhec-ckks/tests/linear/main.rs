@@ -4,7 +4,7 @@ mod case;
 
 use std::sync::atomic::AtomicUsize;
 
-use fhec_ckks::linear::{BsgsPlan, DiagonalSource, Hoisting, LinearMap, LinearOptions};
+use fhec_ckks::linear::{BsgsPlan, Hoisting, LinearMap, LinearOptions};
 use fhec_ckks::plaintext::Plaintext;
 use fhec_ckks::{Ciphertext, CkksError, Evaluator};
 use fhec_math::Scale;

@@ -180,13 +180,13 @@ fn the_ablation_compares_all_techniques() {
     let out = fhec!["bench", "--ablation", s.at("small.onnx"), "--calibrate", data, "--json"].ok();
     let told = json(&out.stdout);
     let rows = told["results"].as_array().expect("rows");
-    assert_eq!(rows.len(), 5);
+    assert_eq!(rows.len(), 6);
     for row in rows {
         assert!(number(&row["seconds"]) > 0.0 && number(&row["images_per_second"]) > 0.0, "{row}");
         assert!(number(&row["difference"]) < 1e-3, "{row}");
     }
     let text = fhec!["bench", "--ablation", s.at("small.onnx"), "--calibrate", data].ok().stdout;
-    for part in ["without merging", "without lazy rescaling", "without scalar encoding", "images/s"] {
+    for part in ["without complex packing", "without merging", "without lazy rescaling", "without scalar encoding", "images/s"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert_eq!(fhec!["bench", "--ablation", s.at("small.onnx")].code, 2);
