@@ -90,6 +90,11 @@ pub fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
     longest.is_some_and(|longest| largest.is_none_or(|largest| largest <= longest))
 }
 
+/// The largest of [`LEAST_MESSAGES`] that the network's primes can have, by its number.
+fn class(chain: &Chain) -> usize {
+    LEAST_MESSAGES.iter().rposition(|least| chain.message(*least).is_some()).unwrap_or(0)
+}
+
 /// What stays the same for all chains.
 struct Search<'a> {
     model: Model<'a>,
@@ -138,11 +143,17 @@ impl<'a> Search<'a> {
                 if chain.levels > longest {
                     continue;
                 }
-                let fits = |least: &u32| chain.message(*least).is_some();
-                let most = LEAST_MESSAGES.iter().rposition(fits).unwrap_or(0);
-                let limit = if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[most] };
+                let class = class(chain);
+                let limit =
+                    |class: usize| if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[class] };
+                // Shorter chains have larger primes and are compared with fewer others.
+                let last = limit(shortest.as_ref().map_or(class, self::class));
+                let limit = limit(class);
                 let Some((next, used)) = self.over(*chain, limit) else {
-                    // Too dear or too short; the same holds for shorter ones.
+                    // Too dear or too short; the same holds for shorter ones, unless they may be dearer.
+                    if limit < last {
+                        continue;
+                    }
                     break;
                 };
                 longest = used.saturating_sub(chain::spec(self.log_n).slots_to_coeffs.len()).min(chain.levels - 1);
@@ -151,9 +162,9 @@ impl<'a> Search<'a> {
                 if next.placement.decisions.iter().all(|d| d.bootstrap.is_none()) {
                     continue;
                 }
-                best[..=most].iter_mut().for_each(|b| *b = b.min(next.objective));
+                best[..=class].iter_mut().for_each(|b| *b = b.min(next.objective));
                 found.push(next);
-                if least >= limit {
+                if least >= last {
                     break;
                 }
             }

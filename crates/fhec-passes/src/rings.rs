@@ -216,6 +216,8 @@ fn bootstrapped(
             }
         }
         let Some((stage, selected)) = found else { continue };
+        let outcome = selected.as_ref().map(|(selected, _)| selected.prediction.bits);
+        tracing::debug!(log_n, primes = chosen.shape.log2_q.len(), objective = chosen.objective, ?outcome, "placement");
         match selected {
             Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < least_bits => {
                 reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));

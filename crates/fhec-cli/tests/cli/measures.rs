@@ -186,7 +186,9 @@ fn the_ablation_compares_all_techniques() {
         assert!(number(&row["difference"]) < 1e-3, "{row}");
     }
     let text = fhec!["bench", "--ablation", s.at("small.onnx"), "--calibrate", data].ok().stdout;
-    for part in ["without complex packing", "without merging", "without lazy rescaling", "without scalar encoding", "images/s"] {
+    for part in
+        ["without complex packing", "without merging", "without lazy rescaling", "without scalar encoding", "images/s"]
+    {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert_eq!(fhec!["bench", "--ablation", s.at("small.onnx")].code, 2);
