@@ -135,7 +135,7 @@ fn lenet_relu() {
 /// With the least memory that works most rotations are made of two.
 #[test]
 fn short_of_memory() {
-    let graph = fhec_onnx::load(&model("lola.onnx")).expect("imports");
+    let graph = fhec_onnx::load(model("lola.onnx")).expect("imports");
     let with = |budget: u64| Options { memory_budget: Some(budget), ..options(&calibration_digits()) };
     let Err(CompileError::Parameters { reasons, .. }) = compile(&graph, &with(1 << 20)) else {
         panic!("one MiB cannot suffice")

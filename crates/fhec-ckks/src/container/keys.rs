@@ -146,7 +146,7 @@ fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Resu
         writer.u64(element)?;
         writer.u32(level as u32)?;
     }
-    request.raised.iter().try_for_each(|&element| Ok(writer.u64(element)?))
+    request.raised.iter().try_for_each(|&element| writer.u64(element))
 }
 
 fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &SwitchingKey) -> Result<(), ContainerError> {
