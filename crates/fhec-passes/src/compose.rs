@@ -84,13 +84,15 @@ fn order(uses: &BTreeMap<u64, usize>, keys: &KeyManifest, log_n: u32, bootstraps
         if needed.contains(&element) {
             continue;
         }
-        let keyed = |f: &u64| {
-            *f != element && !composed.contains(f) && keys.galois.get(f).is_some_and(|&highest| highest >= level)
-        };
-        // second = element / first, and the inverse of a unit modulo 2N is its power N/2 − 1.
-        let second = |first: u64| mul(element, power(first, two_n / 4 - 1, two_n), two_n);
-        let pairs = keys.galois.keys().filter(|f| keyed(f)).map(|&first| [first, second(first)]);
-        let pairs = pairs.filter(|[first, second]| first <= second && keyed(second));
+        let keyed: Vec<u64> = keys
+            .galois
+            .iter()
+            .filter(|&(f, &highest)| *f != element && !composed.contains(f) && highest >= level)
+            .map(|(&f, _)| f)
+            .collect();
+        let pairs = keyed.iter().enumerate().flat_map(|(i, &a)| keyed[i..].iter().map(move |&b| [a, b]));
+        // 2N divides 2^64.
+        let pairs = pairs.filter(|[a, b]| a.wrapping_mul(*b) % two_n == element);
         // Keys that stay in any case are best, then those that are used most.
         let worth = |f: u64| (bootstraps.contains(&f) || needed.contains(&f), count(&f));
         let best = pairs.max_by_key(|&[a, b]| (worth(a).min(worth(b)), std::cmp::Reverse([a, b])));
@@ -111,22 +113,6 @@ fn without(keys: &KeyManifest, composed: &[Composition]) -> KeyManifest {
         keys.composed.insert(*element, *factors);
     }
     keys
-}
-
-fn mul(a: u64, b: u64, modulus: u64) -> u64 {
-    (u128::from(a) * u128::from(b) % u128::from(modulus)) as u64
-}
-
-fn power(base: u64, mut exponent: u64, modulus: u64) -> u64 {
-    let (mut square, mut result) = (base, 1);
-    while exponent > 0 {
-        if exponent % 2 == 1 {
-            result = mul(result, square, modulus);
-        }
-        square = mul(square, square, modulus);
-        exponent /= 2;
-    }
-    result
 }
 
 #[cfg(test)]
