@@ -4,12 +4,13 @@
 
 use std::ops::Range;
 
-/// Words of transformed diagonals at a time, unless one sum has more: they should not leave the last cache.
-pub const BUFFER: usize = 4 << 17;
+/// Words of transformed diagonals at a time, unless one sum has more. Each time reads all babies of a limb once more, which are many more
+/// words; the diagonals are only written and read.
+pub const BUFFER: usize = 32 << 17;
 /// Bytes of coefficients that are encoded ahead, unless one sum has more.
 pub const WINDOW: usize = 64 << 20;
 /// Bytes of results at a time, unless [`GROUP`] sums have more.
-const RESULTS: usize = 128 << 20;
+const RESULTS: usize = 288 << 20;
 /// Sums that are worked on together in any case.
 pub const GROUP: usize = 8;
 

@@ -72,7 +72,8 @@ fn cases(log_n: u32) -> Result<Vec<Sizes>> {
         13 => Ok(vec![case(26, 6, 1, &[1; 6]), case(24, 6, 1, &[2, 2, 2])]),
         14 => Ok(vec![case(28, 11, 2, &[3, 2, 3, 3])]),
         15 => Ok(vec![case(31, 20, 4, &[5, 5, 5, 5])]),
-        16 => Ok(vec![case(33, 27, 5, &[7, 6, 7, 7])]),
+        // The second one as networks with bootstraps have it.
+        16 => Ok(vec![case(33, 27, 5, &[7, 6, 7, 7]), case(38, 27, 12, &[14, 13])]),
         _ => Err(MeasureError::Ring { log_n, least: *RINGS.start(), most: *RINGS.end() }),
     }
 }

@@ -4,9 +4,10 @@ use crate::samples::Sample;
 use fhec_passes::cost::CostTable;
 
 /// The prices that are fitted, as fields. The others are measured by themselves.
-const FIELDS: [fn(&mut CostTable) -> &mut f64; 8] = [
+const FIELDS: [fn(&mut CostTable) -> &mut f64; 9] = [
     |t| &mut t.butterfly,
     |t| &mut t.multiply_accumulate,
+    |t| &mut t.diagonal,
     |t| &mut t.stream,
     |t| &mut t.pointwise,
     |t| &mut t.convert,
@@ -71,7 +72,7 @@ mod tests {
     #[test]
     fn prices_are_found_again() {
         let mut truth = free();
-        let prices = [0.2, 0.3, 0.05, 0.4, 0.5, 1.5, 1.2, 3000.0];
+        let prices = [0.2, 0.3, 0.25, 0.05, 0.4, 0.5, 1.5, 1.2, 3000.0];
         FIELDS.iter().zip(prices).for_each(|(field, price)| *field(&mut truth) = price);
         let mut samples = Vec::new();
         for (log_n, limbs) in [(12, 2), (13, 6), (14, 11), (15, 20)] {
@@ -105,6 +106,7 @@ mod tests {
         }
         // What dominates somewhere is found itself.
         assert!((found.multiply_accumulate / 0.3 - 1.0).abs() < 0.05, "{found:?}");
+        assert!((found.diagonal / 0.25 - 1.0).abs() < 0.05, "{found:?}");
         assert!((found.butterfly / 0.2 - 1.0).abs() < 0.1, "{found:?}");
     }
 

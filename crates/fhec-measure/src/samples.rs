@@ -31,6 +31,9 @@ pub(crate) struct Sample {
     pub(crate) predict: Predict,
 }
 
+/// Diagonals of a linear map: enough that products with them matter, few enough that there is memory for its keys.
+const DIAGONALS: usize = 128;
+
 /// Diagonals encoded in one batch.
 const BATCH: usize = 24;
 
@@ -64,8 +67,7 @@ impl Timer<'_> {
 
     /// Every priced operation at some levels.
     pub(crate) fn measure(&mut self, sizes: &Sizes) -> Result<()> {
-        let count = if sizes.log_n > 14 { 32 } else { 128 };
-        let diagonals = Diagonals::choose(sizes, count)?;
+        let diagonals = Diagonals::choose(sizes, DIAGONALS)?;
         (self.watch)(&format!("2^{}: keys", sizes.log_n));
         let subject = Subject::new(sizes, &diagonals.rotations())?;
         let top = subject.context.max_level();
@@ -151,16 +153,17 @@ impl Timer<'_> {
         Ok(())
     }
 
+    /// A map as runs apply it for the first time: its diagonals are encoded on the way.
     fn linear(&mut self, subject: &Subject, diagonals: &Diagonals, level: usize) -> Result<()> {
         let (engine, scale) = (&subject.evaluator, &subject.scale);
         let period = subject.context.slots() / 4;
-        let source = diagonals.encode(subject, level, period)?;
+        let source = diagonals.fill(subject, level, period);
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
         let group = LinearGroup { terms: vec![0], bsgs: diagonals.bsgs.clone(), sources: vec![], fold: vec![] };
         let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products() as u64);
         let plaintexts = move |p: &Prices<'_>| products * p.encoded_bytes(period, level);
         let bytes = move |p: &Prices<'_>| keys * p.key_bytes(level) + plaintexts(p) + p.ciphertext_bytes(level);
-        let predict = move |p: &Prices<'_>| p.linear(level, &group, 1);
+        let predict = move |p: &Prices<'_>| p.linear(level, &group, 1) + p.encode_diagonals(level, &group, period);
         let options = LinearOptions::default();
         let apply = |_| diagonals.map.apply(engine, &[&input], &source, &[], scale, &options);
         self.push((subject, level), &format!("linear map of {products} diagonals"), bytes, predict, apply)

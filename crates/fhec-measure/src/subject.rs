@@ -3,8 +3,8 @@
 use crate::Result;
 use fhec_ckks::linear::{DiagonalId, DiagonalSource, LinearMap};
 use fhec_ckks::{
-    Ciphertext, CkksError, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyRequest, ParameterSpec,
-    QpPlaintext, SecretKey, Security,
+    Ciphertext, CkksError, CoeffPlaintext, Context, Encoder, Encryptor, EvaluationKeys, Evaluator, KeyRequest,
+    ParameterSpec, QpPlaintext, SecretKey, Security,
 };
 use fhec_math::bsgs::{BsgsPlan, DiagonalIndex};
 use fhec_math::{Scale, SecretRng, SecurityLevel, galois_element, ntt_primes_near};
@@ -118,13 +118,50 @@ impl Diagonals {
 
     /// Its diagonals, of some period, encoded for inputs at a level.
     pub(crate) fn encode(&self, subject: &Subject, level: usize, period: usize) -> Result<Encoded> {
+        let Filled { terms, values, scale, .. } = self.fill(subject, level, period);
+        let one = |values: &Vec<f64>| Ok(Arc::new(subject.encoder.encode_qp(values, level, &scale)?));
+        let plaintexts = values.iter().map(one).collect::<Result<_>>()?;
+        Ok(Encoded { terms, plaintexts })
+    }
+
+    /// Its diagonals, of some period, to be encoded when inputs at a level are multiplied with them.
+    pub(crate) fn fill<'a>(&self, subject: &'a Subject, level: usize, period: usize) -> Filled<'a> {
         let scale = LinearMap::plaintext_scale(&subject.context, level, &subject.scale, &subject.scale, true);
-        let one = |d: usize| {
-            let values: Vec<f64> = (0..period).map(|k| ((k + d) % 23) as f64 / 2300.0).collect();
-            Ok(Arc::new(subject.encoder.encode_qp(&values, level, &scale)?))
-        };
-        let plaintexts = (0..self.bsgs.products()).map(one).collect::<Result<_>>()?;
-        Ok(Encoded { terms: self.bsgs.terms().to_vec(), plaintexts })
+        let one = |d: usize| (0..period).map(|k| ((k + d) % 23) as f64 / 2300.0).collect();
+        let values = (0..self.bsgs.products()).map(one).collect();
+        Filled { encoder: &subject.encoder, level, terms: self.bsgs.terms().to_vec(), values, scale, period }
+    }
+}
+
+/// Diagonals that are encoded when they are needed, as a run does where weights do not stay.
+pub(crate) struct Filled<'a> {
+    encoder: &'a Encoder,
+    level: usize,
+    terms: Vec<DiagonalId>,
+    values: Vec<Vec<f64>>,
+    scale: Scale,
+    period: usize,
+}
+
+impl DiagonalSource for Filled<'_> {
+    fn diagonals(&self) -> &[DiagonalId] {
+        &self.terms
+    }
+
+    fn plaintext(&self, index: usize) -> std::result::Result<Arc<QpPlaintext>, CkksError> {
+        Ok(Arc::new(self.encoder.encode_qp(&self.values[index], self.level, &self.scale)?))
+    }
+
+    fn real_coefficients(&self) -> bool {
+        true
+    }
+
+    fn period(&self) -> Option<usize> {
+        Some(self.period)
+    }
+
+    fn coefficients(&self, index: usize) -> std::result::Result<Arc<CoeffPlaintext>, CkksError> {
+        Ok(Arc::new(self.encoder.encode_coeffs(&self.values[index], &self.scale)?))
     }
 }
 

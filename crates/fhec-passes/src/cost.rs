@@ -24,6 +24,8 @@ pub struct CostTable {
     pub butterfly: f64,
     /// One product with accumulation.
     pub multiply_accumulate: f64,
+    /// One product of a diagonal and a baby, with accumulation: for maps of many diagonals both come from memory.
+    pub diagonal: f64,
     /// One byte of a key or diagonal that comes from memory.
     pub stream: f64,
     /// One pointwise operation on an element in cache (product, sum, permutation).
@@ -159,6 +161,11 @@ impl Prices<'_> {
 
     fn mac(&self, limbs: f64) -> f64 {
         limbs * self.n() * self.table.multiply_accumulate
+    }
+
+    /// Products of a diagonal with both parts of a baby, in nanoseconds.
+    fn diagonal(&self, limbs: f64) -> f64 {
+        2.0 * limbs * self.n() * self.table.diagonal
     }
 
     fn pointwise(&self, limbs: f64) -> f64 {
@@ -356,7 +363,7 @@ impl Prices<'_> {
                     + self.inner_product_ns(level)
                     + self.pointwise(2.0 * all),
             ),
-            product: Self::seconds(self.mac(2.0 * all)),
+            product: Self::seconds(self.diagonal(all)),
         }
     }
 
@@ -370,7 +377,7 @@ impl Prices<'_> {
             let special = self.special(level);
             sum += bsgs.baby_switches() as f64 * Self::seconds(self.mod_down_ns(level, 2.0, false));
             sum -= bsgs.giant_switches() as f64 * Self::seconds(self.mod_down_ns(level, 1.0, false));
-            sum -= bsgs.products() as f64 * Self::seconds(self.mac(2.0 * special));
+            sum -= bsgs.products() as f64 * Self::seconds(self.diagonal(special));
         }
         sum += outputs as f64 * Self::seconds(self.mod_down_ns(level, 2.0, true));
         sum + (outputs * group.fold.len()) as f64 * self.relinearise(level.saturating_sub(1))

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 /// First field of every file.
 pub const FORMAT: &str = "fhec cost table";
 /// Version of the form that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A table with its circumstances.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,10 +133,11 @@ impl CostFile {
 
 impl CostTable {
     /// All prices by name.
-    pub fn named(&self) -> [(&'static str, f64); 13] {
+    pub fn named(&self) -> [(&'static str, f64); 14] {
         [
             ("butterfly", self.butterfly),
             ("multiply_accumulate", self.multiply_accumulate),
+            ("diagonal", self.diagonal),
             ("stream", self.stream),
             ("pointwise", self.pointwise),
             ("convert", self.convert),

@@ -83,6 +83,8 @@ pub enum Unfit {
     Security,
     /// It does not, and with bootstraps an operation alone would take more levels than they leave.
     Levels,
+    /// With bootstraps, values do not fit the primes at the scales of the network, or scales fall too low.
+    Scales,
     /// The asked precision cannot be reached; the best possible is given.
     Precision(f64),
     /// The memory budget is too small; the least that suffices is given.
@@ -192,7 +194,7 @@ pub fn select_bootstrapped(
     // Sizes are those of the template, so all that is left is to see whether they do.
     let holds = search.least_q0(&scales, &log2_q).is_some_and(|least| least <= log2_q[0]);
     if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
-        return Err(Unfit::Security);
+        return Err(Unfit::Scales);
     }
     let attempt = |model: &Model<'_>, keys: &KeyManifest| {
         let price = affordable(model, keys, &shape, demands, table)?;
@@ -216,6 +218,7 @@ pub(crate) fn nearer(a: Unfit, b: Unfit) -> Unfit {
         (Unfit::Memory(x), _) | (_, Unfit::Memory(x)) => Unfit::Memory(x),
         (Unfit::Precision(x), Unfit::Precision(y)) => Unfit::Precision(x.max(y)),
         (Unfit::Precision(x), _) | (_, Unfit::Precision(x)) => Unfit::Precision(x),
+        (Unfit::Scales, _) | (_, Unfit::Scales) => Unfit::Scales,
         (Unfit::Levels, _) | (_, Unfit::Levels) => Unfit::Levels,
         (Unfit::Security, Unfit::Security) => Unfit::Security,
     }

@@ -44,6 +44,15 @@ pub struct Plan {
     pub report: Report,
 }
 
+impl Plan {
+    /// Bytes of memory that come on top of [`Report::peak_memory`] where several inputs are evaluated: weights stay encoded, and so do
+    /// the uniform halves of keys, which a single run without bootstraps makes at every use.
+    pub fn kept_bytes(&self) -> u64 {
+        let halves = if self.parameters.bootstrap.is_none() { self.report.key_bytes_memory / 2 } else { 0 };
+        self.report.plaintext_budget.saturating_add(halves)
+    }
+}
+
 /// RNS-CKKS parameters. Secret: dense ternary; error: σ ≈ 3.2.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
@@ -418,8 +427,7 @@ pub struct Report {
     pub seconds: f64,
     /// Part of them that more threads do not shorten.
     pub sequential: f64,
-    /// Peak bytes of `fhec run` on one thread with one input; with several, [`plaintext_budget`](Self::plaintext_budget) comes
-    /// on top.
+    /// Peak bytes of `fhec run` on one thread with one input; with several, [`Plan::kept_bytes`] come on top.
     pub peak_memory: u64,
     /// Bytes of the evaluation keys on disk and in memory.
     pub key_bytes_disk: u64,

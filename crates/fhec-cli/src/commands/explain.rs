@@ -263,9 +263,9 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         (
             "peak memory",
             format!(
-                "{}, and {} more where weights stay encoded for several inputs",
+                "{}, and {} more where weights and keys stay ready for several inputs",
                 format::bytes(r.peak_memory),
-                format::bytes(r.plaintext_budget)
+                format::bytes(plan.kept_bytes())
             ),
         ),
         ("time", format!("{}{}", format::on_threads(r, threads), format::batch(plan.batch(), r.seconds))),
@@ -405,7 +405,7 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
             "threads": threads, "seconds_on_threads": r.seconds_on(threads), "peak_memory": r.peak_memory,
             "key_bytes_disk": r.key_bytes_disk, "key_bytes_memory": r.key_bytes_memory,
             "input_bytes": r.input_bytes, "output_bytes": r.output_bytes,
-            "plaintext_budget": r.plaintext_budget, "output_bits": r.output_bits,
+            "plaintext_budget": r.plaintext_budget, "kept_bytes": plan.kept_bytes(), "output_bits": r.output_bits,
             "output_bits_public": r.output_bits_public,
             "images": plan.batch(), "images_a_slot": plan.images_per_slot(), "weight_bytes": plan.weights.bytes().len(), "instructions": plan.instructions.len(),
         },

@@ -23,7 +23,7 @@ fn a_measured_table_prices_plans() {
     }
     assert!(out.stderr.contains("costs.json") && out.stderr.contains("measurements"), "{}", out.stderr);
     let file = json(&std::fs::read_to_string(&table).expect("written"));
-    assert_eq!((&file["version"], &file["threads"]), (&Value::from(1), &Value::from(1)));
+    assert_eq!((&file["version"], &file["threads"]), (&Value::from(2), &Value::from(1)));
     assert!(file["machine"]["cores"].as_u64().is_some_and(|c| c > 0));
     let rotate = file["measurements"].as_array().expect("list").iter().find(|m| m["operation"] == "rotate");
     let rotate = rotate.expect("measured");
