@@ -14,6 +14,7 @@ pub fn fixed_prices() -> CostTable {
     CostTable {
         butterfly: 0.22,
         multiply_accumulate: 0.3,
+        diagonal: 0.3,
         stream: 0.06,
         pointwise: 0.45,
         convert: 0.45,

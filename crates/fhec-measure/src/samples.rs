@@ -5,7 +5,7 @@ use crate::bootstrap::{self, Kind};
 use crate::clock::{Sweep, median, repeat, thread_seconds};
 use crate::subject::{Diagonals, Sizes, Subject};
 use fhec_ckks::CkksError;
-use fhec_ckks::linear::{LinearMap, LinearOptions};
+use fhec_ckks::linear::{LinearMap, LinearOptions, ScalarEntry, ScalarMap};
 use fhec_math::{AlignedVec, packed, uniform_from_seed};
 use fhec_passes::bootstrap_price::Circuit;
 use fhec_passes::cost::{CostTable, Prices};
@@ -33,6 +33,11 @@ pub(crate) struct Sample {
 
 /// Diagonals of a linear map: enough that products with them matter, few enough that there is memory for its keys.
 const DIAGONALS: usize = 128;
+
+/// Sums of products with scalars, and terms of each.
+const SUMS: usize = 32;
+/// See [`SUMS`].
+const SUMMED: usize = 25;
 
 /// Diagonals encoded in one batch.
 const BATCH: usize = 24;
@@ -78,6 +83,9 @@ impl Timer<'_> {
             self.encoding(&subject, level)?;
             if level > 0 {
                 self.linear(&subject, &diagonals, level)?;
+            }
+            if level > 0 && sizes.log_n < 15 {
+                self.scalars(&subject, level)?;
             }
         }
         Ok(())
@@ -167,6 +175,26 @@ impl Timer<'_> {
         let options = LinearOptions::default();
         let apply = |_| diagonals.map.apply(engine, &[&input], &source, &[], scale, &options);
         self.push((subject, level), &format!("linear map of {products} diagonals"), bytes, predict, apply)
+    }
+
+    /// Sums of products with scalars, as layers have them where images share ciphertexts.
+    fn scalars(&mut self, subject: &Subject, level: usize) -> Result<()> {
+        let (engine, scale) = (&subject.evaluator, &subject.scale);
+        let dropped = subject.fresh.iter().map(|c| engine.drop_to_level(c, level));
+        let dropped = dropped.collect::<CkksResult<Vec<_>>>()?;
+        let inputs: Vec<_> = (0..SUMMED).map(|i| &dropped[i % dropped.len()]).collect();
+        let entry = |output: u32, input: u32| {
+            let weight = f64::from((5 * output + 3 * input) % 17 + 1) / 17.0;
+            ScalarEntry { input, weight }
+        };
+        let row = |output: u32| (0..SUMMED as u32).map(|input| entry(output, input)).collect();
+        let rows: Vec<Vec<_>> = (0..SUMS as u32).map(row).collect();
+        let map = ScalarMap::new(&subject.context, level, vec![scale.clone(); SUMMED], &rows, scale)?;
+        let products = map.products();
+        let bytes = move |p: &Prices<'_>| SUMS as u64 * p.ciphertext_bytes(level - 1);
+        let predict = move |p: &Prices<'_>| p.scalar_map(level, products, SUMS);
+        let apply = |_| map.apply(engine, &inputs, &[]);
+        self.push((subject, level), &format!("{products} products with numbers, {SUMS} sums"), bytes, predict, apply)
     }
 
     /// Whole bootstraps, in all ways in which plans ask for them.

@@ -84,9 +84,14 @@ impl Circuit {
         }
     }
 
-    /// Bytes of its encoded matrices, where results lie at up to `output_level`; those of several circuits of one
-    /// chain are shared where they are the same.
-    fn matrix_bytes(&self, prices: &Prices<'_>, output_level: usize, shared: &mut BTreeMap<(u32, usize, bool), u64>) {
+    /// Bytes of its encoded matrices, and seconds to encode them, where results lie at up to `output_level`; those of several circuits
+    /// of one chain are shared where they are the same.
+    fn matrices(
+        &self,
+        prices: &Prices<'_>,
+        output_level: usize,
+        shared: &mut BTreeMap<(u32, usize, bool), (u64, f64)>,
+    ) {
         let slots = prices.shape().log_n - 1;
         let up = self.up.iter().map(|part| Part { level: part.level + output_level, ..*part });
         for part in self.down.iter().copied().chain(up) {
@@ -100,7 +105,10 @@ impl Circuit {
             };
             let bytes = part.products as u64 * limbs;
             let wraps = part.log_period == self.log_slots;
-            shared.insert((part.log_period, part.level, wraps), bytes * values);
+            // Complex vectors take twice as long as real ones.
+            let seconds =
+                2.0 * part.products as f64 * prices.encode_diagonal(1 << part.log_period.min(slots), part.level);
+            shared.insert((part.log_period, part.level, wraps), (bytes * values, seconds));
         }
     }
 }
@@ -117,20 +125,29 @@ impl Prices<'_> {
         self.bootstrap_factor() * (pairs + single + ciphertexts as f64 * self.eval_mod(circuit, target))
     }
 
-    /// Bytes that bootstraps hold besides evaluation keys: encoded matrices, and the keys of encapsulation.
-    pub fn bootstrap_bytes(&self, circuits: &BTreeMap<u32, Circuit>) -> u64 {
-        let chain = self.shape().log2_q.len();
-        let Some(output) = self.shape().bootstrap.as_ref().and_then(|spec| spec.output_level(chain - 1)) else {
-            return 0;
+    /// Bytes of the encoded matrices of bootstraps, and the seconds that the first one takes to encode them.
+    pub fn bootstrap_matrices(&self, circuits: &BTreeMap<u32, Circuit>) -> (u64, f64) {
+        let top = self.shape().log2_q.len() - 1;
+        let Some(output) = self.shape().bootstrap.as_ref().and_then(|spec| spec.output_level(top)) else {
+            return (0, 0.0);
         };
         let mut matrices = BTreeMap::new();
-        circuits.values().for_each(|circuit| circuit.matrix_bytes(self, output, &mut matrices));
+        circuits.values().for_each(|circuit| circuit.matrices(self, output, &mut matrices));
+        matrices.values().fold((0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
+    }
+
+    /// Bytes that bootstraps hold besides evaluation keys: encoded matrices, and the keys of encapsulation.
+    pub fn bootstrap_bytes(&self, circuits: &BTreeMap<u32, Circuit>) -> u64 {
+        if self.shape().bootstrap.is_none() {
+            return 0;
+        }
+        let chain = self.shape().log2_q.len();
         // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
         let log_n = self.shape().log_n;
         let rotations: BTreeSet<i64> = circuits.values().flat_map(|circuit| circuit.keys.iter().copied()).collect();
         let up = rotations.len() as u64 * self.raised_bytes(chain - 1, None);
         let encapsulation = (2 * (2 * 8 + up)) << log_n;
-        matrices.values().sum::<u64>() + encapsulation
+        self.bootstrap_matrices(circuits).0 + encapsulation
     }
 
     /// Peak bytes of scratch memory of a bootstrap to level `target` on one thread: the babies of the first matrix after the raise,

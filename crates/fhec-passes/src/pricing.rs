@@ -460,15 +460,22 @@ fn price_items(
     let mut price = Price::default();
     // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
+    let mut bootstrapped = false;
     for (now, item) in items.iter().enumerate() {
-        let share = share(item, prices, circuits, keys);
+        let mut share = share(item, prices, circuits, keys);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
         // Bootstraps work in blocks that the pool keeps from one to the next.
         let working = if matches!(item.work, Work::Bootstrap(_)) { 0 } else { share.scratch };
         let grown = (live + working).saturating_sub(most);
         most += grown;
         // What the engine does not keep goes back to the system every time.
-        let touch = prices.touch(item.level, grown.max(working.saturating_sub(POOL_BYTES as u64)));
+        let mut touch = prices.touch(item.level, grown.max(working.saturating_sub(POOL_BYTES as u64)));
+        if matches!(item.work, Work::Bootstrap(_)) && !std::mem::replace(&mut bootstrapped, true) {
+            // The first one encodes the matrices of all.
+            let (bytes, seconds) = prices.bootstrap_matrices(circuits);
+            share.encode += seconds;
+            touch += prices.touch(item.result, bytes);
+        }
         price.nodes.push(share.seconds + share.encode + touch);
         price.encode += share.encode;
         price.touch += touch;
