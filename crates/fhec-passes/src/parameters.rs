@@ -183,11 +183,8 @@ pub fn select_bootstrapped(
         .bootstrap
         .clone()
         .map(|spec| BootstrapSpec { input_scale: Scale::pow2(largest.max(chosen.amplitude).ceil() as i64), ..spec });
-    let mut bootstraps = KeyManifest::default();
-    bootstraps.add_bootstraps(&parameters, &slots);
-    let bootstraps = bootstraps.galois.into_keys().collect();
     let mut keys = rotation_keys::manifest(model, parameters.log_n);
-    keys.add_bootstraps(&parameters, &slots);
+    let bootstraps = keys.add_bootstraps(&parameters, &slots);
     let shape = Shape::of(&parameters);
     let (log_n, limit, bounds) = (shape.log_n, shape.log2_qp(), log2_bounds(placed));
     let search = Search { placed, symbolic, model, log_n, limit, demands, keys: &keys, table, bounds };

@@ -139,22 +139,31 @@ impl KeyManifest {
         }
     }
 
-    /// Adds the keys of bootstraps of vectors with the given log2 numbers of slots.
-    pub fn add_bootstraps(&mut self, parameters: &Parameters, log_slots: &BTreeSet<u32>) {
-        if let Some(spec) = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty()) {
-            self.add_bootstrap(spec, parameters.log_n, parameters.message_level(), log_slots);
-        }
+    /// Adds the keys of bootstraps of vectors with the given log2 numbers of slots, and returns the elements of their Galois keys.
+    pub fn add_bootstraps(&mut self, parameters: &Parameters, log_slots: &BTreeSet<u32>) -> BTreeSet<u64> {
+        let spec = parameters.bootstrap.as_ref().filter(|_| !log_slots.is_empty());
+        spec.map_or_else(BTreeSet::new, |spec| {
+            self.add_bootstrap(spec, parameters.log_n, parameters.message_level(), log_slots)
+        })
     }
 
     /// The same in a ring of degree `2^log_n`, where results lie at up to `output_level`.
-    pub fn add_bootstrap(&mut self, spec: &BootstrapSpec, log_n: u32, output_level: usize, log_slots: &BTreeSet<u32>) {
+    pub fn add_bootstrap(
+        &mut self,
+        spec: &BootstrapSpec,
+        log_n: u32,
+        output_level: usize,
+        log_slots: &BTreeSet<u32>,
+    ) -> BTreeSet<u64> {
         let more = spec.keys(log_n, output_level, log_slots);
+        let elements = more.galois.keys().copied().collect();
         self.relin = Some(self.relin.map_or(more.relin, |level| level.max(more.relin)));
         for (element, level) in more.galois {
             let known = self.galois.entry(element).or_insert(level);
             *known = level.max(*known);
         }
         self.raised.extend(more.raised);
+        elements
     }
 }
 

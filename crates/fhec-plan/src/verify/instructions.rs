@@ -53,10 +53,7 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         return Err(VerifyError::Entry { what: "output", index, problem: "no instruction writes it".into() });
     }
     let Checker { tables, registers, groups, mut keys, bootstrap_slots, .. } = checker;
-    keys.add_bootstraps(&plan.parameters, &bootstrap_slots);
-    let mut of_bootstraps = KeyManifest::default();
-    of_bootstraps.add_bootstraps(&plan.parameters, &bootstrap_slots);
-    let bootstrap_elements = of_bootstraps.galois.into_keys().collect();
+    let bootstrap_elements = keys.add_bootstraps(&plan.parameters, &bootstrap_slots);
     let peak_register_bytes = peak_register_bytes(plan, &registers);
     if peak_register_bytes > structure::MAX_REGISTER_BYTES {
         return Err(VerifyError::Entry {
