@@ -138,6 +138,25 @@ impl<'a> Outputs<'a> {
             .collect()
     }
 
+    /// The sum of the only output, `P` times the result modulo `Q·P`.
+    pub(super) fn undivided(mut self) -> [QpPoly; 2] {
+        let (context, level) = (self.context(), self.level);
+        let zero = || std::array::from_fn(|_| Poly::zero(context.n(), context.qp_limbs(level)));
+        let mut sum = self.raised.pop().flatten().unwrap_or_else(zero);
+        if let Some(divided) = self.divided.pop().flatten() {
+            sum.iter_mut().zip(&divided).for_each(|(sum, part)| self.lift(sum, part));
+        }
+        sum.map(|poly| QpPoly { poly, level })
+    }
+
+    /// Adds `P` times a part modulo `Q`.
+    fn lift(&self, sum: &mut Poly<Eval>, part: &Poly<Eval>) {
+        let (context, level) = (self.context(), self.level);
+        par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
+            pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(level, i));
+        });
+    }
+
     fn finish_one(
         &self,
         raised: Option<Pair>,
@@ -154,17 +173,12 @@ impl<'a> Outputs<'a> {
         };
         let result = match raised {
             Some([mut c0, mut c1]) => {
-                let lift = |sum: &mut Poly<Eval>, part: &Poly<Eval>| {
-                    par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
-                        pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(level, i));
-                    });
-                };
                 if let Some([d0, d1]) = &divided {
-                    lift(&mut c0, d0);
-                    lift(&mut c1, d1);
+                    self.lift(&mut c0, d0);
+                    self.lift(&mut c1, d1);
                 }
                 if let Some(bias) = before {
-                    lift(&mut c0, bias.poly());
+                    self.lift(&mut c0, bias.poly());
                 }
                 let pair = (QpPoly { poly: c0, level }, QpPoly { poly: c1, level });
                 if rescale {

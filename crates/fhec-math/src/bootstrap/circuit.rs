@@ -137,7 +137,7 @@ impl BootstrapSpec {
 
     /// Level of an input with `2^log_slots` slots: as many as slots-to-coefficients takes.
     pub fn input_level(&self, log_slots: u32) -> usize {
-        groups_of_levels(&self.slots_to_coeffs, log_slots).len()
+        self.down_groups(log_slots).len()
     }
 
     /// Highest level that a result can have in a chain that ends at `max_level`; `None` where the circuit does not fit it.
@@ -187,8 +187,11 @@ impl BootstrapSpec {
     }
 
     /// The matrices of slots-to-coefficients for vectors of `2^log_slots` entries, in the order of use.
+    ///
+    /// Vectors of all slots are cut as [`slots_to_coeffs`](Self::slots_to_coeffs) says, and so are others, unless larger matrices, as
+    /// many on each level, save them a level.
     pub fn down(&self, log_slots: u32) -> Vec<Matrix> {
-        let levels = groups_of_levels(&self.slots_to_coeffs, log_slots);
+        let levels = self.down_groups(log_slots);
         let count = levels.len();
         let matrix = |(i, groups): (usize, Vec<Group>)| {
             let last = groups.len() - 1;
@@ -196,6 +199,15 @@ impl BootstrapSpec {
             groups.into_iter().enumerate().map(matrix)
         };
         levels.into_iter().enumerate().flat_map(matrix).collect()
+    }
+
+    fn down_groups(&self, log_slots: u32) -> Vec<Vec<Group>> {
+        let same = groups_of_levels(&self.slots_to_coeffs, log_slots);
+        if self.fills(log_slots) {
+            return same;
+        }
+        let larger = groups_of_levels(&split::larger(&self.slots_to_coeffs, log_slots), log_slots);
+        if larger.len() < same.len() { larger } else { same }
     }
 
     /// The matrices of coefficients-to-slots for vectors of `2^log_slots` entries, in the order of use, where results lie at
