@@ -111,8 +111,11 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
 /// The limbs `q_0 … q_level` in coefficient form.
 fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     let n = context.n();
-    let mut coeffs = AlignedVec::from(&c.data()[..(level + 1) * n]);
-    par_chunks(&mut coeffs, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
+    let mut coeffs = AlignedVec::scratch((level + 1) * n);
+    par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
+        limb.copy_from_slice(c.limb(i));
+        context.q_table(i).inverse(limb);
+    });
     coeffs
 }
 

@@ -36,12 +36,15 @@ impl<'a> Outputs<'a> {
         self.evaluator.context()
     }
 
-    /// Rotates finished sums and adds them to their outputs.
+    /// Rotates finished sums and adds them to their outputs. What is not rotated comes first: others are added to it, so that there is no zero to
+    /// begin with.
     pub(super) fn add(&mut self, sums: &[Sum], results: Vec<Pair>) -> Result<()> {
-        for (sum, pair) in sums.iter().zip(results) {
-            let element = galois_element(sum.giant, self.context().log_n());
+        let log_n = self.context().log_n();
+        let sums = sums.iter().map(|sum| (sum.out_block, galois_element(sum.giant, log_n))).zip(results);
+        let (unrotated, rotated): (Vec<_>, Vec<_>) = sums.partition(|((_, element), _)| *element == 1);
+        for ((out_block, element), pair) in unrotated.into_iter().chain(rotated) {
             if element == 1 {
-                self.add_unrotated(sum.out_block, pair);
+                self.add_unrotated(out_block, pair);
             } else {
                 let (mut pair, mut raised, mut last) = (pair, self.hoisting == Hoisting::Double, element);
                 if let Some([first, second]) = self.evaluator.factors(element) {
@@ -49,7 +52,7 @@ impl<'a> Outputs<'a> {
                 }
                 let key = self.evaluator.galois_key("linear map", last, self.level)?;
                 let automorphism = Automorphism::try_get(self.context().log_n(), last)?;
-                self.add_rotated(sum.out_block, pair, raised, key, &automorphism);
+                self.add_rotated(out_block, pair, raised, key, &automorphism);
             }
         }
         Ok(())
