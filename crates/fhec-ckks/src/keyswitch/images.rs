@@ -172,13 +172,20 @@ pub(crate) fn add_images_divided(
     let (kept, all) = (inverses.len(), context.qp_limbs(level));
     let mut digits = Digits::new(context, &second, level);
     let mut tails = [std::array::from_fn(|_| Poly::scratch(n, all - kept))];
-    digits.each(context, level, kept..all, by_limb(&mut tails, all - kept), Image::scratch, |scratch, i, digits, outs| {
-        for [out0, out1] in outs {
-            images.limb(scratch, i, digits, [&mut *out0, &mut *out1]);
-            context.qp_table(level, i).inverse(out0);
-            context.qp_table(level, i).inverse(out1);
-        }
-    });
+    digits.each(
+        context,
+        level,
+        kept..all,
+        by_limb(&mut tails, all - kept),
+        Image::scratch,
+        |scratch, i, digits, outs| {
+            for [out0, out1] in outs {
+                images.limb(scratch, i, digits, [&mut *out0, &mut *out1]);
+                context.qp_table(level, i).inverse(out0);
+                context.qp_table(level, i).inverse(out1);
+            }
+        },
+    );
     let mut outs = [std::array::from_fn(|_| Poly::scratch(n, kept))];
     let from = remainders(context, level, converter, &tails, &mut outs);
     let buffers = || (Image::scratch(), AlignedVec::scratch(2 * n));
