@@ -27,7 +27,7 @@ use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
 pub(crate) use digits::Digits;
-pub(crate) use images::{Image, KeyedImage, Undivided, add_images, add_images_divided};
+pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
 pub(crate) use switch::{Switch, switch};
 
 use crate::error::Result;

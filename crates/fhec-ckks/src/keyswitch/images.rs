@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, packed, pointwise};
+use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
 use super::digits::Digits;
-use super::switch::{Division, Pair, by_limb, check_keys, division, remainders};
+use super::switch::{Division, Pair, by_limb, check_keys, division, dot_limb, remainders};
 use super::{mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::error::Result;
 use crate::keys::SwitchingKey;
@@ -36,68 +36,6 @@ impl Undivided {
     }
 }
 
-/// Positions that are multiplied with a key, permuted and added at a time: they stay in the first-level cache.
-const BLOCK: usize = 1024;
-
-/// One limb of the image of a key switch that is added to a sum: `σ(Σ_d c_d·b_d + f·c_0)` and `σ(Σ_d c_d·a_d)`.
-pub(crate) struct Image<'a> {
-    /// The digits `c_d`.
-    pub(crate) digits: &'a [&'a [u64]],
-    /// The key, made for the inverse of `σ`.
-    pub(crate) key: &'a SwitchingKey,
-    /// `σ`.
-    pub(crate) automorphism: &'a Automorphism,
-    /// `c_0`, absent for zero, and `f`, absent for one.
-    pub(crate) first: Option<(&'a [u64], Option<u64>)>,
-}
-
-impl Image<'_> {
-    /// Scratch memory of [`add_limb`](Self::add_limb).
-    pub(crate) fn scratch() -> AlignedVec {
-        AlignedVec::scratch(3 * BLOCK)
-    }
-
-    /// Adds limb `i` of both parts, block by block: an automorphism moves aligned blocks as a whole.
-    pub(crate) fn add_limb(
-        &self,
-        context: &Context,
-        level: usize,
-        i: usize,
-        [out0, out1]: [&mut [u64]; 2],
-        scratch: &mut AlignedVec,
-    ) {
-        let m = context.qp_modulus(level, i);
-        let columns = [false, true].map(|second| self.key.column(context, level, i, self.digits.len(), second));
-        let len = BLOCK.min(context.n());
-        let (sum0, rest) = scratch[..3 * len].split_at_mut(len);
-        let (sum1, image) = rest.split_at_mut(len);
-        let mut lists: [Vec<&[u64]>; 3] = Default::default();
-        for (block, (out0, out1)) in out0.chunks_exact_mut(len).zip(out1.chunks_exact_mut(len)).enumerate() {
-            let start = block * len;
-            let from = self.automorphism.source_block(start, len);
-            // Keys are packed; eight residues begin at a whole word.
-            let words = packed::words(m, from)..packed::words(m, from + len);
-            lists.iter_mut().for_each(Vec::clear);
-            lists[0].extend(self.digits.iter().map(|limb| &limb[from..from + len]));
-            for (list, column) in lists[1..].iter_mut().zip(&columns) {
-                list.extend(column.iter().map(|limb| &limb[words.clone()]));
-            }
-            packed::dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
-            match self.first {
-                None => {}
-                Some((c0, None)) => pointwise::add_assign(m, sum0, &c0[from..from + len]),
-                Some((c0, Some(factor))) => {
-                    pointwise::mul_scalar_add_assign(m, sum0, &c0[from..from + len], factor);
-                }
-            }
-            for (sum, out) in [(&*sum0, out0), (&*sum1, out1)] {
-                self.automorphism.apply_eval_block(start, sum, image);
-                pointwise::add_assign(m, out, image);
-            }
-        }
-    }
-}
-
 /// An automorphism and the key for it.
 pub(crate) type KeyedImage<'a> = (&'a SwitchingKey, Arc<Automorphism>);
 
@@ -113,10 +51,16 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
+    fn scratch(&self) -> AlignedVec {
+        AlignedVec::scratch(3 * self.context.n())
+    }
+
     /// Limb `i` of both parts of `P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)`.
     fn limb(&self, scratch: &mut AlignedVec, i: usize, digits: &[&[u64]], [out0, out1]: Pair<'_>) {
         let (context, level) = (self.context, self.level);
         let m = context.qp_modulus(level, i);
+        let (sum0, rest) = scratch.split_at_mut(context.n());
+        let (sum1, image) = rest.split_at_mut(context.n());
         out0.copy_from_slice(self.first.limb(i));
         if i <= level {
             out1.copy_from_slice(self.second.limb(i));
@@ -125,8 +69,12 @@ impl Images<'_> {
             out1.fill(0);
         }
         for (key, automorphism) in self.keys {
-            let image = Image { digits, key, automorphism, first: Some((self.first.limb(i), None)) };
-            image.add_limb(context, level, i, [&mut *out0, &mut *out1], scratch);
+            dot_limb(context, level, i, digits, key, [None, None], [&mut *sum0, &mut *sum1]);
+            pointwise::add_assign(m, sum0, self.first.limb(i));
+            for (sum, out) in [(&*sum0, &mut *out0), (&*sum1, &mut *out1)] {
+                automorphism.apply_eval(sum, image);
+                pointwise::add_assign(m, out, image);
+            }
         }
     }
 }
@@ -144,7 +92,8 @@ pub(crate) fn add_images(context: &Context, sum: Undivided, keys: &[KeyedImage<'
     let all = context.qp_limbs(level);
     let mut outs = [std::array::from_fn(|_| Poly::scratch(context.n(), all))];
     let mut digits = Digits::new(context, &second, level);
-    digits.each(context, level, 0..all, by_limb(&mut outs, all), Image::scratch, |scratch, i, digits, outs| {
+    let scratch = || images.scratch();
+    digits.each(context, level, 0..all, by_limb(&mut outs, all), scratch, |scratch, i, digits, outs| {
         outs.into_iter().for_each(|out| images.limb(scratch, i, digits, out));
     });
     let [parts] = outs;
@@ -172,23 +121,17 @@ pub(crate) fn add_images_divided(
     let (kept, all) = (inverses.len(), context.qp_limbs(level));
     let mut digits = Digits::new(context, &second, level);
     let mut tails = [std::array::from_fn(|_| Poly::scratch(n, all - kept))];
-    digits.each(
-        context,
-        level,
-        kept..all,
-        by_limb(&mut tails, all - kept),
-        Image::scratch,
-        |scratch, i, digits, outs| {
-            for [out0, out1] in outs {
-                images.limb(scratch, i, digits, [&mut *out0, &mut *out1]);
-                context.qp_table(level, i).inverse(out0);
-                context.qp_table(level, i).inverse(out1);
-            }
-        },
-    );
+    let scratch = || images.scratch();
+    digits.each(context, level, kept..all, by_limb(&mut tails, all - kept), scratch, |scratch, i, digits, outs| {
+        for [out0, out1] in outs {
+            images.limb(scratch, i, digits, [&mut *out0, &mut *out1]);
+            context.qp_table(level, i).inverse(out0);
+            context.qp_table(level, i).inverse(out1);
+        }
+    });
     let mut outs = [std::array::from_fn(|_| Poly::scratch(n, kept))];
     let from = remainders(context, level, converter, &tails, &mut outs);
-    let buffers = || (Image::scratch(), AlignedVec::scratch(2 * n));
+    let buffers = || (images.scratch(), AlignedVec::scratch(2 * n));
     digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |(scratch, sums), i, digits, outs| {
         let m = context.q(i);
         let (sum0, sum1) = sums.split_at_mut(n);

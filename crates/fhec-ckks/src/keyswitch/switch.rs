@@ -167,7 +167,7 @@ pub(super) fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pa
 }
 
 /// One limb of both components of an inner product, and of `P` times `lift`.
-fn dot_limb(
+pub(super) fn dot_limb(
     context: &Context,
     level: usize,
     i: usize,

@@ -1,5 +1,6 @@
 //! The giant rotations of a linear map and the sums over them.
 
+use fhec_math::packed::dot_pair_into;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
 
 use super::products::Pair;
@@ -8,7 +9,7 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Digits, Image, mod_down, mod_down_pair, mod_down_rescale_pair};
+use crate::keyswitch::{Digits, mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::limbs::{LIGHT, par_chunks};
 use crate::params::Context;
 use crate::plaintext::Plaintext;
@@ -103,14 +104,22 @@ impl<'a> Outputs<'a> {
         let c1 = if raised { mod_down(context, QpPoly { poly: c1, level }) } else { c1 };
         let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
         let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
+        let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
         let mut digits = Digits::new(context, &c1, level);
-        digits.each(context, level, 0..limbs, outputs, Image::scratch, |scratch, i, digits, (out0, out1)| {
-            let first = if raised {
-                Some((c0.limb(i), None))
-            } else {
-                (i <= level).then(|| (c0.limb(i), Some(context.p_mod_q(level, i))))
-            };
-            Image { digits, key, automorphism, first }.add_limb(context, level, i, [out0, out1], scratch);
+        digits.each(context, level, 0..limbs, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
+            let m = context.qp_modulus(level, i);
+            let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+            let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+            dot_pair_into(m, digits, [&b, &a], [sum0, sum1]);
+            if raised {
+                pointwise::add_assign(m, sum0, c0.limb(i));
+            } else if i <= level {
+                pointwise::mul_scalar_add_assign(m, sum0, c0.limb(i), context.p_mod_q(level, i));
+            }
+            for (sum, out) in [(&*sum0, out0), (&*sum1, out1)] {
+                automorphism.apply_eval(sum, permuted);
+                pointwise::add_assign(m, out, permuted);
+            }
         });
     }
 
