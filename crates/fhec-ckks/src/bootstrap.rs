@@ -413,13 +413,17 @@ impl Bootstrapper {
         };
         let mut slots = first.apply_raised(evaluator, &up, &small)?;
         drop(small);
-        for stage in rest {
-            slots = stage.apply(evaluator, &slots)?;
-        }
+        let undivided = match rest.split_last() {
+            None => evaluator.undivided(&slots)?,
+            Some((last, rest)) => {
+                for stage in rest {
+                    slots = stage.apply(evaluator, &slots)?;
+                }
+                last.apply_undivided(evaluator, &slots)?
+            }
+        };
         let sums = self.spec.sums(log_slots, self.context.log_n(), real);
-        for (i, elements) in sums.iter().enumerate() {
-            slots = evaluator.add_images(&slots, elements, real && i + 1 == sums.len())?;
-        }
+        let slots = evaluator.trace(undivided, &sums, real)?;
         // The trace has multiplied by the number of its rotations.
         let doublings = i64::from(self.context.log_n() - 1 - log_slots);
         let scale = slots.scale().mul(&Scale::pow2(doublings));

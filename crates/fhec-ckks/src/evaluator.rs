@@ -8,6 +8,7 @@ mod parts;
 mod products;
 mod rotations;
 mod scalars;
+mod trace;
 
 pub use rotations::HoistedCiphertext;
 

@@ -16,6 +16,7 @@
 //! `u` is, which costs two permutations instead of one per digit (2020/1203 §4.1).
 
 mod digits;
+mod images;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,8 @@ use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
 pub(crate) use digits::Digits;
-pub(crate) use switch::{Switch, switch, switch_sum};
+pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
+pub(crate) use switch::{Switch, switch};
 
 use crate::error::Result;
 use crate::limbs::{Conversion, HEAVY, LIGHT, convert, par_chunks};
@@ -109,8 +111,11 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
 /// The limbs `q_0 … q_level` in coefficient form.
 fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     let n = context.n();
-    let mut coeffs = AlignedVec::from(&c.data()[..(level + 1) * n]);
-    par_chunks(&mut coeffs, n, HEAVY, |i, limb| context.q_table(i).inverse(limb));
+    let mut coeffs = AlignedVec::scratch((level + 1) * n);
+    par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
+        limb.copy_from_slice(c.limb(i));
+        context.q_table(i).inverse(limb);
+    });
     coeffs
 }
 

@@ -163,12 +163,16 @@ impl Subject {
         (self.evaluator.keys().bytes() + self.bootstrapper.bytes()) as u64
     }
 
-    /// Ciphertexts, log2 of the slots and level of the result.
+    /// Ciphertexts, log2 of the slots and level of the result. With few slots as many levels are left as with all.
     pub(crate) fn of(&self, kind: Kind) -> (usize, u32, usize) {
         let (all, top) = (self.context.log_n() - 1, self.bootstrapper.output_level());
         match kind {
             Kind::Full | Kind::Twice => (1, all, top),
-            Kind::Sparse => (1, SPARSE.min(all), top),
+            Kind::Sparse => {
+                let begin = |log_slots| self.preset.spec.input_level(log_slots);
+                let log_slots = SPARSE.min(all);
+                (1, log_slots, top + begin(log_slots) - begin(all))
+            }
             Kind::Pair => (2, all, top),
             Kind::Half => (1, all, top / 2 + 1),
         }

@@ -166,12 +166,14 @@ impl Prices<'_> {
         let raised = circuit.raised + target;
         let down: f64 = circuit.down.iter().map(|part| self.part(part, part.level)).sum();
         let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
-        // The sums come before the last rescale.
+        // The sums come before the last rescale. Each divides one part, for its digits, and the last one, as if it were the last matrix, both.
         let end = target + circuit.eval_mod + 1;
         let w = self.linear_weights(end);
-        let sum = |&switches: &usize| w.decompose + switches as f64 * w.baby + self.mod_down(end, false);
+        let divided = self.mod_down(end, false);
+        let sum = |&switches: &usize| w.decompose + switches as f64 * w.baby + divided / 2.0;
         let sums: f64 = circuit.sums[usize::from(real)].iter().map(sum).sum();
-        let conjugation = if real { 0.0 } else { self.rotate(end) + 2.0 * self.rescale(end, 2) };
+        let conjugation =
+            if real { self.mod_down(end, true) - divided } else { self.rotate(end) + 2.0 * self.rescale(end, 2) };
         // Both parts are raised to the chain, and one to a special prime too.
         down + self.transforms((2 * raised + 3) as f64) + up + sums + conjugation
     }

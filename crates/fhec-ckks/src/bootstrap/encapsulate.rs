@@ -18,6 +18,7 @@ use std::sync::Arc;
 use fhec_math::{
     AlignedVec, Eval, Modulus, NttTable, Poly, Scale, SecretRng, lift_small, pointwise, uniform_from_seed,
 };
+use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::cipher::Ciphertext;
@@ -165,7 +166,8 @@ impl EncapsulationKeys {
         pointwise::switch_centered(q0, p0, &coefficients, &mut lifted);
         p_table.forward(&mut lifted);
         let mut parts = [vec![0; n], vec![0; n]];
-        for (out, (key, c)) in parts.iter_mut().zip(self.down.iter().zip([Some(input.c0()), None])) {
+        let jobs = parts.par_iter_mut().zip(self.down.par_iter().zip([Some(input.c0()), None]));
+        jobs.for_each(|(out, (key, c))| {
             // The product with the digit modulo p_0 is what remains after the division by it.
             let mut remainder = vec![0; n];
             pointwise::mul_into(p0, &mut remainder, &lifted, key.limb(1));
@@ -178,7 +180,7 @@ impl EncapsulationKeys {
             }
             q_table.inverse(out);
             pointwise::sub_mul_scalar_assign(q0, out, &low, inverse);
-        }
+        });
         parts
     }
 

@@ -43,6 +43,8 @@ impl BootstrapPreset {
             spec: BootstrapSpec {
                 log_message_ratio: 8,
                 arcsine: true,
+                // What a smaller message ratio gains would be lost again in unlikely slots.
+                cosine_degree: 30,
                 input_scale: Scale::pow2(42),
                 ..BootstrapSpec::default()
             },

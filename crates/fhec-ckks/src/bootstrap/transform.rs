@@ -11,6 +11,7 @@ use crate::cipher::Ciphertext;
 use crate::encode::Encoder;
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
+use crate::keyswitch::Undivided;
 use crate::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearOptions, PackedDiagonals, SmallCiphertext};
 use crate::params::Selection;
 use crate::plaintext::QpPlaintext;
@@ -108,6 +109,11 @@ impl Stage {
         let options = LinearOptions { rescale: self.shape.matrix.rescale, ..LinearOptions::default() };
         let out = self.map.apply(evaluator, &[input], self, &[], &self.shape.out_scale, &options)?;
         out.into_iter().next().ok_or_else(no_output)
+    }
+
+    /// [`apply`](Self::apply) without the division by `P`, for a matrix that leaves its rescale to what follows.
+    pub(super) fn apply_undivided(&self, evaluator: &Evaluator, input: &Ciphertext) -> Result<Undivided> {
+        self.map.apply_undivided(evaluator, input, self, &self.shape.out_scale)
     }
 
     /// [`apply`](Self::apply) to what was raised, on the way to the dense secret, with the evaluator of the keys for that.

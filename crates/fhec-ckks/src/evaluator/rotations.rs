@@ -1,12 +1,12 @@
 //! Rotations and conjugation, single and hoisted.
 
-use fhec_math::{Automorphism, Scale, conjugation_element, galois_element};
+use fhec_math::{Automorphism, conjugation_element, galois_element};
 
 use super::Evaluator;
 use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Decomposed, Digits, Switch, decompose, switch, switch_sum};
+use crate::keyswitch::{Decomposed, Digits, Switch, decompose, switch};
 
 /// Bytes of digits that stay in the cache from one rotation to the next.
 const CACHED: usize = 8 << 20;
@@ -52,25 +52,6 @@ impl Evaluator {
     /// As [`rotate`](Self::rotate).
     pub fn conjugate(&self, a: &Ciphertext) -> Result<Ciphertext> {
         self.automorphism("conjugate", a, conjugation_element(self.context.log_n()))
-    }
-
-    /// `a + Σ σ(a)` over the automorphisms `X → X^e` of some Galois elements `e`, with one division for all, by the last prime too if
-    /// `rescale` says so: part of a trace.
-    ///
-    /// # Errors
-    /// As [`rotate`](Self::rotate), and [`CkksError::LevelRange`](crate::CkksError::LevelRange) for a rescale at level 0.
-    pub(crate) fn add_images(&self, a: &Ciphertext, elements: &[u64], rescale: bool) -> Result<Ciphertext> {
-        let op = "trace";
-        self.check(op, a)?;
-        let with = |&element: &u64| {
-            let key = self.galois_key(op, element, a.level)?;
-            Ok((key, Automorphism::try_get(self.context.log_n(), element)?))
-        };
-        let keys = elements.iter().map(with).collect::<Result<Vec<_>>>()?;
-        let [c0, c1] = switch_sum(&self.context, [&a.c0, &a.c1], a.level, &keys, rescale)?;
-        let prime = || Scale::prime(self.context.q(a.level).value());
-        let (level, scale) = if rescale { (a.level - 1, a.scale.div(&prime())) } else { (a.level, a.scale.clone()) };
-        Ok(Ciphertext { c0, c1, level, scale, id: a.id })
     }
 
     /// An automorphism, by its own key or as two.

@@ -27,7 +27,7 @@ pub(crate) struct Switch<'a> {
 }
 
 /// One limb of an output of each part.
-type Pair<'a> = [&'a mut [u64]; 2];
+pub(super) type Pair<'a> = [&'a mut [u64]; 2];
 
 /// Runs all switches; a rescale leaves one limb less.
 ///
@@ -102,77 +102,8 @@ pub(crate) fn switch(
     Ok(outs)
 }
 
-/// `⌊(P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)) / D⌉`: a ciphertext and its images under several automorphisms, each with its key, added up
-/// before the division by `D`, which is `P` or, with a rescale, `P·q_level`.
-///
-/// # Errors
-/// As [`switch`].
-pub(crate) fn switch_sum(
-    context: &Context,
-    [c0, c1]: [&Poly<Eval>; 2],
-    level: usize,
-    keys: &[(&SwitchingKey, Arc<Automorphism>)],
-    rescale: bool,
-) -> Result<[Poly<Eval>; 2]> {
-    check_keys(context, keys.iter().map(|(key, _)| *key), level, rescale)?;
-    let n = context.n();
-    let Division { converter, inverses } = division(context, level, rescale);
-    let (kept, all) = (inverses.len(), context.qp_limbs(level));
-    let scratch = || AlignedVec::scratch(3 * n);
-    // One limb of the sum.
-    let sum = |scratch: &mut AlignedVec, i: usize, digits: &[&[u64]], out: [&mut [u64]; 2]| {
-        let m = context.qp_modulus(level, i);
-        let (sum0, rest) = scratch.split_at_mut(n);
-        let (sum1, image) = rest.split_at_mut(n);
-        let [out0, out1] = out;
-        for (out, c) in [&mut *out0, &mut *out1].into_iter().zip([c0, c1]) {
-            if i <= level {
-                out.copy_from_slice(c.limb(i));
-                pointwise::mul_scalar_assign(m, out, context.p_mod_q(level, i));
-            } else {
-                out.fill(0);
-            }
-        }
-        for (key, automorphism) in keys {
-            dot_limb(context, level, i, digits, key, [Some(c0), None], [&mut *sum0, &mut *sum1]);
-            for (sum, out) in [(&*sum0, &mut *out0), (&*sum1, &mut *out1)] {
-                automorphism.apply_eval(sum, image);
-                pointwise::add_assign(m, out, image);
-            }
-        }
-    };
-    let mut digits = Digits::new(context, c1, level);
-    let mut tails = [[Poly::scratch(n, all - kept), Poly::scratch(n, all - kept)]];
-    digits.each(context, level, kept..all, by_limb(&mut tails, all - kept), scratch, |scratch, i, digits, outs| {
-        for [out0, out1] in outs {
-            sum(scratch, i, digits, [&mut *out0, &mut *out1]);
-            context.qp_table(level, i).inverse(out0);
-            context.qp_table(level, i).inverse(out1);
-        }
-    });
-    let mut outs = [[Poly::scratch(n, kept), Poly::scratch(n, kept)]];
-    let from = remainders(context, level, converter, &tails, &mut outs);
-    let buffers = || (scratch(), AlignedVec::scratch(2 * n));
-    digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |(scratch, sums), i, digits, outs| {
-        let m = context.q(i);
-        let (sum0, sum1) = sums.split_at_mut(n);
-        for (parts, tail) in outs.into_iter().zip(&tails) {
-            sum(scratch, i, digits, [&mut *sum0, &mut *sum1]);
-            for (k, (sum, out)) in [&*sum0, &*sum1].into_iter().zip(parts).enumerate() {
-                if let Some(from) = from {
-                    pointwise::switch_centered(from, m, tail[k].limb(0), out);
-                }
-                context.q_table(i).forward(out);
-                pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
-            }
-        }
-    });
-    let [sum] = outs;
-    Ok(sum)
-}
-
 /// Keys reach the level, and there is something to rescale.
-fn check_keys<'a>(
+pub(super) fn check_keys<'a>(
     context: &Context,
     mut keys: impl Iterator<Item = &'a SwitchingKey>,
     level: usize,
@@ -186,13 +117,13 @@ fn check_keys<'a>(
 }
 
 /// What a division by `P`, or by `P·q_level`, takes.
-struct Division<'a> {
-    converter: &'a BaseConverter,
+pub(super) struct Division<'a> {
+    pub(super) converter: &'a BaseConverter,
     /// Of the divisor modulo the primes that are left.
-    inverses: &'a [u64],
+    pub(super) inverses: &'a [u64],
 }
 
-fn division(context: &Context, level: usize, rescale: bool) -> Division<'_> {
+pub(super) fn division(context: &Context, level: usize, rescale: bool) -> Division<'_> {
     let tables = context.level(level);
     match &tables.rescale {
         Some(t) if rescale => Division { converter: &t.mod_down, inverses: &t.pq_inv },
@@ -202,7 +133,7 @@ fn division(context: &Context, level: usize, rescale: bool) -> Division<'_> {
 
 /// Converts the limbs that are divided away, in coefficient form, to the others. A remainder modulo a single prime takes no
 /// reconstruction; it is lifted where it is used, and that prime returned.
-fn remainders<'a>(
+pub(super) fn remainders<'a>(
     context: &'a Context,
     level: usize,
     converter: &BaseConverter,
@@ -225,7 +156,7 @@ fn remainders<'a>(
 }
 
 /// The limbs of several pairs of polynomials, limb by limb.
-fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pair<'_>>> {
+pub(super) fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pair<'_>>> {
     let mut lists: Vec<Vec<Pair<'_>>> = (0..limbs).map(|_| Vec::with_capacity(pairs.len())).collect();
     for [c0, c1] in pairs {
         for (list, (c0, c1)) in lists.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
@@ -236,7 +167,7 @@ fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pair<'_>>> {
 }
 
 /// One limb of both components of an inner product, and of `P` times `lift`.
-fn dot_limb(
+pub(super) fn dot_limb(
     context: &Context,
     level: usize,
     i: usize,

@@ -10,6 +10,7 @@ use super::{DiagonalSource, Hoisting, LinearMap, LinearOptions, babies};
 use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
+use crate::keyswitch::Undivided;
 use crate::plaintext::{CoeffPlaintext, Plaintext, QpPlaintext};
 
 const OP: &str = "linear map";
@@ -41,6 +42,35 @@ impl LinearMap {
             context.check_level(OP, level, 1)?;
         }
         let sum_scale = Self::plaintext_scale(context, level, &Scale::one(), out_scale, options.rescale);
+        let outputs = self.outputs(evaluator, inputs, level, source, &sum_scale, options)?;
+        outputs.finish(bias, &sum_scale, options.rescale)
+    }
+
+    /// A map from one ciphertext to one, [applied](Self::apply) without rescale and not yet divided by `P`.
+    pub(crate) fn apply_undivided(
+        &self,
+        evaluator: &Evaluator,
+        input: &Ciphertext,
+        source: &dyn DiagonalSource,
+        out_scale: &Scale,
+    ) -> Result<Undivided> {
+        let options = LinearOptions { rescale: false, ..LinearOptions::default() };
+        let level = self.check(evaluator, &[input], source, &[])?;
+        let outputs = self.outputs(evaluator, &[input], level, source, out_scale, &options)?;
+        Ok(Undivided { parts: outputs.undivided(), scale: out_scale.clone() })
+    }
+
+    /// The sums of all outputs.
+    fn outputs<'a>(
+        &self,
+        evaluator: &'a Evaluator,
+        inputs: &[&Ciphertext],
+        level: usize,
+        source: &dyn DiagonalSource,
+        sum_scale: &Scale,
+        options: &LinearOptions,
+    ) -> Result<Outputs<'a>> {
+        let context = &**evaluator.context();
         let packed = source.packed();
         let hoisting = match packed {
             Some(packed) => packed.hoisting(),
@@ -59,7 +89,7 @@ impl LinearMap {
                 let fetch = |d| {
                     let coeffs = source.coefficients(d)?;
                     let input = inputs[source.diagonals()[d].in_block];
-                    check_coefficients(evaluator, &coeffs, input, &sum_scale)?;
+                    check_coefficients(evaluator, &coeffs, input, sum_scale)?;
                     Ok(coeffs)
                 };
                 let coeffs = range.into_par_iter().map(fetch).collect::<Result<Vec<_>>>()?;
@@ -67,15 +97,14 @@ impl LinearMap {
                 drop(coeffs);
                 outputs.add(sums, results)?;
             }
-            drop(babies);
-            return outputs.finish(bias, &sum_scale, options.rescale);
+            return Ok(outputs);
         }
         let uncompressed = || context.n() * context.qp_limbs(level) * 8;
         let bytes = source.plaintext_bytes().unwrap_or_else(uncompressed);
         let whole = packed.is_some() || source.resident() || bytes * self.baby_of.len() <= options.plaintext_window;
         if let Some(packed) = packed {
             let shapes: Vec<_> = inputs.iter().map(|input| (input.level(), input.scale())).collect();
-            packed.check(context, self, &shapes, &sum_scale)?;
+            packed.check(context, self, &shapes, sum_scale)?;
         }
         let babies = babies::make(self, evaluator, inputs, level, hoisting, whole)?;
         let mut outputs = Outputs::new(evaluator, level, hoisting, self.out_blocks);
@@ -88,7 +117,7 @@ impl LinearMap {
                     let fetch = |d| {
                         let plaintext = source.plaintext(d)?;
                         let input = inputs[source.diagonals()[d].in_block];
-                        check_plaintext(evaluator, &plaintext, input, &sum_scale)?;
+                        check_plaintext(evaluator, &plaintext, input, sum_scale)?;
                         Ok(plaintext)
                     };
                     Diagonals::Single(range.into_par_iter().map(fetch).collect::<Result<_>>()?)
@@ -99,8 +128,7 @@ impl LinearMap {
             drop(diagonals);
             outputs.add(sums, results)?;
         }
-        drop(babies);
-        outputs.finish(bias, &sum_scale, options.rescale)
+        Ok(outputs)
     }
 
     /// The common level of the inputs.

@@ -36,12 +36,15 @@ impl<'a> Outputs<'a> {
         self.evaluator.context()
     }
 
-    /// Rotates finished sums and adds them to their outputs.
+    /// Rotates finished sums and adds them to their outputs. What is not rotated comes first: others are added to it, so that there is no zero to
+    /// begin with.
     pub(super) fn add(&mut self, sums: &[Sum], results: Vec<Pair>) -> Result<()> {
-        for (sum, pair) in sums.iter().zip(results) {
-            let element = galois_element(sum.giant, self.context().log_n());
+        let log_n = self.context().log_n();
+        let sums = sums.iter().map(|sum| (sum.out_block, galois_element(sum.giant, log_n))).zip(results);
+        let (unrotated, rotated): (Vec<_>, Vec<_>) = sums.partition(|((_, element), _)| *element == 1);
+        for ((out_block, element), pair) in unrotated.into_iter().chain(rotated) {
             if element == 1 {
-                self.add_unrotated(sum.out_block, pair);
+                self.add_unrotated(out_block, pair);
             } else {
                 let (mut pair, mut raised, mut last) = (pair, self.hoisting == Hoisting::Double, element);
                 if let Some([first, second]) = self.evaluator.factors(element) {
@@ -49,7 +52,7 @@ impl<'a> Outputs<'a> {
                 }
                 let key = self.evaluator.galois_key("linear map", last, self.level)?;
                 let automorphism = Automorphism::try_get(self.context().log_n(), last)?;
-                self.add_rotated(sum.out_block, pair, raised, key, &automorphism);
+                self.add_rotated(out_block, pair, raised, key, &automorphism);
             }
         }
         Ok(())
@@ -138,6 +141,25 @@ impl<'a> Outputs<'a> {
             .collect()
     }
 
+    /// The sum of the only output, `P` times the result modulo `Q·P`.
+    pub(super) fn undivided(mut self) -> [QpPoly; 2] {
+        let (context, level) = (self.context(), self.level);
+        let zero = || std::array::from_fn(|_| Poly::zero(context.n(), context.qp_limbs(level)));
+        let mut sum = self.raised.pop().flatten().unwrap_or_else(zero);
+        if let Some(divided) = self.divided.pop().flatten() {
+            sum.iter_mut().zip(&divided).for_each(|(sum, part)| self.lift(sum, part));
+        }
+        sum.map(|poly| QpPoly { poly, level })
+    }
+
+    /// Adds `P` times a part modulo `Q`.
+    fn lift(&self, sum: &mut Poly<Eval>, part: &Poly<Eval>) {
+        let (context, level) = (self.context(), self.level);
+        par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
+            pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(level, i));
+        });
+    }
+
     fn finish_one(
         &self,
         raised: Option<Pair>,
@@ -154,17 +176,12 @@ impl<'a> Outputs<'a> {
         };
         let result = match raised {
             Some([mut c0, mut c1]) => {
-                let lift = |sum: &mut Poly<Eval>, part: &Poly<Eval>| {
-                    par_chunks(&mut sum.data_mut()[..(level + 1) * context.n()], context.n(), LIGHT, |i, limb| {
-                        pointwise::mul_scalar_add_assign(context.q(i), limb, part.limb(i), context.p_mod_q(level, i));
-                    });
-                };
                 if let Some([d0, d1]) = &divided {
-                    lift(&mut c0, d0);
-                    lift(&mut c1, d1);
+                    self.lift(&mut c0, d0);
+                    self.lift(&mut c1, d1);
                 }
                 if let Some(bias) = before {
-                    lift(&mut c0, bias.poly());
+                    self.lift(&mut c0, bias.poly());
                 }
                 let pair = (QpPoly { poly: c0, level }, QpPoly { poly: c1, level });
                 if rescale {

@@ -29,6 +29,9 @@ const KEY: f64 = 10.0;
 const LOG2_RAISED: u32 = 5;
 /// Most layers of one matrix below the first one.
 const MOST_LAYERS: u32 = 5;
+/// Most layers of one matrix of slots-to-coefficients on average, where vectors repeat: at the lowest levels babies, giants and their keys take
+/// a twentieth of what they take above.
+const MOST_LOW_LAYERS: u32 = 7;
 /// So many doublings from a vector of all slots down are what the transforms of repeating vectors are cut for.
 const RANGE: u32 = 5;
 
@@ -117,6 +120,24 @@ pub(super) fn sparse(full: &[u32]) -> Vec<u32> {
     best.1
 }
 
+/// Where slots-to-coefficients is cut for vectors of `2^log_slots` entries that repeat, by level, so that it takes as few levels as matrices of up
+/// to [`MOST_LOW_LAYERS`] allow. Each level has as many matrices as one of `full`, the cut for vectors of all slots, on average: so
+/// each matrix has as many bits of a prime.
+///
+/// All numbers of slots are cut at the same layers, for they share keys: evenly for the middle one of the [`RANGE`] largest.
+pub(super) fn larger(full: &[Vec<u32>], log_slots: u32) -> Vec<Vec<u32>> {
+    let log_all: u32 = full.iter().flatten().sum();
+    let matrices: usize = full.iter().map(Vec::len).sum();
+    let on_level = matrices.div_ceil(full.len().max(1)).max(1);
+    let levels = log_slots.div_ceil(MOST_LOW_LAYERS * on_level as u32).max(1) as usize;
+    let size = (log_all.saturating_sub(RANGE.div_ceil(2)) / (levels * on_level) as u32).max(1);
+    let mut cut = vec![vec![size; on_level]; levels];
+    if let Some(last) = cut.last_mut().and_then(|level| level.last_mut()) {
+        *last = log_slots;
+    }
+    cut
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +150,16 @@ mod tests {
         assert_eq!((babies(8, 12, true, false), babies(3, 5, false, false)), (0..8, -3..4));
         let group = Group { first: 7, last: 14, wraps: true };
         assert_eq!((babies(7, 14, true, true), rotations(&group, &(0..32))), (0..32, (31.0, 3.0)));
+    }
+
+    #[test]
+    fn larger_matrices_take_fewer_levels() {
+        let full = [vec![4, 4], vec![4, 3]];
+        assert_eq!([9, 12, 14].map(|k| larger(&full, k)), [9, 12, 14].map(|k| vec![vec![6, k]]));
+        // One matrix a level, and a vector too long for one level.
+        assert_eq!(larger(&[vec![5], vec![4]], 7), [[7]]);
+        assert_eq!(larger(&[vec![2], vec![2], vec![5]], 8), [[3], [8]]);
+        assert_eq!(larger(&[vec![1]], 1), [[1]]);
     }
 
     #[test]
