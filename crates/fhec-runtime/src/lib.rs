@@ -16,6 +16,8 @@
 //! Plans in client-aided mode run in rounds: [`Server::round`] evaluates one, [`Play`] is the client's part in between
 //! ([`aided`]).
 //!
+//! Throughput plans can also be evaluated a few ciphertexts at a time, what does not fit memory on disk ([`stream`]).
+//!
 //! Work is spread over the ambient rayon pool; results do not depend on the number of threads. To choose
 //! it, run inside [`rayon::ThreadPool::install`].
 
@@ -31,6 +33,7 @@ pub mod driver;
 pub mod error;
 pub mod noise;
 pub mod server;
+pub mod stream;
 
 pub use aided::{Play, evaluate};
 pub use backend::{Backend, Step};
@@ -42,3 +45,4 @@ pub use driver::{Event, Execution, Paused, Run, Trace, run};
 pub use error::{OpError, Result, RuntimeError};
 pub use noise::NoiseBackend;
 pub use server::{Evaluation, Held, Kept, Server, server_context};
+pub use stream::{Stream, Streaming};

@@ -3,6 +3,7 @@
 use super::tables::Tables;
 use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale, rounds};
 use crate::linear::{LinearGroup, groups};
+use crate::stream::element_bytes;
 use crate::{Instruction, KeyManifest, LOG2_PARTS, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
 use fhec_math::chebyshev::ChebyshevOpKind;
 use fhec_math::scale::Scale;
@@ -58,7 +59,8 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     of_bootstraps.add_bootstraps(&plan.parameters, &bootstrap_slots);
     let bootstrap_elements = of_bootstraps.galois.into_keys().collect();
     let peak_register_bytes = peak_register_bytes(plan, &registers);
-    if peak_register_bytes > structure::MAX_REGISTER_BYTES {
+    // Where images share ciphertexts a run streams them, and what it takes is bounded by what it is allowed.
+    if peak_register_bytes > structure::MAX_REGISTER_BYTES && plan.image_slots() != 1 {
         return Err(VerifyError::Entry {
             what: "program",
             index: 0,
@@ -86,8 +88,7 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
 
 /// Bytes of the ciphertexts of a register.
 pub(super) fn register_bytes(plan: &Plan, facts: &RegisterFacts) -> u64 {
-    let limbs = (u64::from(facts.degree) + 1) * (facts.level as u64 + 1) * facts.ciphertexts as u64;
-    limbs << (plan.parameters.log_n + 3)
+    facts.ciphertexts as u64 * element_bytes(plan, facts.level, facts.degree)
 }
 
 /// Most bytes of the registers that are live at once, each from its instruction to its last reader.
