@@ -110,6 +110,9 @@ pub enum RuntimeError {
     /// The evaluation keys lack something that the plan uses.
     #[error("the evaluation keys do not fit the plan: {0}")]
     Keys(String),
+    /// Whoever watched the evaluation ended it.
+    #[error("stopped")]
+    Stopped,
     /// Memory for ciphertexts in which not even one step of the plan fits.
     #[error("the plan needs {needed} bytes for ciphertexts, allowed are {allowed}")]
     Memory {

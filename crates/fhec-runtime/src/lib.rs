@@ -39,7 +39,7 @@ pub use aided::{Play, evaluate};
 pub use backend::{Backend, Step};
 pub use ckks::{CkksBackend, Memory};
 pub use clear::ClearBackend;
-pub use client::{Client, EncryptionKey, postprocess, preprocess};
+pub use client::{Client, EncryptionKey, Packed, postprocess, preprocess};
 pub use count::{CountBackend, Counts};
 pub use driver::{Event, Execution, Paused, Run, Trace, run};
 pub use error::{OpError, Result, RuntimeError};
