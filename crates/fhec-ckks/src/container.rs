@@ -16,7 +16,7 @@ mod keys;
 mod pack;
 mod stream;
 
-pub use bundle::{BundleFile, BundleIndex, BundleValue, Place};
+pub use bundle::{BundleFile, BundleIndex, BundleValue, BundleWriter, Place};
 pub use data::{
     BundleEntry, BundleForm, bundle_bytes, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext,
 };

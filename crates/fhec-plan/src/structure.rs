@@ -62,9 +62,7 @@ pub(crate) fn check_packing(slots: usize, ciphertexts: usize, period: usize) -> 
     let top = 1 << (LOG_N.end() - 1);
     ensure(slots.is_power_of_two() && slots <= top, || format!("{slots} slots are not a power of two up to {top}"))?;
     let most = if slots == 1 { MAX_ELEMENT_CIPHERTEXTS } else { MAX_CIPHERTEXTS };
-    ensure((1..=most).contains(&ciphertexts), || {
-        format!("{ciphertexts} ciphertexts are not within 1 … {most}")
-    })?;
+    ensure((1..=most).contains(&ciphertexts), || format!("{ciphertexts} ciphertexts are not within 1 … {most}"))?;
     ensure(period.is_power_of_two() && period <= slots, || {
         format!("period {period} is not a power of two up to {slots}")
     })?;

@@ -9,7 +9,8 @@ use crate::batch;
 use crate::clear::Slots;
 use crate::context::{context, key_request};
 use crate::error::{Result, RuntimeError};
-use fhec_ckks::container::{BundleEntry, BundleForm};
+use crate::stream;
+use fhec_ckks::container::{BundleEntry, BundleForm, BundleIndex, Place, read_ciphertexts};
 use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, Plaintext, PublicKey, SecretKey,
 };
@@ -271,6 +272,37 @@ impl Client {
         let images = batch::count(self.head.batch(), bundle)?;
         let slots = self.decrypt_all(&output.name, shape, bundle, secret)?;
         Ok(batch::images(&self.head, output, &slots, images))
+    }
+
+    /// Decrypts output number `index` out of a file of ciphertexts, as [`decrypt_batch`](Self::decrypt_batch). Where images share ciphertexts,
+    /// a few of these are in memory at a time.
+    ///
+    /// # Errors
+    /// As [`decrypt_batch`](Self::decrypt_batch), and [`RuntimeError::Ckks`] for a file that is damaged or belongs to another plan.
+    pub fn decrypt_file(
+        &self,
+        index: usize,
+        file: &[u8],
+        plan: &[u8; 32],
+        secret: &SecretKey,
+    ) -> Result<Vec<Vec<f64>>> {
+        if !self.head.is_batched() {
+            return self.decrypt_batch(index, &read_ciphertexts(file, &self.context, plan)?, secret);
+        }
+        let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
+        let found = BundleIndex::open(file, &self.context, plan)?;
+        let images = stream::images(&found, self.head.batch())? as usize;
+        let places = stream::places(&found, &output.name, output.layout.ciphertexts)?;
+        let decrypt = |(i, place): (usize, &Place)| {
+            let ciphertext = found.read(file, place, &self.context)?.expand(&self.context)?;
+            if let Some(problem) = stream::misfit(&ciphertext, output.level, &output.scale) {
+                let problem = format!("ciphertext {i} {problem}");
+                return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem });
+            }
+            Ok(self.decrypt_elements(&[&ciphertext], images, secret)?.concat())
+        };
+        let values = places.par_iter().enumerate().map(decrypt).collect::<Result<Vec<_>>>()?;
+        self.unpack(index, &values, images)
     }
 
     /// Encrypts what several images send in a round of a client-aided plan.

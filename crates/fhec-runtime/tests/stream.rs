@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use fhec_ckks::container::{BundleEntry, BundleForm, write_ciphertexts};
-use fhec_ckks::{CkksError, Ciphertext};
+use fhec_ckks::{Ciphertext, CkksError};
 use fhec_plan::stream::{Schedule, forecast};
 use fhec_plan::{Layout, Op, Verified};
 use fhec_runtime::stream::{BundleSink, BundleSource, Stream, Streaming, Usage};
@@ -103,6 +103,54 @@ fn a_budget_changes_no_bit() {
     assert!(error.contains(&format!("needs {least} bytes")), "{error}");
 }
 
+/// Windows of three along a line, a square, and windows again.
+fn windows(len: usize) -> Arc<Verified> {
+    let mut b = Builder::batched(small(3), 40);
+    let window = |b: &mut Builder, outputs: usize| {
+        let tensor = Some(b.tensor(pseudo(3, 0.31)));
+        let dims = vec![dim(outputs, 1, 1, 0), dim(3, 0, 1, 1)];
+        let nest = fhec_plan::Nest { dims, row: 0, col: 0, weight: 0, tensor, factor: 0.5, guards: vec![] };
+        b.matrix(fhec_plan::Matrix {
+            slots: 1,
+            in_ciphertexts: outputs + 2,
+            in_period: 1,
+            out_ciphertexts: outputs,
+            out_period: 1,
+            nests: vec![nest],
+        })
+    };
+    let x = b.input(len, 1);
+    let m = window(&mut b, len - 2);
+    let y = b.linear(&[(x, m, 1)], None);
+    let y = b.square(y);
+    let m = window(&mut b, len - 4);
+    let y = b.linear(&[(y, m, 1)], None);
+    b.finish(&[(y, Layout::dense(len - 4, 1, 1))])
+}
+
+#[test]
+fn layers_are_made_window_by_window() {
+    let verified = windows(4000);
+    let schedule = Schedule::of(verified.plan(), verified.facts()).expect("batched");
+    let all = forecast(verified.plan(), verified.facts(), &schedule, u64::MAX, true);
+    assert_eq!(all.transfers, Default::default());
+    // A few hundred elements of each layer, not four thousand of two layers.
+    let whole = verified.facts().peak_register_bytes();
+    assert!(all.peak * 4 < whole, "{} of {whole}", all.peak);
+    assert!(all.least <= all.peak);
+    // Every tile comes once, after all that it reads.
+    let mut made = std::collections::BTreeSet::new();
+    for tile in schedule.tiles() {
+        for id in schedule.groups(tile).concat() {
+            assert!(schedule.input(id).is_some() || made.contains(&id), "read before it is made");
+        }
+        for &element in &tile.elements {
+            assert!(made.insert(schedule.number(schedule.result(tile), element)), "made twice");
+        }
+    }
+    assert_eq!(made.len(), 3998 + 3998 + 3996 + 3996);
+}
+
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let verified = network();
@@ -173,7 +221,8 @@ fn rounds_go_on_from_what_they_left() {
     let mut kept = None;
     for round in 0..3 {
         let mut bundle = Vec::new();
-        for (index, _) in verified.plan().inputs.iter().enumerate().filter(|(i, _)| verified.plan().input_round(*i) == round)
+        for (index, _) in
+            verified.plan().inputs.iter().enumerate().filter(|(i, _)| verified.plan().input_round(*i) == round)
         {
             let values = pseudo(verified.plan().inputs[index].layout.elements(), 0.3 + f64::from(round));
             let key = EncryptionKey::Secret(&p.secret);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fhec_math::Scale;
 use rayon::prelude::*;
 
-use super::data::{BundleEntry, BundleForm, entry_bytes, entry_head, read_form, skip_form, write_entry};
+use super::data::{BundleEntry, BundleForm, check_entries, entry_bytes, entry_head, read_form, skip_form, write_entry};
 use super::{Kind, Reader, Writer, open};
 use crate::cipher::Ciphertext;
 use crate::error::{ContainerError, Result};
@@ -80,6 +80,51 @@ impl BundleIndex {
         let bytes = bytes.get(place.offset..place.offset + place.len).unwrap_or_default();
         read_form(&mut Reader::new(Kind::Ciphertexts.name(), bytes), context)
     }
+}
+
+/// A bundle that is written front to back, a ciphertext at a time.
+pub struct BundleWriter<'a, W> {
+    writer: Writer<W>,
+    context: &'a Context,
+    left: u32,
+}
+
+impl<'a, W: Write> BundleWriter<'a, W> {
+    /// Begins a bundle of `count` ciphertexts.
+    ///
+    /// # Errors
+    /// [`ContainerError::Io`].
+    pub fn new(out: W, context: &'a Context, plan: &[u8; 32], count: u32) -> Result<Self> {
+        let mut writer = Writer::new(out, context, Kind::Ciphertexts, plan)?;
+        writer.u32(count)?;
+        Ok(BundleWriter { writer, context, left: count })
+    }
+
+    /// Writes the next ciphertexts.
+    ///
+    /// # Errors
+    /// As [`write_ciphertexts`](super::write_ciphertexts), and [`ContainerError::Field`] for more ciphertexts than were announced.
+    pub fn write(&mut self, entries: &[BundleEntry]) -> Result<()> {
+        check_entries(entries, self.context)?;
+        let left = u32::try_from(entries.len()).ok().and_then(|n| self.left.checked_sub(n));
+        self.left = left.ok_or_else(|| miscounted("more"))?;
+        Ok(entries.iter().try_for_each(|entry| write_entry(&mut self.writer, self.context, entry))?)
+    }
+
+    /// Ends the bundle.
+    ///
+    /// # Errors
+    /// [`ContainerError::Io`], and [`ContainerError::Field`] for fewer ciphertexts than were announced.
+    pub fn finish(self) -> Result<()> {
+        if self.left > 0 {
+            return Err(miscounted("fewer").into());
+        }
+        Ok(self.writer.finish()?)
+    }
+}
+
+fn miscounted(what: &str) -> ContainerError {
+    ContainerError::Field { section: Kind::Ciphertexts.name(), problem: format!("{what} than were announced") }
 }
 
 /// A value of a bundle to be written: its name, level and scale, and its number of ciphertexts.
@@ -185,5 +230,78 @@ impl BundleFile {
         out.write_all(hasher.finalize().as_bytes()).and_then(|()| out.flush()).map_err(ContainerError::from)?;
         drop(out);
         Ok(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read_ciphertexts, write_ciphertexts};
+    use super::*;
+    use crate::{Encoder, Encryptor, InsecureToken, ParameterSpec, SecretKey, Security};
+    use fhec_math::SecretRng;
+    use fhec_math::primes::ntt_primes_below;
+
+    #[test]
+    fn bundles_in_parts_are_those_at_once() {
+        let primes: Vec<u64> = ntt_primes_below(40, 10).take(3).collect();
+        let spec = ParameterSpec { log_n: 10, q: primes[..2].to_vec(), p: primes[2..].to_vec(), digits: vec![1; 2] };
+        let context = Context::new(spec, Security::Insecure(InsecureToken::for_tests())).expect("parameters");
+        let mut rng = SecretRng::from_seed(&[5; 32]);
+        let key = SecretKey::generate(&context, &mut rng);
+        let (encoder, encryptor, scale) = (Encoder::new(&context), Encryptor::new(&context), Scale::pow2(30));
+        let mut entry = |name: &str, index: u32, seeded: bool| {
+            let plaintext = encoder.encode(&[f64::from(index)], 1, &scale).expect("encodes");
+            let made = encryptor.encrypt_sk(&key, &plaintext, &mut rng).expect("encrypts");
+            let form = match seeded {
+                true => BundleForm::Seeded(made),
+                false => BundleForm::Full(made.expand(&context).expect("expands")),
+            };
+            BundleEntry { name: name.into(), index, images: 7, form }
+        };
+        let plan = [3; 32];
+        let mixed: Vec<BundleEntry> = (0..5).map(|i| entry(if i < 3 { "a" } else { "b" }, i, i % 2 == 0)).collect();
+        let mut whole = Vec::new();
+        write_ciphertexts(&mixed, &context, &plan, &mut whole).expect("writes");
+        let mut parts = Vec::new();
+        let mut writer = BundleWriter::new(&mut parts, &context, &plan, 5).expect("begins");
+        writer.write(&mixed[..2]).expect("writes");
+        writer.write(&mixed[2..]).expect("writes");
+        assert!(writer.write(&mixed[..1]).is_err(), "more than announced");
+        let mut parts = Vec::new();
+        let mut writer = BundleWriter::new(&mut parts, &context, &plan, 5).expect("begins");
+        writer.write(&mixed).expect("writes");
+        writer.finish().expect("ends");
+        assert!(parts == whole);
+        assert!(BundleWriter::new(Vec::new(), &context, &plan, 1).expect("begins").finish().is_err(), "fewer");
+
+        let index = BundleIndex::open(&whole, &context, &plan).expect("opens");
+        assert_eq!(index.names(), ["a", "b"]);
+        for (place, entry) in index.places().iter().zip(&mixed) {
+            assert_eq!((&index.names()[place.name], place.index, place.images), (&entry.name, entry.index, 7));
+            let read = index.read(&whole, place, &context).expect("reads").expand(&context).expect("expands");
+            let known = entry.form.expand(&context).expect("expands");
+            assert!(read.c0.data() == known.c0.data() && read.c1.data() == known.c1.data());
+        }
+        for cut in [0, 50, whole.len() / 2, whole.len() - 1] {
+            assert!(BundleIndex::open(&whole[..cut], &context, &plan).is_err(), "cut at {cut}");
+        }
+
+        let full: Vec<BundleEntry> = (0..4).map(|i| entry("y", i, false)).collect();
+        let mut whole = Vec::new();
+        write_ciphertexts(&full, &context, &plan, &mut whole).expect("writes");
+        let path = std::env::temp_dir().join(format!("fhec-bundle-{}.ct", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).expect("opens");
+        let value = BundleValue { name: "y".into(), level: 1, scale, ciphertexts: 4 };
+        let mut out = BundleFile::create(file, &context, &plan, 7, vec![value]).expect("begins");
+        for k in [2, 0, 3, 1] {
+            let BundleForm::Full(c) = &full[k].form else { panic!("all are full") };
+            out.write(0, &[(k as u32, c)]).expect("writes");
+            assert!(out.write(0, &[(4, c)]).is_err() && out.write(1, &[(0, c)]).is_err());
+        }
+        out.finish().expect("ends");
+        let found = std::fs::read(&path).expect("reads");
+        std::fs::remove_file(&path).expect("removes");
+        assert!(found == whole);
+        assert_eq!(read_ciphertexts(&found, &context, &plan).expect("reads").len(), 4);
     }
 }

@@ -56,6 +56,17 @@ pub struct BundleEntry {
 /// [`ContainerError::Field`](crate::error::ContainerError::Field) for names above 4096 bytes, and
 /// [`ContainerError::Io`](crate::error::ContainerError::Io).
 pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8; 32], out: impl Write) -> Result<()> {
+    check_entries(entries, context)?;
+    let mut writer = Writer::new(out, context, Kind::Ciphertexts, plan)?;
+    writer.u32(entries.len() as u32)?;
+    for entry in entries {
+        write_entry(&mut writer, context, entry)?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// Checks what the reader of a bundle would refuse.
+pub(super) fn check_entries(entries: &[BundleEntry], context: &Context) -> Result<()> {
     for entry in entries {
         let id = match &entry.form {
             BundleForm::Full(c) => c.id,
@@ -67,12 +78,7 @@ pub fn write_ciphertexts(entries: &[BundleEntry], context: &Context, plan: &[u8;
             return Err(ContainerError::Field { section: "ciphertexts", problem }.into());
         }
     }
-    let mut writer = Writer::new(out, context, Kind::Ciphertexts, plan)?;
-    writer.u32(entries.len() as u32)?;
-    for entry in entries {
-        write_entry(&mut writer, context, entry)?;
-    }
-    Ok(writer.finish()?)
+    Ok(())
 }
 
 /// Writes one ciphertext of a bundle.

@@ -9,6 +9,7 @@ mod store;
 mod tile;
 
 pub use ports::{BundleSink, BundleSource, Sink, Source};
+pub(crate) use ports::{images, misfit, places};
 
 use crate::ckks::CkksBackend;
 use crate::error::{Result, RuntimeError};
@@ -120,11 +121,7 @@ impl Stream {
                 source: error,
             })?;
             self.next += 1;
-            observe(Progress {
-                done: self.next,
-                total: schedule.tiles().len(),
-                layer: instruction.layer.index(),
-            })?;
+            observe(Progress { done: self.next, total: schedule.tiles().len(), layer: instruction.layer.index() })?;
         }
         self.vectors.clear();
         self.summands.clear();

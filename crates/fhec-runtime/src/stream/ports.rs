@@ -5,6 +5,7 @@ use crate::batch;
 use crate::error::{OpError, Result, RuntimeError};
 use fhec_ckks::container::{BundleFile, BundleIndex, BundleValue, Place};
 use fhec_ckks::{Ciphertext, CkksError, Context};
+use fhec_math::Scale;
 use fhec_plan::{Plan, SharedBytes};
 use rayon::prelude::*;
 use std::fs::File;
@@ -26,6 +27,39 @@ pub trait Sink {
     /// # Errors
     /// Where they cannot be taken.
     fn write(&mut self, output: usize, values: &[(u32, &Ciphertext)]) -> OpResult<()>;
+}
+
+/// How many images the ciphertexts of a bundle hold, the same for all of them.
+pub(crate) fn images(index: &BundleIndex, most: usize) -> Result<u32> {
+    let images = index.places().first().map_or(1, |place| place.images);
+    if let Some(other) = index.places().iter().find(|place| place.images != images) {
+        let problem = format!("{} images, others have {images}", other.images);
+        return Err(RuntimeError::Ciphertexts { name: index.names()[other.name].clone(), problem });
+    }
+    batch::check(most, images as usize)?;
+    Ok(images)
+}
+
+/// The places of the ciphertexts of one input or output, in order.
+pub(crate) fn places(index: &BundleIndex, name: &str, count: usize) -> Result<Vec<Place>> {
+    let wrong = |problem: String| RuntimeError::Ciphertexts { name: name.into(), problem };
+    let mut found: Vec<Option<Place>> = vec![None; count];
+    let number = index.names().iter().position(|known| known == name);
+    for place in index.places().iter().filter(|place| Some(place.name) == number) {
+        let beyond = || wrong(format!("there is a ciphertext {}, the plan has {count}", place.index));
+        if found.get_mut(place.index as usize).ok_or_else(beyond)?.replace(*place).is_some() {
+            return Err(wrong(format!("ciphertext {} is there twice", place.index)));
+        }
+    }
+    let each = found.into_iter().enumerate();
+    each.map(|(i, place)| place.ok_or_else(|| wrong(format!("ciphertext {i} of {count} is missing")))).collect()
+}
+
+/// What is wrong with a ciphertext that should have a level and a scale.
+pub(crate) fn misfit(found: &Ciphertext, level: usize, scale: &Scale) -> Option<String> {
+    let (own, own_scale) = (found.level(), found.scale());
+    (own != level || own_scale != scale)
+        .then(|| format!("has level {own} and scale {own_scale}, the plan says {level} and {scale}"))
 }
 
 /// The inputs of a round in a bundle that is not read before it is used: a file in a memory map. A ciphertext can be read any number of times.
@@ -53,30 +87,11 @@ impl BundleSource {
     ) -> Result<Self> {
         let plan = verified.plan();
         let index = BundleIndex::open((*bytes).as_ref(), context, verified.hash())?;
-        let images = index.places().first().map_or(1, |place| place.images);
-        if let Some(other) = index.places().iter().find(|place| place.images != images) {
-            let problem = format!("{} images, others have {images}", other.images);
-            return Err(RuntimeError::Ciphertexts { name: index.names()[other.name].clone(), problem });
-        }
-        batch::check(plan.batch(), images as usize)?;
+        let images = images(&index, plan.batch())?;
         let mut places = vec![Vec::new(); plan.inputs.len()];
         let own = plan.inputs.iter().enumerate().filter(|(number, _)| plan.input_round(*number) == round);
         for (number, input) in own {
-            let wrong = |problem: String| RuntimeError::Ciphertexts { name: input.name.clone(), problem };
-            let count = input.layout.ciphertexts;
-            let mut found: Vec<Option<Place>> = vec![None; count];
-            let name = index.names().iter().position(|name| *name == input.name);
-            for place in index.places().iter().filter(|place| Some(place.name) == name) {
-                let to = found.get_mut(place.index as usize).ok_or_else(|| {
-                    wrong(format!("there is a ciphertext {}, the plan has {count}", place.index))
-                })?;
-                if to.replace(*place).is_some() {
-                    return Err(wrong(format!("ciphertext {} is there twice", place.index)));
-                }
-            }
-            let each = found.into_iter().enumerate();
-            let all = each.map(|(i, place)| place.ok_or_else(|| wrong(format!("ciphertext {i} of {count} is missing"))));
-            places[number] = all.collect::<Result<_>>()?;
+            places[number] = self::places(&index, &input.name, input.layout.ciphertexts)?;
         }
         Ok(BundleSource { bytes, index, context: Arc::clone(context), places, plan: Arc::clone(verified), images })
     }
@@ -100,16 +115,10 @@ impl Source for BundleSource {
             let place = places.get(element as usize).ok_or_else(|| OpError::Input("it is not there".into()))?;
             let form = self.index.read((*self.bytes).as_ref(), place, &self.context)?;
             let found = form.expand(&self.context)?;
-            if found.level() != port.level || *found.scale() != port.scale {
-                return Err(OpError::Input(format!(
-                    "ciphertext {element} has level {} and scale {}, the plan says {} and {}",
-                    found.level(),
-                    found.scale(),
-                    port.level,
-                    port.scale
-                )));
+            match misfit(&found, port.level, &port.scale) {
+                Some(problem) => Err(OpError::Input(format!("ciphertext {element} {problem}"))),
+                None => Ok(found),
             }
-            Ok(found)
         };
         elements.par_iter().map(read).collect()
     }

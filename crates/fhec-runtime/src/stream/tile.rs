@@ -183,13 +183,18 @@ impl Stream {
                     let product = schedule.fused().products.get(&first).map(|&n| Step::new(step.verified, n));
                     let first = Step::new(step.verified, first);
                     match product.map(|product| (product, &product.instruction.op)) {
-                        Some((product, Op::Mul(x, y))) => b.multiply_rescale([&product, &first, step], get(x)?, get(y)?)?,
+                        Some((product, Op::Mul(x, y))) => {
+                            b.multiply_rescale([&product, &first, step], get(x)?, get(y)?)?
+                        }
                         _ => b.relinearise_rescale(&first, step, get(&first.instruction.op.sources()[0])?)?,
                     }
                 }
             },
             Op::Input(_) | Op::Output { .. } | Op::LinearMap { .. } | Op::Rotate { .. } | Op::Bootstrap { .. } => {
-                return Err(OpError::Kind { expected: "an operation on single elements", found: step.instruction.op.name() });
+                return Err(OpError::Kind {
+                    expected: "an operation on single elements",
+                    found: step.instruction.op.name(),
+                });
             }
         })
     }

@@ -125,7 +125,8 @@ impl Source for Encrypting<'_> {
     fn read(&mut self, input: usize, elements: &[u32]) -> OpResult<Vec<Ciphertext>> {
         let begin = Instant::now();
         let failed = |problem: String| OpError::Input(problem);
-        let packed = self.inputs.get(&input).ok_or_else(|| failed(format!("input {input} belongs to another round")))?;
+        let packed =
+            self.inputs.get(&input).ok_or_else(|| failed(format!("input {input} belongs to another round")))?;
         let key = EncryptionKey::Secret(self.secret);
         let sent = self.client.encrypt_packed(packed, elements, key, self.rng).map_err(|e| failed(e.to_string()))?;
         let context = self.client.context();
