@@ -35,6 +35,8 @@ pub const MAX_POLYNOMIALS: usize = 1 << 12;
 pub const MAX_COEFFICIENTS: usize = 1 << 15;
 /// Most diagonals that all linear map instructions together use; one that is used twice counts twice.
 pub const MAX_DIAGONALS: usize = 1 << 22;
+/// The same where a ciphertext holds a single element of an image: there a diagonal is a weight.
+pub const MAX_ELEMENT_DIAGONALS: usize = 1 << 24;
 /// Most points of all vectors together.
 pub const MAX_VECTOR_POINTS: usize = 1 << 26;
 /// Most bytes of registers at once in a run.

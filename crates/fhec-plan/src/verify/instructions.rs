@@ -40,7 +40,7 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         bootstrap_slots: BTreeSet::new(),
         inputs_seen: vec![false; plan.inputs.len()],
         outputs_seen: vec![false; plan.outputs.len()],
-        diagonals_left: structure::MAX_DIAGONALS,
+        diagonals_left: most_diagonals(plan),
     };
     for (number, instruction) in plan.instructions.iter().enumerate() {
         checker.step(number, instruction).map_err(|problem| VerifyError::Instruction {
@@ -84,6 +84,11 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         rounds,
         kept_bytes,
     })
+}
+
+/// Most diagonals of all linear maps together.
+fn most_diagonals(plan: &Plan) -> usize {
+    if plan.image_slots() == 1 { structure::MAX_ELEMENT_DIAGONALS } else { structure::MAX_DIAGONALS }
 }
 
 /// Bytes of the ciphertexts of a register.
@@ -384,7 +389,7 @@ impl Checker<'_> {
             // Before anything is made of them: a few bytes of program can use a matrix a thousand times.
             let used = self.tables.diagonals[term.matrix.index()].len();
             self.diagonals_left = self.diagonals_left.checked_sub(used).ok_or_else(|| {
-                format!("the linear maps use more than {} diagonals together", structure::MAX_DIAGONALS)
+                format!("the linear maps use more than {} diagonals together", most_diagonals(self.plan))
             })?;
             inputs += m.in_ciphertexts;
             if inputs * m.diagonal_period() > structure::MAX_LINEAR_SLOTS {
