@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn bundles_in_parts_are_those_at_once() {
-        let primes: Vec<u64> = ntt_primes_below(40, 10).take(3).collect();
-        let spec = ParameterSpec { log_n: 10, q: primes[..2].to_vec(), p: primes[2..].to_vec(), digits: vec![1; 2] };
+        let (q, p) = (ntt_primes_below(40, 10).take(2).collect(), ntt_primes_below(45, 10).take(1).collect());
+        let spec = ParameterSpec { log_n: 10, q, p, digits: vec![1; 2] };
         let context = Context::new(spec, Security::Insecure(InsecureToken::for_tests())).expect("parameters");
         let mut rng = SecretRng::from_seed(&[5; 32]);
         let key = SecretKey::generate(&context, &mut rng);

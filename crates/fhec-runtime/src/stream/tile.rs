@@ -13,6 +13,7 @@ use fhec_plan::{Op, Reg, VectorId};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 impl Stream {
@@ -120,8 +121,8 @@ impl Stream {
         }
         let mut operands = BTreeMap::new();
         for &reg in schedule.sources(tile.number) {
-            if !operands.contains_key(&reg) {
-                operands.insert(reg, self.lend(schedule, tile, reg)?);
+            if let Entry::Vacant(place) = operands.entry(reg) {
+                place.insert(self.lend(schedule, tile, reg)?);
             }
         }
         let result = self.operation(backend, step, schedule, tile, &operands);
