@@ -103,6 +103,18 @@ impl Ciphertext {
 }
 
 impl Product {
+    /// A product of three polynomials with `level + 1` limbs each.
+    ///
+    /// # Panics
+    /// Where the limbs do not fit.
+    pub fn from_parts(context: &Context, parts: [Poly<Eval>; 3], level: usize, scale: Scale) -> Self {
+        for c in &parts {
+            assert_eq!((c.n(), c.limbs()), (context.n(), level + 1), "limbs do not fit the level");
+        }
+        let [c0, c1, c2] = parts;
+        Self { c0, c1, c2, level, scale, id: context.id() }
+    }
+
     /// The three parts.
     pub fn parts(&self) -> [&Poly<Eval>; 3] {
         [&self.c0, &self.c1, &self.c2]

@@ -10,11 +10,13 @@
 //! parameters and compared with what is there before anything is allocated, residues are checked to
 //! be below their prime, and every failure is an error that says what was wrong.
 
+mod bundle;
 mod data;
 mod keys;
 mod pack;
 mod stream;
 
+pub use bundle::{BundleFile, BundleIndex, BundleValue, BundleWriter, Place};
 pub use data::{
     BundleEntry, BundleForm, bundle_bytes, read_ciphertexts, read_plaintext, write_ciphertexts, write_plaintext,
 };

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use fhec_math::Zeroizing;
 use fhec_plan::SharedBytes;
 use std::fs::{self, File};
-use std::io::{BufWriter, Cursor, Read, Write};
+use std::io::{BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -148,6 +148,22 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
     // A rename that reaches the disk before the contents would leave an empty file after a crash.
     temporary.as_file().sync_all().with_context(|| cannot_write(path))?;
     Ok(Staged { target, temporary: Some(temporary) })
+}
+
+/// Writes a file that `fill` makes in any order of its parts, all or nothing. A target that is no regular file gets it at the end.
+pub(crate) fn write_at(path: &Path, spare: &Path, fill: impl FnOnce(File) -> Result<File>) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let file = tempfile::tempfile_in(spare).with_context(|| cannot_write(spare))?;
+        let mut file = fill(file)?;
+        file.seek(SeekFrom::Start(0)).with_context(|| cannot_read(spare))?;
+        return write(path, Access::Public, |out| Ok(std::io::copy(&mut file, out).map(drop)?));
+    }
+    let staged = stage(path, Access::Public, |_| Ok(()))?;
+    let Some(temporary) = &staged.temporary else { return Ok(()) };
+    let file = temporary.reopen().with_context(|| cannot_write(path))?;
+    let file = fill(file)?;
+    file.sync_all().with_context(|| cannot_write(path))?;
+    staged.commit()
 }
 
 /// Writes what `write` makes to `out`: through a buffer, or if it is secret from one block of memory that is wiped

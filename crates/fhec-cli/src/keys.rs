@@ -3,8 +3,8 @@
 use crate::files;
 use anyhow::{Context, Result, ensure};
 use fhec_ckks::container::{
-    BundleEntry, Header, KeySizes, Kind, bundle_bytes, generate_evaluation_keys, read_ciphertexts, read_public_key,
-    read_secret_key, write_ciphertexts, write_public_key, write_secret_key,
+    BundleEntry, BundleWriter, Header, KeySizes, Kind, bundle_bytes, generate_evaluation_keys, read_ciphertexts,
+    read_public_key, read_secret_key, write_ciphertexts, write_public_key, write_secret_key,
 };
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng};
@@ -59,7 +59,7 @@ impl Client {
         read_public_key((*file).as_ref(), self.inner.context(), &self.hash).with_context(|| path.display().to_string())
     }
 
-    /// Encrypts images, one tensor per input each.
+    /// Encrypts images, one tensor per input each, in memory.
     pub(crate) fn encrypt(&self, images: &[Vec<Vec<f64>>], key: EncryptionKey) -> Result<Vec<BundleEntry>> {
         Ok(self.inner.encrypt_batch(images, key, &mut random()?)?)
     }
@@ -78,8 +78,25 @@ impl Client {
 
     /// [`Self::decrypt`] from memory.
     pub(crate) fn decrypt_bytes(&self, secret: &SecretKey, file: &[u8], index: usize) -> Result<Vec<Vec<f64>>> {
-        let bundle = read_ciphertexts(file, self.inner.context(), &self.hash)?;
-        Ok(self.inner.decrypt_batch(index, &bundle, secret)?)
+        Ok(self.inner.decrypt_file(index, file, &self.hash, secret)?)
+    }
+
+    /// Encrypts images, one tensor per input each, into a file, some ciphertexts at a time.
+    pub(crate) fn encrypt_to(&self, images: &[Vec<Vec<f64>>], key: EncryptionKey, out: &mut dyn Write) -> Result<()> {
+        /// Ciphertexts in memory at a time.
+        const PART: usize = 256;
+        let (inputs, mut rng) = (&self.inner.head().inputs, random()?);
+        let count: usize = inputs.iter().map(|i| i.layout.ciphertexts).sum();
+        let mut writer = BundleWriter::new(out, self.inner.context(), &self.hash, u32::try_from(count)?)?;
+        for (index, _) in inputs.iter().enumerate() {
+            let values: Vec<&[f64]> = images.iter().map(|image| &image[index][..]).collect();
+            let packed = self.inner.pack(index, &values)?;
+            let all: Vec<u32> = (0..packed.ciphertexts() as u32).collect();
+            for part in all.chunks(PART) {
+                writer.write(&self.inner.encrypt_packed(&packed, part, key, &mut rng)?)?;
+            }
+        }
+        Ok(writer.finish()?)
     }
 
     /// Encrypts what several images send in a round of a client-aided plan.

@@ -61,6 +61,7 @@ pub mod rotation_keys;
 pub mod sensitivity;
 pub mod shape;
 pub mod stage;
+mod streaming;
 
 pub use aided::compile_aided;
 pub use auto::compile_cheaper;

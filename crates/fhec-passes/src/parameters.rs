@@ -232,7 +232,7 @@ fn affordable(
     let price = price(model, keys, shape, table);
     match price.cache(demands.memory_budget) {
         Some(_) => Ok(price),
-        None => Err(Unfit::Memory(price.fixed)),
+        None => Err(Unfit::Memory(price.least)),
     }
 }
 

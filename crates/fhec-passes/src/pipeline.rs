@@ -18,6 +18,7 @@ use crate::rings::Choice;
 use crate::sensitivity::MAX_SAMPLES;
 use crate::sparsify::sparsify;
 use crate::stage::Emitted;
+use crate::streaming;
 use crate::units::{dead_units, lone_elements};
 use fhec_ir::he::facts::FactError;
 use fhec_ir::nn::{InputError, Op, Range};
@@ -325,7 +326,8 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
         alternatives: chosen.map_or(Vec::new(), |chosen| chosen.1.alternatives()),
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
-    let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
+    let Emitted { mut plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
+    streaming::predict(&mut plan, options.memory_budget);
     Ok(Compiled { plan, he, facts, polynomial: approximated.graph })
 }
 

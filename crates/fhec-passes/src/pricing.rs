@@ -12,6 +12,7 @@ use fhec_math::buffer::POOL_BYTES;
 use fhec_math::chebyshev::ChebyshevPlan;
 use fhec_math::galois_element;
 use fhec_plan::linear::LinearGroup;
+use fhec_plan::stream::{CHUNK, TILE};
 use fhec_plan::verify::Verified;
 use fhec_plan::{Diagonals, KeyManifest, Matrix, Vector, bootstrap_slots};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,8 @@ pub struct Price {
     pub plaintexts: u64,
     /// Bytes needed besides the plaintext cache: process, keys, weights, ciphertexts and scratch at the worst moment.
     pub fixed: u64,
+    /// The same where ciphertexts that are not in use can be on disk: less than [`fixed`](Self::fixed) where images share them.
+    pub least: u64,
 }
 
 impl Price {
@@ -58,7 +61,8 @@ impl Price {
     pub fn cache(&self, budget: Option<u64>) -> Option<u64> {
         match budget {
             None => Some(self.plaintexts.min(DEFAULT_CACHE)),
-            Some(budget) => Some(budget.checked_sub(self.fixed)?.min(self.plaintexts)),
+            Some(budget) if budget < self.fixed => (budget >= self.least).then_some(0),
+            Some(budget) => Some((budget - self.fixed).min(self.plaintexts)),
         }
     }
 }
@@ -72,15 +76,28 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
-    price.fixed += kept + PROCESS + table.base_memory + held_bytes(model, keys, &prices);
+    let (held, inputs) = held_bytes(model, keys, &prices);
+    let besides = kept + PROCESS + table.base_memory + held;
+    price.fixed += besides + inputs;
+    let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
+    price.least = if batched { price.fixed.min(price.least + besides) } else { price.fixed };
     if !circuits.is_empty() {
         price.fixed += prices.bootstrap_bytes(&circuits);
+        price.least = price.fixed;
     }
     price
 }
 
-/// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers.
-fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64 {
+/// Bytes of the inputs of a plan as they came, which a run holds where it does not stream them: half of each is a seed.
+pub(crate) fn held_inputs(plan: &fhec_plan::Plan) -> u64 {
+    let batched = plan.is_batched();
+    let input =
+        |i: &fhec_plan::Input| (i.layout.ciphertexts as u64 * (i.level as u64 + 1)) << (plan.parameters.log_n + 3);
+    plan.inputs.iter().filter(|_| batched).map(input).sum()
+}
+
+/// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers; apart from that the inputs.
+fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u64, u64) {
     let graph = model.graph();
     // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again,
     // or slots are conjugated for every product.
@@ -112,7 +129,7 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> u64
         .filter(|(_, m)| m.slots == 1)
         .map(|(info, _)| SCALAR_BYTES * info.products as u64)
         .sum();
-    prices.table_bytes() + galois + relin + weights + diagonals + largest + inputs + scalars
+    (prices.table_bytes() + galois + relin + weights + diagonals + largest + scalars, inputs)
 }
 
 /// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.
@@ -481,6 +498,11 @@ fn price_items(
         price.touch += touch;
         price.plaintexts += share.plaintexts;
         price.fixed = price.fixed.max(live + share.scratch);
+        // Sums before and after their rescale, and some operands; of products three parts.
+        let (tile, some) = ((item.count.min(TILE)) as u64, CHUNK as u64);
+        let streamed =
+            (2 * tile + some) * prices.ciphertext_bytes(item.level) + 2 * tile * prices.ciphertext_bytes(item.result);
+        price.least = price.least.max(streamed);
     }
     price
 }

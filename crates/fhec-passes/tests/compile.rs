@@ -4,7 +4,7 @@ use fhec_ir::nn::{Activation, Graph, Interpreter, Op, Output, Pool, Range, Value
 use fhec_ir::{Origin, Tensor, he};
 use fhec_passes::canonicalise::canonicalise;
 use fhec_passes::pipeline::check;
-use fhec_passes::{CompileError, Options, compile, compile_watched};
+use fhec_passes::{CompileError, Mode, Options, compile, compile_watched};
 use fhec_plan::Postprocess;
 use fhec_plan::verify::Insecure;
 
@@ -92,6 +92,25 @@ fn a_memory_budget_is_obeyed_or_refused_with_the_least_that_works() {
     assert!(roomy.keys.composed.is_empty() && roomy.keys.galois.len() > c.plan.keys.galois.len());
     assert!(roomy.report.key_bytes_disk > c.plan.report.key_bytes_disk);
     assert!(roomy.report.seconds < c.plan.report.seconds, "two key switches take longer than one");
+}
+
+#[test]
+fn a_budget_below_whole_tensors_is_streamed_where_images_share_ciphertexts() {
+    let g = square_mlp(&[900, 700, 10]);
+    let mode = Mode::Throughput { batch: None };
+    let options = |memory_budget| Options { samples: samples(4, 900), memory_budget, mode, ..Options::default() };
+    let roomy = compile(&g, &options(None)).expect("compiles").plan;
+    let Err(error) = compile(&g, &options(Some(8 << 20))) else { panic!("8 MiB cannot suffice") };
+    let text = error.to_string();
+    let least: u64 = text.rsplit(' ').nth(1).and_then(|n| n.parse().ok()).expect("the message ends in a number of MiB");
+    assert!(least << 20 < roomy.report.peak_memory * 3 / 4, "{least} MiB of {}", roomy.report.peak_memory);
+    let poor = compile(&g, &options(Some(least << 20))).expect("the stated budget works").plan;
+    assert!(poor.report.peak_memory <= least << 20, "{} of {least} MiB", poor.report.peak_memory);
+    assert!(poor.report.notes.iter().any(|n| n.starts_with("streaming: ")), "{:?}", poor.report.notes);
+    assert!(poor.report.seconds > roomy.report.seconds, "disks take time");
+    let most = roomy.report.peak_memory;
+    let enough = compile(&g, &options(Some(most))).expect("what it takes anyway works").plan;
+    assert!(enough.report.notes.iter().all(|n| !n.starts_with("streaming: ")));
 }
 
 fn powers(exponents: &[u32]) -> Graph {

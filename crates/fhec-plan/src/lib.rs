@@ -11,17 +11,20 @@
 //! | [`matrix`] | linear maps as affine loop nests over weights; diagonals enumerated symbolically |
 //! | [`program`] | the plan itself: parameters, keys, registers, instructions, report |
 //! | [`weights`] | the weight tensors, memory-mapped |
+//! | [`stream`] | the order in which a throughput plan is evaluated with few ciphertexts in memory |
 //! | [`aided`] | client-aided plans: rounds, and what the client computes between them |
 
 pub mod activation;
 pub mod aided;
 mod batch;
 pub mod error;
+pub mod fused;
 pub mod layout;
 pub mod linear;
 pub mod matrix;
 pub mod print;
 pub mod program;
+pub mod stream;
 pub mod structure;
 pub mod verify;
 pub mod weights;
@@ -31,6 +34,7 @@ pub use activation::Activation;
 pub use aided::{Aided, ClientOp, ClientResult, ClientStep, Send, Window};
 pub use batch::LOG2_PARTS;
 pub use error::{PlanError, Section};
+pub use fused::Fused;
 pub use layout::{Layout, LayoutDim, Offsets};
 pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, Vector};
 pub use program::*;

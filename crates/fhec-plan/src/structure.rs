@@ -15,6 +15,8 @@ pub const MAX_CHAIN: usize = 128;
 pub const MAX_SPECIAL: usize = 64;
 /// Most ciphertexts of one packed tensor.
 pub const MAX_CIPHERTEXTS: usize = 1 << 16;
+/// The same where a ciphertext holds a single element of an image.
+pub const MAX_ELEMENT_CIPHERTEXTS: usize = 1 << 20;
 /// Most input or output ciphertexts of a linear map times its period.
 pub const MAX_LINEAR_SLOTS: usize = 1 << 24;
 /// Most instructions.
@@ -33,6 +35,8 @@ pub const MAX_POLYNOMIALS: usize = 1 << 12;
 pub const MAX_COEFFICIENTS: usize = 1 << 15;
 /// Most diagonals that all linear map instructions together use; one that is used twice counts twice.
 pub const MAX_DIAGONALS: usize = 1 << 22;
+/// The same where a ciphertext holds a single element of an image: there a diagonal is a weight.
+pub const MAX_ELEMENT_DIAGONALS: usize = 1 << 24;
 /// Most points of all vectors together.
 pub const MAX_VECTOR_POINTS: usize = 1 << 26;
 /// Most bytes of registers at once in a run.
@@ -59,9 +63,8 @@ fn ensure(condition: bool, message: impl FnOnce() -> String) -> Check {
 pub(crate) fn check_packing(slots: usize, ciphertexts: usize, period: usize) -> Check {
     let top = 1 << (LOG_N.end() - 1);
     ensure(slots.is_power_of_two() && slots <= top, || format!("{slots} slots are not a power of two up to {top}"))?;
-    ensure((1..=MAX_CIPHERTEXTS).contains(&ciphertexts), || {
-        format!("{ciphertexts} ciphertexts are not within 1 … {MAX_CIPHERTEXTS}")
-    })?;
+    let most = if slots == 1 { MAX_ELEMENT_CIPHERTEXTS } else { MAX_CIPHERTEXTS };
+    ensure((1..=most).contains(&ciphertexts), || format!("{ciphertexts} ciphertexts are not within 1 … {most}"))?;
     ensure(period.is_power_of_two() && period <= slots, || {
         format!("period {period} is not a power of two up to {slots}")
     })?;

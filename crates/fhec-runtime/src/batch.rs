@@ -7,26 +7,25 @@ use fhec_ckks::container::BundleEntry;
 use fhec_plan::{Input, Output, PlanHead};
 use rayon::prelude::*;
 
-/// The slots of every ciphertext of an input, for a tensor of each image; slots without an image are zero.
+/// The slots that every image has in the ciphertexts of an input.
 ///
 /// # Errors
 /// [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
-pub(crate) fn slots(head: &PlanHead, input: &Input, images: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
-    let packed: Vec<Slots> = images.par_iter().map(|values| pack(input, values, 1)).collect::<Result<_>>()?;
-    match &packed[..] {
-        [one] if !head.is_batched() => Ok(one.values().chunks_exact(one.period()).map(<[f64]>::to_vec).collect()),
-        _ => Ok(interleaved(head, input, &packed)),
-    }
+pub(crate) fn pack_all(input: &Input, images: &[&[f64]]) -> Result<Vec<Slots>> {
+    images.par_iter().map(|values| pack(input, values, 1)).collect()
 }
 
-/// Number `i` of ciphertext `c` is the only value that image `i` has there.
-fn interleaved(head: &PlanHead, input: &Input, packed: &[Slots]) -> Vec<Vec<f64>> {
-    let of = |c: usize| {
-        let mut slots = vec![0.0; head.batch()];
-        slots.iter_mut().zip(packed).for_each(|(slot, image)| *slot = image.values()[c]);
-        slots
-    };
-    (0..input.layout.ciphertexts).into_par_iter().map(of).collect()
+/// All slots of ciphertext `c`; those without an image are zero. Where images share ciphertexts, number `c` is the only value that an
+/// image has there.
+pub(crate) fn slots_of(head: &PlanHead, images: &[Slots], c: usize) -> Vec<f64> {
+    match images {
+        [one] if !head.is_batched() => one.values().chunks_exact(one.period()).nth(c).unwrap_or_default().to_vec(),
+        _ => {
+            let mut slots = vec![0.0; head.batch()];
+            slots.iter_mut().zip(images).for_each(|(slot, image)| *slot = image.values()[c]);
+            slots
+        }
+    }
 }
 
 /// The tensor of each image, from the slots of every ciphertext of an output.

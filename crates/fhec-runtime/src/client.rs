@@ -9,7 +9,8 @@ use crate::batch;
 use crate::clear::Slots;
 use crate::context::{context, key_request};
 use crate::error::{Result, RuntimeError};
-use fhec_ckks::container::{BundleEntry, BundleForm};
+use crate::stream;
+use fhec_ckks::container::{BundleEntry, BundleForm, BundleIndex, Place, read_ciphertexts};
 use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, Plaintext, PublicKey, SecretKey,
 };
@@ -26,6 +27,23 @@ pub enum EncryptionKey<'a> {
     Secret(&'a SecretKey),
     /// The public key.
     Public(&'a PublicKey),
+}
+
+/// What the ciphertexts of an input will hold.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Number of the input.
+    index: usize,
+    /// Its ciphertexts.
+    count: usize,
+    images: Vec<Slots>,
+}
+
+impl Packed {
+    /// How many ciphertexts there will be.
+    pub fn ciphertexts(&self) -> usize {
+        self.count
+    }
 }
 
 /// A client of one plan.
@@ -105,20 +123,80 @@ impl Client {
         key: EncryptionKey,
         rng: &mut SecretRng,
     ) -> Result<Vec<BundleEntry>> {
+        let packed = self.pack(index, images)?;
+        let all: Vec<u32> = (0..packed.ciphertexts() as u32).collect();
+        self.encrypt_packed(&packed, &all, key, rng)
+    }
+
+    /// The first half of [`encrypt_input`](Self::encrypt_input): what the ciphertexts of an input will hold.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Batch`], [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
+    pub fn pack(&self, index: usize, images: &[&[f64]]) -> Result<Packed> {
         let input = self.head.inputs.get(index).ok_or(RuntimeError::NoPort { what: "input", index })?;
         batch::check(self.head.batch(), images.len())?;
-        let slots = batch::slots(&self.head, input, images)?;
-        let seeds: Vec<Zeroizing<[u8; 32]>> = slots.iter().map(|_| Zeroizing::new(rng.next_seed())).collect();
-        let encrypt = |(index, (slots, seed)): (usize, (&Vec<f64>, &Zeroizing<[u8; 32]>))| -> Result<BundleEntry> {
-            let plaintext = self.encode(slots, input)?;
+        let images = batch::pack_all(input, images)?;
+        Ok(Packed { index, count: input.layout.ciphertexts, images })
+    }
+
+    /// The second half: encrypts some of the ciphertexts, so that not all have to be in memory at once.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] for values that do not fit the scale or a key of other parameters.
+    pub fn encrypt_packed(
+        &self,
+        packed: &Packed,
+        elements: &[u32],
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        let input = &self.head.inputs[packed.index];
+        let images = packed.images.len() as u32;
+        let seeds: Vec<Zeroizing<[u8; 32]>> = elements.iter().map(|_| Zeroizing::new(rng.next_seed())).collect();
+        let encrypt = |(&index, seed): (&u32, &Zeroizing<[u8; 32]>)| -> Result<BundleEntry> {
+            let slots = batch::slots_of(&self.head, &packed.images, index as usize);
+            let plaintext = self.encode(&slots, input)?;
             let mut rng = SecretRng::from_seed(seed);
             let form = match key {
                 EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, &plaintext, &mut rng)?),
                 EncryptionKey::Public(key) => BundleForm::Full(self.encryptor.encrypt_pk(key, &plaintext, &mut rng)?),
             };
-            Ok(BundleEntry { name: input.name.clone(), index: index as u32, images: images.len() as u32, form })
+            Ok(BundleEntry { name: input.name.clone(), index, images, form })
         };
-        slots.par_iter().zip(&seeds).enumerate().map(encrypt).collect()
+        elements.par_iter().zip(&seeds).map(encrypt).collect()
+    }
+
+    /// The values of the first `images` images in some ciphertexts of an output of a plan whose images share ciphertexts: for each
+    /// ciphertext a value an image.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ckks`] for ciphertexts of other parameters.
+    pub fn decrypt_elements(
+        &self,
+        ciphertexts: &[&Ciphertext],
+        images: usize,
+        secret: &SecretKey,
+    ) -> Result<Vec<Vec<f64>>> {
+        let decrypt = |c: &&Ciphertext| {
+            let mut values = self.decode(&self.encryptor.decrypt(secret, c)?)?;
+            values.truncate(images);
+            values.shrink_to_fit();
+            Ok(values)
+        };
+        ciphertexts.par_iter().map(decrypt).collect()
+    }
+
+    /// The tensors of the images of an output, from what [`decrypt_elements`](Self::decrypt_elements) gave for its ciphertexts.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Ciphertexts`] where values of ciphertexts are missing.
+    pub fn unpack(&self, index: usize, elements: &[Vec<f64>], images: usize) -> Result<Vec<Vec<f64>>> {
+        let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
+        let missing = elements.len() != output.layout.ciphertexts || elements.iter().any(|e| e.len() < images);
+        if missing || !self.head.is_batched() {
+            return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem: "values are missing".into() });
+        }
+        Ok(batch::images(&self.head, output, elements, images))
     }
 
     /// The values of one ciphertext, those of the imaginary parts after those of the real ones.
@@ -194,6 +272,37 @@ impl Client {
         let images = batch::count(self.head.batch(), bundle)?;
         let slots = self.decrypt_all(&output.name, shape, bundle, secret)?;
         Ok(batch::images(&self.head, output, &slots, images))
+    }
+
+    /// Decrypts output number `index` out of a file of ciphertexts, as [`decrypt_batch`](Self::decrypt_batch). Where images share ciphertexts,
+    /// a few of these are in memory at a time.
+    ///
+    /// # Errors
+    /// As [`decrypt_batch`](Self::decrypt_batch), and [`RuntimeError::Ckks`] for a file that is damaged or belongs to another plan.
+    pub fn decrypt_file(
+        &self,
+        index: usize,
+        file: &[u8],
+        plan: &[u8; 32],
+        secret: &SecretKey,
+    ) -> Result<Vec<Vec<f64>>> {
+        if !self.head.is_batched() {
+            return self.decrypt_batch(index, &read_ciphertexts(file, &self.context, plan)?, secret);
+        }
+        let output = self.head.outputs.get(index).ok_or(RuntimeError::NoPort { what: "output", index })?;
+        let found = BundleIndex::open(file, &self.context, plan)?;
+        let images = stream::images(&found, self.head.batch())? as usize;
+        let places = stream::places(&found, &output.name, output.layout.ciphertexts)?;
+        let decrypt = |(i, place): (usize, &Place)| {
+            let ciphertext = found.read(file, place, &self.context)?.expand(&self.context)?;
+            if let Some(problem) = stream::misfit(&ciphertext, output.level, &output.scale) {
+                let problem = format!("ciphertext {i} {problem}");
+                return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem });
+            }
+            Ok(self.decrypt_elements(&[&ciphertext], images, secret)?.concat())
+        };
+        let values = places.par_iter().enumerate().map(decrypt).collect::<Result<Vec<_>>>()?;
+        self.unpack(index, &values, images)
     }
 
     /// Encrypts what several images send in a round of a client-aided plan.

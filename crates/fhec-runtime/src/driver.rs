@@ -3,7 +3,7 @@
 
 use crate::backend::{Backend, OpResult, Step};
 use crate::error::{OpError, Result, RuntimeError};
-use fhec_plan::{Op, Reg, Verified};
+use fhec_plan::{Fused, Op, Reg, Verified};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -99,54 +99,30 @@ impl<V> std::fmt::Debug for Paused<V> {
 struct Schedule {
     /// Registers to free after each instruction.
     free: Vec<Vec<Reg>>,
-    /// Relinearisations that are done together with the rescale that follows: number of the rescale to that
-    /// of the relinearisation.
-    fused: BTreeMap<usize, usize>,
-    /// Products that are made together with such a pair: number of the relinearisation to that of the product. Of hundreds of
-    /// products, which are half as large again as their results, only a few exist at a time.
-    products: BTreeMap<usize, usize>,
-    /// Those relinearisations and products: a later instruction does their work.
-    deferred: BTreeSet<usize>,
+    /// What is done together: of hundreds of products, which are half as large again as their results, only a few exist at a time.
+    fused: Fused,
 }
 
 impl Schedule {
     fn of(verified: &Verified) -> Self {
         let instructions = &verified.plan().instructions;
-        let mut readers: BTreeMap<Reg, Vec<usize>> = BTreeMap::new();
-        for (number, instruction) in instructions.iter().enumerate() {
-            for src in instruction.op.sources() {
-                readers.entry(src).or_default().push(number);
-            }
-        }
+        let fused = Fused::of(instructions);
         let mut last: BTreeMap<Reg, usize> =
             verified.facts().registers().iter().map(|(&reg, facts)| (reg, facts.last_read)).collect();
-        let (mut fused, mut products) = (BTreeMap::new(), BTreeMap::new());
-        for (number, instruction) in instructions.iter().enumerate() {
-            let Op::Relinearise(src) = instruction.op else { continue };
-            let Some([only]) = readers.get(&instruction.dst).map(Vec::as_slice) else { continue };
-            if matches!(instructions[*only].op, Op::Rescale(_)) {
-                fused.insert(*only, number);
-                // The product itself lives until the rescale, its relinearised form never exists.
-                last.insert(src, last.get(&src).map_or(*only, |&l| l.max(*only)));
-                last.remove(&instruction.dst);
-                let product = verified.register(src).written;
-                if let Op::Mul(a, b) = instructions[product].op
-                    && readers.get(&src).is_some_and(|readers| readers.len() == 1)
-                {
-                    products.insert(number, product);
-                    for factor in [a, b] {
-                        last.insert(factor, last.get(&factor).map_or(*only, |&l| l.max(*only)));
-                    }
-                    last.remove(&src);
-                }
+        for &number in fused.rescales.keys() {
+            // What the first of the instructions reads lives until the last.
+            for reg in fused.sources(instructions, number) {
+                last.insert(reg, last.get(&reg).map_or(number, |&l| l.max(number)));
             }
         }
+        fused.deferred.iter().for_each(|&number| {
+            last.remove(&instructions[number].dst);
+        });
         let mut free = vec![Vec::new(); instructions.len()];
         for (reg, number) in last {
             free[number].push(reg);
         }
-        let deferred = fused.values().chain(products.values()).copied().collect();
-        Schedule { free, fused, products, deferred }
+        Schedule { free, fused }
     }
 }
 
@@ -299,7 +275,7 @@ impl<'a, B: Backend> Execution<'a, B> {
         match instruction.op {
             // The register equals its source; it is kept only where somebody reads it.
             Op::Output { .. } => self.verified.register(instruction.dst).last_read != number,
-            _ => !self.schedule.deferred.contains(&number),
+            _ => !self.schedule.fused.deferred.contains(&number),
         }
     }
 
@@ -403,7 +379,7 @@ impl<'a, B: Backend> Execution<'a, B> {
     fn execute(&mut self, step: &Step) -> OpResult<()> {
         let (b, r) = (self.backend, &self.registers);
         let value = match &step.instruction.op {
-            _ if self.schedule.deferred.contains(&step.number) => return Ok(()),
+            _ if self.schedule.fused.deferred.contains(&step.number) => return Ok(()),
             Op::Input(index) => {
                 let input = self.inputs[*index].take().ok_or_else(|| OpError::Input("it is not there".into()))?;
                 b.input(step, *index, input)?
@@ -424,9 +400,9 @@ impl<'a, B: Backend> Execution<'a, B> {
             Op::AddVector { src, vector } => b.add_vector(step, r.get(*src)?, *vector)?,
             Op::Rotate { src, steps } => b.rotate(step, r.get(*src)?, *steps)?,
             Op::Relinearise(x) => b.relinearise(step, r.get(*x)?)?,
-            Op::Rescale(x) => match self.schedule.fused.get(&step.number) {
+            Op::Rescale(x) => match self.schedule.fused.rescales.get(&step.number) {
                 Some(&first) => {
-                    let product = self.schedule.products.get(&first).map(|&n| Step::new(self.verified, n));
+                    let product = self.schedule.fused.products.get(&first).map(|&n| Step::new(self.verified, n));
                     let first = Step::new(self.verified, first);
                     let source = first.instruction.op.sources()[0];
                     match product.map(|product| (product, &product.instruction.op)) {

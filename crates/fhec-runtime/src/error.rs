@@ -1,6 +1,7 @@
 //! Why a run, an encryption or a decryption failed.
 
 use fhec_ckks::CkksError;
+use std::path::PathBuf;
 
 /// Why an operation of a backend failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,14 @@ pub enum OpError {
     /// An input that does not fit the plan.
     #[error("{0}")]
     Input(String),
+    /// What does not fit memory cannot be put on disk, or read from there.
+    #[error("cannot spill to {}: {source}", folder.display())]
+    Spill {
+        /// The folder of the temporary file.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Why something failed, with its place.
@@ -101,6 +110,17 @@ pub enum RuntimeError {
     /// The evaluation keys lack something that the plan uses.
     #[error("the evaluation keys do not fit the plan: {0}")]
     Keys(String),
+    /// Whoever watched the evaluation ended it.
+    #[error("stopped")]
+    Stopped,
+    /// Memory for ciphertexts in which not even one step of the plan fits.
+    #[error("the plan needs {needed} bytes for ciphertexts, allowed are {allowed}")]
+    Memory {
+        /// Least that suffices, bytes.
+        needed: u64,
+        /// Allowed, bytes.
+        allowed: u64,
+    },
     /// The plan claims no security level.
     #[error("the plan's parameters protect nothing; they are for tests")]
     Insecure,

@@ -16,6 +16,8 @@
 //! Plans in client-aided mode run in rounds: [`Server::round`] evaluates one, [`Play`] is the client's part in between
 //! ([`aided`]).
 //!
+//! Throughput plans can also be evaluated a few ciphertexts at a time, what does not fit memory on disk ([`stream`]).
+//!
 //! Work is spread over the ambient rayon pool; results do not depend on the number of threads. To choose
 //! it, run inside [`rayon::ThreadPool::install`].
 
@@ -31,14 +33,16 @@ pub mod driver;
 pub mod error;
 pub mod noise;
 pub mod server;
+pub mod stream;
 
 pub use aided::{Play, evaluate};
 pub use backend::{Backend, Step};
 pub use ckks::{CkksBackend, Memory};
 pub use clear::ClearBackend;
-pub use client::{Client, EncryptionKey, postprocess, preprocess};
+pub use client::{Client, EncryptionKey, Packed, postprocess, preprocess};
 pub use count::{CountBackend, Counts};
 pub use driver::{Event, Execution, Paused, Run, Trace, run};
 pub use error::{OpError, Result, RuntimeError};
 pub use noise::NoiseBackend;
 pub use server::{Evaluation, Held, Kept, Server, server_context};
+pub use stream::{Stream, Streaming};

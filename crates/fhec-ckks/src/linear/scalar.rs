@@ -157,11 +157,7 @@ impl ScalarMap {
         for wave in &self.waves {
             let sums = self.sums(evaluator.context(), wave, inputs);
             let finish = |(&output, sum): (&u32, Ciphertext)| {
-                let mut out = evaluator.rescale(&sum)?;
-                if let Some(&value) = bias.get(output as usize) {
-                    evaluator.add_complex_assign(&mut out, value)?;
-                }
-                Ok(out)
+                Self::finish_sum(evaluator, &sum, bias.get(output as usize).copied())
             };
             let results: Vec<Ciphertext> = wave.outputs.par_iter().zip(sums).map(finish).collect::<Result<_>>()?;
             for (&output, result) in wave.outputs.iter().zip(results) {
@@ -170,6 +166,34 @@ impl ScalarMap {
         }
         // Every output belongs to a wave.
         Ok(done.into_iter().flatten().collect())
+    }
+
+    /// The sums of the map before they are rescaled, in order: with those of maps of other inputs to the same outputs they add up to
+    /// what [`finish_sum`](Self::finish_sum) makes an output of, exactly as if all were one map.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn partial_sums(&self, evaluator: &Evaluator, inputs: &[&Ciphertext]) -> Result<Vec<Ciphertext>> {
+        self.check(evaluator, inputs, &[])?;
+        let mut done: Vec<Option<Ciphertext>> = (0..self.outputs).map(|_| None).collect();
+        for wave in &self.waves {
+            let sums = self.sums(evaluator.context(), wave, inputs);
+            wave.outputs.iter().zip(sums).for_each(|(&output, sum)| done[output as usize] = Some(sum));
+        }
+        // Every output belongs to a wave.
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// An output from its sum.
+    ///
+    /// # Errors
+    /// Those of a rescale; [`CkksError::NotFinite`] and [`CkksError::Overflow`] for a bias.
+    pub fn finish_sum(evaluator: &Evaluator, sum: &Ciphertext, bias: Option<Complex64>) -> Result<Ciphertext> {
+        let mut out = evaluator.rescale(sum)?;
+        if let Some(value) = bias {
+            evaluator.add_complex_assign(&mut out, value)?;
+        }
+        Ok(out)
     }
 
     /// [`apply`](Self::apply) in another way. Results are the same up to rounding.

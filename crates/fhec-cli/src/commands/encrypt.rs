@@ -73,13 +73,13 @@ impl Encrypt {
                 files::warn(&warning);
             }
         }
-        let bundle = match (&self.key.secret_key, &self.key.public_key) {
-            (Some(path), _) => client.encrypt(&images, EncryptionKey::Secret(&client.secret_key(path)?))?,
-            (None, Some(path)) => client.encrypt(&images, EncryptionKey::Public(&client.public_key(path)?))?,
+        let write = |key| files::write(&self.output, Access::Public, |out| client.encrypt_to(&images, key, out));
+        match (&self.key.secret_key, &self.key.public_key) {
+            (Some(path), _) => write(EncryptionKey::Secret(&client.secret_key(path)?))?,
+            (None, Some(path)) => write(EncryptionKey::Public(&client.public_key(path)?))?,
             // The argument parser demands one of the two.
             (None, None) => anyhow::bail!("neither --secret-key nor --public-key"),
-        };
-        files::write(&self.output, Access::Public, |out| client.write_ciphertexts(&bundle, out))?;
+        }
         let size = std::fs::metadata(&self.output).map(|m| m.len()).unwrap_or(0);
         let count =
             if head.is_batched() { format!("  {}", format::count(images.len(), "image")) } else { String::new() };

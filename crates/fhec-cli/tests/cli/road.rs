@@ -72,6 +72,48 @@ fn intermediate_values_are_outputs() {
 }
 
 #[test]
+fn little_memory_changes_no_bit() {
+    let scratch = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| scratch.path().join(name);
+    let (plan, secret, keys) = (at("plan"), at("keys/secret.key"), at("keys/eval.keys"));
+    let data = models().join("calibration.npy");
+    fhec!["compile", models().join("mlp_square.onnx"), "-o", plan, "--calibrate", data, "--mode", "throughput"].ok();
+    fhec!["keygen", plan, "-o", at("keys")].ok();
+    fhec!["encrypt", plan, "--secret-key", secret, "--input", data, "--limit", "20", "-o", at("x.ct")].ok();
+    let run = |output: &str, memory: &str, spill: &str| {
+        let mut run = command();
+        run.arg("run")
+            .arg(&plan)
+            .arg("--eval-keys")
+            .arg(&keys)
+            .arg("--input")
+            .arg(at("x.ct"))
+            .arg("-o")
+            .arg(at(output));
+        run.args(["--memory", memory]).arg("--spill").arg(at(spill));
+        crate::common::Outcome::from(run.output().expect("starts"))
+    };
+    std::fs::create_dir(at("spill")).expect("folder");
+    let whole = run("whole.ct", "4GiB", "spill").ok();
+    assert!(!whole.stderr.contains("streamed"), "{}", whole.stderr);
+    let refused = run("none.ct", "1MiB", "spill").fails(&["needs", "for ciphertexts alone"]);
+    // The smallest that works, rounded.
+    let least = refused.stderr.split("needs ").nth(1).and_then(|rest| rest.split(" for").next()).expect("a size");
+    let (number, unit) = least.split_once(' ').expect("number and unit");
+    let enough = format!("{}{unit}", number.parse::<f64>().expect("a number") * 1.02);
+    run("lost.ct", &enough, "missing").fails(&["cannot spill to", "missing"]);
+    assert!(!at("lost.ct").exists() && !at("none.ct").exists());
+    let streamed = run("streamed.ct", &enough, "spill").ok();
+    assert!(streamed.stderr.contains("streamed: "), "{}", streamed.stderr);
+    assert!(!streamed.stderr.contains(" 0 B written"), "{}", streamed.stderr);
+    let bytes = |name: &str| std::fs::read(at(name)).expect("reads");
+    assert!(bytes("whole.ct") == bytes("streamed.ct"), "other bits");
+    assert!(crate::common::listing(&at("spill")).is_empty());
+    fhec!["decrypt", plan, "--secret-key", secret, "--input", at("streamed.ct"), "-o", at("y.npy")].ok();
+    assert_eq!(read_npy(&at("y.npy")).len(), 200);
+}
+
+#[test]
 fn bundled_digits_match_their_golden_logits() {
     let golden: Value =
         serde_json::from_slice(&std::fs::read(models().join("cryptonets.golden.json")).expect("golden")).expect("json");

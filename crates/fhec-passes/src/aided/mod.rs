@@ -25,6 +25,7 @@ use crate::report::Context;
 use crate::rewrite::Rewriter;
 use crate::rings::Choice;
 use crate::stage::Emitted;
+use crate::streaming;
 use fhec_ir::nn::{Activation, Graph, Interpreter, Node, Op, Range};
 use fhec_ir::{Tensor, nn};
 use fhec_plan::Plan;
@@ -96,6 +97,7 @@ pub fn compile_aided(
     }
     notes.push(leak(&parts, masked));
     compiled.plan.report.notes.splice(0..0, notes);
+    streaming::predict(&mut compiled.plan, options.memory_budget);
     Ok(compiled)
 }
 

@@ -3,6 +3,7 @@
 use super::tables::Tables;
 use super::{Facts, MIN_LOG2_SCALE, RegisterFacts, VerifyError, check_scale, rounds};
 use crate::linear::{LinearGroup, groups};
+use crate::stream::element_bytes;
 use crate::{Instruction, KeyManifest, LOG2_PARTS, LinearTerm, Op, Plan, Reg, VectorId, bootstrap_slots, structure};
 use fhec_math::chebyshev::ChebyshevOpKind;
 use fhec_math::scale::Scale;
@@ -39,7 +40,7 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
         bootstrap_slots: BTreeSet::new(),
         inputs_seen: vec![false; plan.inputs.len()],
         outputs_seen: vec![false; plan.outputs.len()],
-        diagonals_left: structure::MAX_DIAGONALS,
+        diagonals_left: most_diagonals(plan),
     };
     for (number, instruction) in plan.instructions.iter().enumerate() {
         checker.step(number, instruction).map_err(|problem| VerifyError::Instruction {
@@ -55,7 +56,8 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     let Checker { tables, registers, groups, mut keys, bootstrap_slots, .. } = checker;
     let bootstrap_elements = keys.add_bootstraps(&plan.parameters, &bootstrap_slots);
     let peak_register_bytes = peak_register_bytes(plan, &registers);
-    if peak_register_bytes > structure::MAX_REGISTER_BYTES {
+    // Where images share ciphertexts a run streams them, and what it takes is bounded by what it is allowed.
+    if peak_register_bytes > structure::MAX_REGISTER_BYTES && plan.image_slots() != 1 {
         return Err(VerifyError::Entry {
             what: "program",
             index: 0,
@@ -81,10 +83,14 @@ pub(super) fn check(plan: &Plan, tables: Tables) -> Result<Facts, VerifyError> {
     })
 }
 
+/// Most diagonals of all linear maps together.
+fn most_diagonals(plan: &Plan) -> usize {
+    if plan.image_slots() == 1 { structure::MAX_ELEMENT_DIAGONALS } else { structure::MAX_DIAGONALS }
+}
+
 /// Bytes of the ciphertexts of a register.
 pub(super) fn register_bytes(plan: &Plan, facts: &RegisterFacts) -> u64 {
-    let limbs = (u64::from(facts.degree) + 1) * (facts.level as u64 + 1) * facts.ciphertexts as u64;
-    limbs << (plan.parameters.log_n + 3)
+    facts.ciphertexts as u64 * element_bytes(plan, facts.level, facts.degree)
 }
 
 /// Most bytes of the registers that are live at once, each from its instruction to its last reader.
@@ -380,7 +386,7 @@ impl Checker<'_> {
             // Before anything is made of them: a few bytes of program can use a matrix a thousand times.
             let used = self.tables.diagonals[term.matrix.index()].len();
             self.diagonals_left = self.diagonals_left.checked_sub(used).ok_or_else(|| {
-                format!("the linear maps use more than {} diagonals together", structure::MAX_DIAGONALS)
+                format!("the linear maps use more than {} diagonals together", most_diagonals(self.plan))
             })?;
             inputs += m.in_ciphertexts;
             if inputs * m.diagonal_period() > structure::MAX_LINEAR_SLOTS {

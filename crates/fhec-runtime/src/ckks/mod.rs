@@ -2,7 +2,7 @@
 
 mod accounting;
 mod plaintexts;
-mod scalars;
+pub(crate) mod scalars;
 mod value;
 
 pub use accounting::Memory;

@@ -81,7 +81,7 @@ fn rows(verified: &Verified, terms: &[LinearTerm], outputs: usize) -> Vec<Vec<Sc
 }
 
 /// The entries of a vector to be added, one a ciphertext: to both images of a slot where it has two.
-pub(super) fn summands(step: &Step, vector: VectorId) -> Vec<Complex64> {
+pub(crate) fn summands(step: &Step, vector: VectorId) -> Vec<Complex64> {
     let both = |value| summand(step, value);
     self::vector(step, vector).into_iter().map(both).collect()
 }
@@ -92,13 +92,13 @@ pub(super) fn summand(step: &Step, value: f64) -> Complex64 {
 }
 
 /// The entries of a vector, one a ciphertext.
-pub(super) fn vector(step: &Step, vector: VectorId) -> Vec<f64> {
+pub(crate) fn vector(step: &Step, vector: VectorId) -> Vec<f64> {
     let plan = step.verified.plan();
     plan.vectors[vector.index()].values(&plan.weights).concat()
 }
 
 /// `f(item, scalar)` for every item with its entry of a vector, in parallel.
-pub(super) fn each<T: Sync, U: Send, S: Copy + Sync>(
+pub(crate) fn each<T: Sync, U: Send, S: Copy + Sync>(
     items: &[T],
     vector: &[S],
     f: impl Fn(&T, S) -> Result<U, CkksError> + Sync,

@@ -3,11 +3,13 @@
 mod checkpoint;
 mod estimate;
 mod stop;
+mod streamed;
 mod trace;
 mod values;
 
 pub(crate) use estimate::Estimate;
 pub(crate) use stop::Interrupted;
+pub(crate) use streamed::streaming;
 pub(crate) use values::{file_name as value_file, results};
 
 use crate::cli::Cli;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stop::Stop;
+use streamed::Streamed;
 use trace::TraceFile;
 use values::Values;
 
@@ -43,6 +46,9 @@ use values::Values;
 
 The server needs the plan, the evaluation keys and the ciphertexts; a secret key is refused. With
 several inputs the keys are read and the weights encoded only once.
+
+A throughput plan whose ciphertexts do not fit --memory is evaluated a few of them at a time; what is
+needed later goes to a temporary file in --spill, of which nothing is left whatever ends the run.
 
 With --checkpoint everything that a later run needs is written after every layer: the same command
 goes on from there, whatever ended the first one, and comes to the same bits. Ctrl-C ends a run after
@@ -68,6 +74,9 @@ pub(crate) struct Run {
     /// Memory for ciphertexts in work and for weights kept between inputs; half of the machine's by default
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     memory: Option<u64>,
+    /// Folder for a temporary file with the ciphertexts of a throughput plan that do not fit --memory; the system's by default
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
     /// Write time, level and scale of every instruction while it runs, a JSON object a line
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -115,7 +124,15 @@ impl Run {
             format::bytes(report.peak_memory)
         ));
         let stop = Stop::watch()?;
-        let job = Job::open(Arc::clone(&plan), eval_keys, self.input.len(), memory::allowance(self.memory))?;
+        let memory = memory::allowance(self.memory);
+        let job = Job::open_spilling(Arc::clone(&plan), eval_keys, self.input.len(), memory, self.spill.as_deref())?;
+        if job.streamed.is_some() {
+            let options = [("--checkpoint", self.checkpoint.is_some()), ("--trace", self.trace.is_some())];
+            let options = options.into_iter().chain([("--keep-values", self.keep_values.is_some())]);
+            if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
+                bail!("{option} needs all ciphertexts in memory: {} (--memory)", format::bytes(job.registers()));
+            }
+        }
         let mut with = With {
             stop: Some(&stop),
             trace: self.trace.as_deref().map(TraceFile::create).transpose()?,
@@ -162,18 +179,28 @@ pub(crate) struct Job {
     estimate: Estimate,
     /// Checksum of the keys.
     keys: [u8; CHECKSUM],
+    /// Where the registers do not fit memory.
+    streamed: Option<Streamed>,
 }
 
 impl Job {
     /// Loads the keys for `runs` evaluations of a plan, whose registers and kept weights must fit `memory` bytes.
     pub(crate) fn open(plan: Arc<Verified>, eval_keys: &Path, runs: usize, memory: u64) -> Result<Self> {
+        Self::open_spilling(plan, eval_keys, runs, memory, None)
+    }
+
+    /// The same; where the ciphertexts of a throughput plan do not fit, the rest of them goes to a temporary file in a folder.
+    pub(crate) fn open_spilling(
+        plan: Arc<Verified>,
+        eval_keys: &Path,
+        runs: usize,
+        memory: u64,
+        spill: Option<&Path>,
+    ) -> Result<Self> {
         let registers = plan.facts().peak_register_bytes();
-        let Some(left) = memory.checked_sub(registers) else {
-            bail!(
-                "the plan needs {} for ciphertexts alone, allowed are {} (--memory)",
-                format::bytes(registers),
-                format::bytes(memory)
-            );
+        let (left, streamed) = match memory.checked_sub(registers) {
+            Some(left) => (left, None),
+            None => (0, Some(Streamed::new(&plan, memory, spill)?)),
         };
         let context = server_context(&plan, None)?;
         let named = || eval_keys.display().to_string();
@@ -190,7 +217,12 @@ impl Job {
         let budget = if runs > 1 { plan.plan().report.plaintext_budget.min(left) } else { 0 };
         let server = Server::new(Arc::clone(&plan), &context, keys, budget).with_context(named)?;
         let estimate = Estimate::of(&plan);
-        Ok(Job { plan, server, estimate, keys: file.last })
+        Ok(Job { plan, server, estimate, keys: file.last, streamed })
+    }
+
+    /// Bytes of ciphertexts at once where all of them are in memory.
+    fn registers(&self) -> u64 {
+        self.plan.facts().peak_register_bytes()
     }
 
     /// Evaluates one file of ciphertexts into another.
@@ -199,6 +231,9 @@ impl Job {
     }
 
     fn evaluate(&self, input: &Path, output: &Path, with: &mut With<'_>) -> Result<Trace> {
+        if let Some(streamed) = &self.streamed {
+            return streamed.evaluate(&self.plan, &self.server, input, output, with.stop);
+        }
         let context = self.server.backend().context();
         let named = || input.display().to_string();
         let file = files::map(input)?;

@@ -1,6 +1,7 @@
 //! A plan over a data set under encryption, all parties in one process: what nobody would deploy, but the only measurement of a
 //! plan that leaves nothing out.
 
+use super::streamed::Streamed;
 use crate::memory;
 use crate::progress::{Progress, Work};
 use crate::{data::DataSet, format};
@@ -12,6 +13,7 @@ use fhec_plan::verify::Verified;
 use fhec_runtime::{Client, EncryptionKey, Play, Server, postprocess};
 use rayon::prelude::*;
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,21 +25,25 @@ pub(super) struct Encrypted {
     rng: SecretRng,
     runs: Vec<f64>,
     peak: Option<u64>,
+    /// Where the ciphertexts do not fit memory.
+    streamed: Option<Streamed>,
 }
 
 impl Encrypted {
-    /// Makes the keys.
-    pub(super) fn new(verified: &Arc<Verified>) -> Result<Self> {
+    /// Makes the keys, for ciphertexts that take at most `memory` bytes.
+    pub(super) fn new(verified: &Arc<Verified>, memory: u64, spill: Option<&Path>) -> Result<Self> {
+        let large = verified.plan().is_batched() && verified.facts().peak_register_bytes() > memory;
+        let streamed = if large { Some(Streamed::new(verified, memory, spill)?) } else { None };
         let mut rng = SecretRng::from_os().context("the system gives no random numbers")?;
         let client = Client::new(verified.plan().head(), None)?;
         let secret = client.generate_secret(&mut rng);
         let progress = Progress::new("keys");
         let keys = client.generate_evaluation(&secret, &mut rng, &|done, total| progress.set(done, total))?;
-        let budget = verified.plan().report.plaintext_budget.min(memory::allowance(None));
+        let budget = verified.plan().report.plaintext_budget.min(memory);
         let server = Server::new(Arc::clone(verified), client.context(), Arc::new(keys), budget)?;
         // What making keys took is nothing of an evaluation's.
         memory::peak();
-        Ok(Encrypted { client, secret, server, rng, runs: Vec::new(), peak: None })
+        Ok(Encrypted { client, secret, server, rng, runs: Vec::new(), peak: None, streamed })
     }
 
     /// Outputs of the first `count` samples, one after the other; those of one sample joined.
@@ -59,9 +65,15 @@ impl Encrypted {
     /// Outputs of samples that one run takes, after what is left to the client.
     fn run(&mut self, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<f64>>> {
         let head = self.client.head().clone();
-        let outputs = match &head.aided {
-            Some(aided) => self.in_rounds(aided, images)?,
-            None => self.at_once(images)?,
+        let outputs = match (&mut self.streamed, &head.aided) {
+            (Some(streamed), _) => {
+                let begin = Instant::now();
+                let outputs = streamed.run(&self.client, &self.secret, &self.server, &mut self.rng, images)?;
+                self.runs.push(begin.elapsed().as_secs_f64());
+                outputs
+            }
+            (None, Some(aided)) => self.in_rounds(aided, images)?,
+            (None, None) => self.at_once(images)?,
         };
         let mut own = vec![Vec::new(); images.len()];
         for (values, output) in outputs.into_iter().zip(head.network_outputs()) {
@@ -118,7 +130,8 @@ impl Encrypted {
         let runs = format::count(self.runs.len(), "run");
         let [least, median, most] = [least, median, most].map(format::seconds);
         let peak = self.peak.map_or(String::new(), |bytes| format!(", peak memory {}", format::bytes(bytes)));
-        format!("{runs} on {threads}: median {median}, {least} to {most}{peak}")
+        let streamed = self.streamed.as_ref().map_or(String::new(), Streamed::as_text);
+        format!("{runs} on {threads}: median {median}, {least} to {most}{peak}{streamed}")
     }
 
     /// Times and memory for scripts.
@@ -126,6 +139,7 @@ impl Encrypted {
         json!({
             "threads": rayon::current_num_threads(), "images_a_run": self.client.head().batch(),
             "seconds": self.runs, "median_seconds": self.times().median, "peak_memory": self.peak,
+            "streamed": self.streamed.as_ref().map(Streamed::as_json),
         })
     }
 }

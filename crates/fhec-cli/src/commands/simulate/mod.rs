@@ -3,12 +3,14 @@
 mod encrypted;
 pub(super) mod layers;
 mod probe;
+mod streamed;
 
 use super::compile;
 use super::run::set_threads;
 use crate::data::{DataSet, InputSpec, Labels};
 use crate::files::{print, status};
 use crate::format::{self, pairs};
+use crate::memory;
 use crate::plan_file;
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
@@ -21,7 +23,7 @@ use fhec_runtime::clear::LANES;
 use fhec_runtime::{Backend, ClearBackend, NoiseBackend, postprocess};
 use rayon::prelude::*;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +66,12 @@ pub(crate) struct Simulate {
     /// Threads to use; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Memory for ciphertexts of the encrypted backend; half of the machine's by default
+    #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
+    memory: Option<u64>,
+    /// Folder for a temporary file with the ciphertexts of a throughput plan that do not fit --memory; the system's by default
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -140,7 +148,10 @@ impl Simulate {
         let seconds = progress.elapsed().as_secs_f64();
         drop(progress);
         let encrypted = match self.backend {
-            Kind::Encrypted => Some(encrypt(&verified, &set, &mut samples)?),
+            Kind::Encrypted => {
+                let memory = memory::allowance(self.memory);
+                Some(encrypt(&verified, &set, &mut samples, memory, self.spill.as_deref())?)
+            }
             Kind::Clear | Kind::Noise => None,
         };
         let some = count.min(LAYER_SAMPLES);
@@ -168,8 +179,14 @@ impl Simulate {
 }
 
 /// Evaluates samples under encryption too.
-fn encrypt(verified: &Arc<Verified>, set: &DataSet, samples: &mut [Sample]) -> Result<Encrypted> {
-    let mut encrypted = Encrypted::new(verified)?;
+fn encrypt(
+    verified: &Arc<Verified>,
+    set: &DataSet,
+    samples: &mut [Sample],
+    memory: u64,
+    spill: Option<&Path>,
+) -> Result<Encrypted> {
+    let mut encrypted = Encrypted::new(verified, memory, spill)?;
     let outputs = encrypted.evaluate(set, samples.len())?;
     for (sample, values) in samples.iter_mut().zip(outputs) {
         sample.noisy = Some(values);
