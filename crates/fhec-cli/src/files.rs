@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use fhec_math::Zeroizing;
 use fhec_plan::SharedBytes;
+use fhec_runtime::stream::Spilling;
 use std::fs::{self, File};
 use std::io::{BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -148,6 +149,12 @@ pub(crate) fn stage(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
     // A rename that reaches the disk before the contents would leave an empty file after a crash.
     temporary.as_file().sync_all().with_context(|| cannot_write(path))?;
     Ok(Staged { target, temporary: Some(temporary) })
+}
+
+/// Where values go that do not fit memory: a file without a name in a folder, so that whatever ends the process, nothing is left of it.
+pub(crate) fn spilling(folder: PathBuf) -> Spilling {
+    let inside = folder.clone();
+    Spilling::new(folder, move || Ok(Box::new(tempfile::tempfile_in(&inside)?)))
 }
 
 /// Writes a file that `fill` makes in any order of its parts, all or nothing. A target that is no regular file gets it at the end.

@@ -327,7 +327,7 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { mut plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
-    streaming::predict(&mut plan, options.memory_budget);
+    streaming::predict(&mut plan, options.memory_budget, selected.price.besides);
     Ok(Compiled { plan, he, facts, polynomial: approximated.graph })
 }
 

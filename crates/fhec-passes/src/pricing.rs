@@ -41,6 +41,8 @@ pub struct Price {
     pub fixed: u64,
     /// The same where ciphertexts that are not in use can be on disk: less than [`fixed`](Self::fixed) where images share them.
     pub least: u64,
+    /// The part that does not depend on ciphertexts: process, keys, weights.
+    pub besides: u64,
 }
 
 impl Price {
@@ -79,6 +81,7 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let (held, inputs) = held_bytes(model, keys, &prices);
     let besides = kept + PROCESS + table.base_memory + held;
     price.fixed += besides + inputs;
+    price.besides = besides;
     let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
     price.least = if batched { price.fixed.min(price.least + besides) } else { price.fixed };
     if !circuits.is_empty() {
@@ -86,14 +89,6 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
         price.least = price.fixed;
     }
     price
-}
-
-/// Bytes of the inputs of a plan as they came, which a run holds where it does not stream them: half of each is a seed.
-pub(crate) fn held_inputs(plan: &fhec_plan::Plan) -> u64 {
-    let batched = plan.is_batched();
-    let input =
-        |i: &fhec_plan::Input| (i.layout.ciphertexts as u64 * (i.level as u64 + 1)) << (plan.parameters.log_n + 3);
-    plan.inputs.iter().filter(|_| batched).map(input).sum()
 }
 
 /// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers; apart from that the inputs.

@@ -1,7 +1,6 @@
 //! What a throughput plan takes when its ciphertexts do not fit the memory that it may use: the schedule that the runtime follows
 //! ([`fhec_plan::stream`]) is played through.
 
-use crate::pricing::held_inputs;
 use fhec_plan::stream::{Schedule, forecast};
 use fhec_plan::verify::derive;
 use fhec_plan::{Insecure, Plan};
@@ -9,14 +8,13 @@ use fhec_plan::{Insecure, Plan};
 /// Bytes a second that a disk is assumed to read or write; no part of the cost table, because a disk is no property of the processor.
 const DISK_RATE: f64 = 500e6;
 
-/// Predicts a run within a budget: memory, what goes to disk, and the time that takes. A plan that fits anyway stays as it is.
-pub(crate) fn predict(plan: &mut Plan, budget: Option<u64>) {
+/// Predicts a run within a budget: memory, what goes to disk, and the time that takes. A plan that fits anyway stays as it is. `other`
+/// are the bytes that a run takes apart from ciphertexts; weights of the schedule are counted as those of the engine.
+pub(crate) fn predict(plan: &mut Plan, budget: Option<u64>, other: u64) {
     let Some(budget) = budget.filter(|&budget| budget < plan.report.peak_memory) else { return };
     let Ok(facts) = derive(plan, Insecure::AllowForTests) else { return };
     let Some(schedule) = Schedule::of(plan, &facts) else { return };
     let whole = facts.peak_register_bytes();
-    // Neither ciphertexts of whole tensors nor the inputs are held then. Weights of the schedule are counted as those of the engine.
-    let other = plan.report.peak_memory.saturating_sub(whole + held_inputs(plan));
     let found = forecast(plan, &facts, &schedule, budget.saturating_sub(other), plan.aided.is_none());
     let moved = found.transfers.written + found.transfers.read;
     let seconds = moved as f64 / DISK_RATE;

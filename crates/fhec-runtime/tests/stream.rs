@@ -7,7 +7,7 @@ use fhec_ckks::container::{BundleEntry, BundleForm, write_ciphertexts};
 use fhec_ckks::{Ciphertext, CkksError};
 use fhec_plan::stream::{Schedule, forecast};
 use fhec_plan::{Layout, Op, Verified};
-use fhec_runtime::stream::{BundleSink, BundleSource, Stream, Streaming, Usage};
+use fhec_runtime::stream::{BundleSink, BundleSource, Spilling, Stream, Streaming, Usage};
 use fhec_runtime::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +48,11 @@ fn bytes(p: &Parties, verified: &Verified, bundle: &[BundleEntry]) -> Vec<u8> {
     file
 }
 
+fn spilling(folder: &Path) -> Spilling {
+    let inside = folder.to_owned();
+    Spilling::new(folder.to_owned(), move || Ok(Box::new(tempfile::tempfile_in(&inside)?)))
+}
+
 fn stream(
     p: &Parties,
     verified: &Arc<Verified>,
@@ -60,8 +65,8 @@ fn stream(
     let context = p.server.backend().context();
     let mut source = BundleSource::open(Arc::new(input.to_vec()), context, verified, 0)?;
     let file = tempfile::tempfile().expect("temporary file");
-    let mut sink = BundleSink::create(file, context, verified, 0, source.images())?;
-    let mut run = Stream::new(&schedule, &Streaming::new(budget).spilling_to(folder), again)?;
+    let mut sink = BundleSink::begin(file, context, verified, 0, source.images())?;
+    let mut run = Stream::new(&schedule, &Streaming { budget, spill: spilling(folder) }, again)?;
     run.round(p.server.backend(), 0, &mut source, &mut sink, &mut |_| Ok(()))?;
     let usage = run.usage();
     assert_eq!(run.bytes(), 0, "everything is dropped at the end");
@@ -216,7 +221,7 @@ fn rounds_go_on_from_what_they_left() {
     let context = Arc::clone(p.client.context());
     let schedule = Arc::new(Schedule::of(verified.plan(), verified.facts()).expect("batched"));
     let folder = tempfile::tempdir().expect("temporary folder");
-    let streaming = Streaming::new(schedule.least()).spilling_to(folder.path());
+    let streaming = Streaming { budget: schedule.least(), spill: spilling(folder.path()) };
     let mut run = Stream::new(&schedule, &streaming, true).expect("fits");
     let mut kept = None;
     for round in 0..3 {

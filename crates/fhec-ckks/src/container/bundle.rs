@@ -1,6 +1,5 @@
 //! Bundles that are not in memory as a whole: read and written a ciphertext at a time, in any order.
 
-use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
@@ -142,8 +141,8 @@ pub struct BundleValue {
 
 /// A bundle of full ciphertexts that is written in any order; the file comes to the same bytes in each.
 #[derive(Debug)]
-pub struct BundleFile {
-    file: File,
+pub struct BundleFile<F> {
+    file: F,
     context: Arc<Context>,
     images: u32,
     values: Vec<BundleValue>,
@@ -151,13 +150,13 @@ pub struct BundleFile {
     places: Vec<(u64, u64)>,
 }
 
-impl BundleFile {
+impl<F: Read + Write + Seek> BundleFile<F> {
     /// Begins a bundle at the start of an empty file.
     ///
     /// # Errors
     /// [`ContainerError::Io`].
-    pub fn create(
-        file: File,
+    pub fn begin(
+        mut file: F,
         context: &Arc<Context>,
         plan: &[u8; 32],
         images: u32,
@@ -167,7 +166,7 @@ impl BundleFile {
         let mut head = Writer::new(Vec::new(), context, Kind::Ciphertexts, plan)?;
         head.u32(count as u32)?;
         let head = head.inner;
-        (&file).write_all(&head).map_err(ContainerError::from)?;
+        file.write_all(&head).map_err(ContainerError::from)?;
         let mut at = head.len() as u64;
         let place = |v: &BundleValue| {
             let size = entry_bytes(&v.name, v.level, &v.scale, context);
@@ -201,7 +200,7 @@ impl BundleFile {
         };
         let packed: Vec<Vec<u8>> = ciphertexts.par_iter().map(pack).collect::<Result<_>>()?;
         let Some(&(first, size)) = self.places.get(value) else { return Ok(()) };
-        let mut file = &self.file;
+        let file = &mut self.file;
         for ((index, _), bytes) in ciphertexts.iter().zip(packed) {
             debug_assert_eq!(bytes.len() as u64, size);
             file.seek(SeekFrom::Start(first + size * u64::from(*index))).map_err(ContainerError::from)?;
@@ -214,9 +213,9 @@ impl BundleFile {
     ///
     /// # Errors
     /// [`ContainerError::Io`] and [`ContainerError::Read`].
-    pub fn finish(self) -> Result<File> {
+    pub fn finish(mut self) -> Result<F> {
         const PIECE: usize = 1 << 20;
-        let mut file = &self.file;
+        let file = &mut self.file;
         file.seek(SeekFrom::Start(0)).map_err(ContainerError::from)?;
         let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
         loop {
@@ -289,18 +288,15 @@ mod tests {
         let full: Vec<BundleEntry> = (0..4).map(|i| entry("y", i, false)).collect();
         let mut whole = Vec::new();
         write_ciphertexts(&full, &context, &plan, &mut whole).expect("writes");
-        let path = std::env::temp_dir().join(format!("fhec-bundle-{}.ct", std::process::id()));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).expect("opens");
         let value = BundleValue { name: "y".into(), level: 1, scale, ciphertexts: 4 };
-        let mut out = BundleFile::create(file, &context, &plan, 7, vec![value]).expect("begins");
+        let mut out =
+            BundleFile::begin(std::io::Cursor::new(Vec::new()), &context, &plan, 7, vec![value]).expect("begins");
         for k in [2, 0, 3, 1] {
             let BundleForm::Full(c) = &full[k].form else { panic!("all are full") };
             out.write(0, &[(k as u32, c)]).expect("writes");
             assert!(out.write(0, &[(4, c)]).is_err() && out.write(1, &[(0, c)]).is_err());
         }
-        out.finish().expect("ends");
-        let found = std::fs::read(&path).expect("reads");
-        std::fs::remove_file(&path).expect("removes");
+        let found = out.finish().expect("ends").into_inner();
         assert!(found == whole);
         assert_eq!(read_ciphertexts(&found, &context, &plan).expect("reads").len(), 4);
     }

@@ -10,6 +10,7 @@ mod tile;
 
 pub use ports::{BundleSink, BundleSource, Sink, Source};
 pub(crate) use ports::{images, misfit, places};
+pub use spill::{Spilling, Storage};
 
 use crate::ckks::CkksBackend;
 use crate::error::{Result, RuntimeError};
@@ -17,7 +18,6 @@ use fhec_plan::Verified;
 use fhec_plan::stream::{Schedule, Transfers};
 use num_complex::Complex64;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::Store;
 
@@ -26,21 +26,8 @@ use store::Store;
 pub struct Streaming {
     /// Bytes of ciphertexts in memory.
     pub budget: u64,
-    /// Folder of the temporary file for what does not fit.
-    pub spill: PathBuf,
-}
-
-impl Streaming {
-    /// A budget, with the system's folder for temporary files.
-    pub fn new(budget: u64) -> Self {
-        Streaming { budget, spill: std::env::temp_dir() }
-    }
-
-    /// Another folder.
-    #[must_use]
-    pub fn spilling_to(self, folder: &Path) -> Self {
-        Streaming { spill: folder.to_owned(), ..self }
-    }
+    /// What does not fit.
+    pub spill: Spilling,
 }
 
 /// How far an evaluation is.

@@ -8,7 +8,7 @@ use fhec_ckks::{Ciphertext, CkksError, Context};
 use fhec_math::Scale;
 use fhec_plan::{Plan, SharedBytes};
 use rayon::prelude::*;
-use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::sync::Arc;
 
 /// Gives ciphertexts of inputs when they are used.
@@ -126,19 +126,19 @@ impl Source for BundleSource {
 
 /// The outputs of a round, written to a file as they come.
 #[derive(Debug)]
-pub struct BundleSink {
-    file: BundleFile,
+pub struct BundleSink<F> {
+    file: BundleFile<F>,
     /// For every output of the plan its number among those of the round.
     numbers: Vec<Option<usize>>,
 }
 
-impl BundleSink {
+impl<F: Read + Write + Seek> BundleSink<F> {
     /// Begins the bundle in an empty file.
     ///
     /// # Errors
     /// [`RuntimeError::Ckks`] where it cannot be written.
-    pub fn create(
-        file: File,
+    pub fn begin(
+        file: F,
         context: &Arc<Context>,
         verified: &fhec_plan::Verified,
         round: u32,
@@ -158,19 +158,19 @@ impl BundleSink {
                 });
             }
         }
-        Ok(BundleSink { file: BundleFile::create(file, context, verified.hash(), images, values)?, numbers })
+        Ok(BundleSink { file: BundleFile::begin(file, context, verified.hash(), images, values)?, numbers })
     }
 
     /// Ends the bundle, once the round is done, and gives its file back.
     ///
     /// # Errors
     /// [`RuntimeError::Ckks`] where it cannot be written.
-    pub fn finish(self) -> Result<File, CkksError> {
+    pub fn finish(self) -> Result<F, CkksError> {
         self.file.finish()
     }
 }
 
-impl Sink for BundleSink {
+impl<F: Read + Write + Seek> Sink for BundleSink<F> {
     fn write(&mut self, output: usize, values: &[(u32, &Ciphertext)]) -> OpResult<()> {
         match self.numbers[output] {
             Some(number) => Ok(self.file.write(number, values)?),

@@ -2,27 +2,61 @@
 
 use crate::error::OpError;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// A temporary file without a name: whatever ends the process, nothing is left of it. It is made when the first value goes there.
-#[derive(Debug)]
-pub(super) struct Spill {
+/// What can be written, read and sought in.
+pub trait Storage: Read + Write + Seek + Send {}
+
+impl<T: Read + Write + Seek + Send> Storage for T {}
+
+/// How storage is made: the runtime opens no files itself.
+type Open = dyn Fn() -> io::Result<Box<dyn Storage>> + Send + Sync;
+
+/// Where values go that do not fit memory.
+#[derive(Clone)]
+pub struct Spilling {
     folder: PathBuf,
-    file: Option<File>,
+    open: Arc<Open>,
+}
+
+impl Spilling {
+    /// `open` makes empty storage, of which nothing is left when it is dropped; it is called when the first value goes there. `folder`
+    /// is where that lies, for messages.
+    pub fn new(folder: PathBuf, open: impl Fn() -> io::Result<Box<dyn Storage>> + Send + Sync + 'static) -> Self {
+        Spilling { folder, open: Arc::new(open) }
+    }
+}
+
+impl std::fmt::Debug for Spilling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spilling").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Values in storage that is made when the first one goes there.
+pub(super) struct Spill {
+    to: Spilling,
+    storage: Option<Box<dyn Storage>>,
     /// Places that are free again, by their size.
     free: BTreeMap<u64, Vec<u64>>,
     end: u64,
 }
 
+impl std::fmt::Debug for Spill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spill").field("to", &self.to).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
 impl Spill {
-    pub(super) fn new(folder: &Path) -> Self {
-        Spill { folder: folder.to_owned(), file: None, free: BTreeMap::new(), end: 0 }
+    pub(super) fn new(to: &Spilling) -> Self {
+        Spill { to: to.clone(), storage: None, free: BTreeMap::new(), end: 0 }
     }
 
     fn failed(&self, source: io::Error) -> OpError {
-        OpError::Spill { folder: self.folder.clone(), source }
+        OpError::Spill { folder: self.to.folder.clone(), source }
     }
 
     /// Writes the polynomials of a value one after the other; gives the place.
@@ -40,20 +74,20 @@ impl Spill {
     }
 
     fn put(&mut self, place: u64, parts: &[&[u64]]) -> io::Result<()> {
-        let mut file = match &self.file {
-            Some(file) => file,
-            None => self.file.insert(tempfile::tempfile_in(&self.folder)?),
+        let storage = match &mut self.storage {
+            Some(storage) => storage,
+            None => self.storage.insert((self.to.open)()?),
         };
-        file.seek(SeekFrom::Start(place))?;
-        parts.iter().try_for_each(|part| file.write_all(bytemuck::cast_slice(part)))
+        storage.seek(SeekFrom::Start(place))?;
+        parts.iter().try_for_each(|part| storage.write_all(bytemuck::cast_slice(part)))
     }
 
     /// Reads what was written at a place; it stays there.
-    pub(super) fn read(&self, place: u64, parts: &mut [&mut [u64]]) -> Result<(), OpError> {
+    pub(super) fn read(&mut self, place: u64, parts: &mut [&mut [u64]]) -> Result<(), OpError> {
         let mut get = || -> io::Result<()> {
-            let mut file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            file.seek(SeekFrom::Start(place))?;
-            parts.iter_mut().try_for_each(|part| file.read_exact(bytemuck::cast_slice_mut(part)))
+            let storage = self.storage.as_mut().ok_or(io::ErrorKind::NotFound)?;
+            storage.seek(SeekFrom::Start(place))?;
+            parts.iter_mut().try_for_each(|part| storage.read_exact(bytemuck::cast_slice_mut(part)))
         };
         get().map_err(|e| self.failed(e))
     }
@@ -70,14 +104,10 @@ mod tests {
 
     #[test]
     fn what_is_written_comes_back_and_places_are_used_again() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let mut spill = Spill::new(folder.path());
+        let memory = || Ok(Box::new(io::Cursor::new(Vec::new())) as Box<dyn Storage>);
+        let mut spill = Spill::new(&Spilling::new(PathBuf::new(), memory));
         let first = spill.write(&[&[1, 2], &[3, 4]]).expect("writes");
         let second = spill.write(&[&[5, 6, u64::MAX]]).expect("writes");
-        // It has no name, so nothing needs to be removed.
-        if cfg!(unix) {
-            assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
-        }
         let (mut a, mut b, mut c) = ([0; 2], [0; 2], [0; 3]);
         spill.read(first.0, &mut [&mut a, &mut b]).expect("reads");
         spill.read(second.0, &mut [&mut c]).expect("reads");
@@ -89,9 +119,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let missing = folder.path().join("missing");
-        let error = Spill::new(&missing).write(&[&[1]]).expect_err("no folder").to_string();
+        let none = Spilling::new("missing".into(), || Err(io::ErrorKind::NotFound.into()));
+        let error = Spill::new(&none).write(&[&[1]]).expect_err("no folder").to_string();
         assert!(error.contains("missing") && error.contains("cannot spill"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The values of an evaluation, in memory or on disk.
 
 use super::Source;
-use super::spill::Spill;
+use super::spill::{Spill, Spilling};
 use crate::backend::OpResult;
 use crate::error::OpError;
 use fhec_ckks::{Ciphertext, Context, Product};
@@ -9,7 +9,6 @@ use fhec_math::{Eval, Poly};
 use fhec_plan::Verified;
 use fhec_plan::stream::{Residency, Schedule, Tile, Transfers};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// An element of a register.
 #[derive(Debug)]
@@ -30,9 +29,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(schedule: &Schedule, budget: u64, again: bool, folder: &Path) -> Self {
+    pub(super) fn new(schedule: &Schedule, budget: u64, again: bool, spill: &Spilling) -> Self {
         let residency = Residency::new(schedule, budget, again);
-        Store { residency, values: BTreeMap::new(), places: BTreeMap::new(), spill: Spill::new(folder) }
+        Store { residency, values: BTreeMap::new(), places: BTreeMap::new(), spill: Spill::new(spill) }
     }
 
     pub(super) fn peak(&self) -> u64 {

@@ -11,7 +11,7 @@ use fhec_plan::stream::Schedule;
 use fhec_plan::verify::Verified;
 use fhec_runtime::stream::{BundleSink, BundleSource, Progress};
 use fhec_runtime::{RuntimeError, Server, Stream, Streaming, Trace};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +19,13 @@ use std::time::Instant;
 pub(super) struct Streamed {
     schedule: Arc<Schedule>,
     streaming: Streaming,
+    /// Where temporary files go.
+    folder: PathBuf,
+}
+
+/// The folder of temporary files: that which was named, or else the system's.
+fn folder(spill: Option<&Path>) -> PathBuf {
+    spill.map_or_else(std::env::temp_dir, Path::to_owned)
 }
 
 /// The schedule of a plan that is too large for `memory` bytes, and what is left of these for ciphertexts.
@@ -34,18 +41,14 @@ pub(crate) fn streaming(plan: &Verified, memory: u64, spill: Option<&Path>) -> R
     if memory < own + schedule.least() {
         return refuse(own + schedule.least());
     }
-    let streaming = Streaming::new(memory - own);
-    let streaming = match spill {
-        Some(folder) => streaming.spilling_to(folder),
-        None => streaming,
-    };
+    let streaming = Streaming { budget: memory - own, spill: files::spilling(folder(spill)) };
     Ok((Arc::new(schedule), streaming))
 }
 
 impl Streamed {
     pub(super) fn new(plan: &Verified, memory: u64, spill: Option<&Path>) -> Result<Self> {
         let (schedule, streaming) = streaming(plan, memory, spill)?;
-        Ok(Streamed { schedule, streaming })
+        Ok(Streamed { schedule, streaming, folder: folder(spill) })
     }
 
     /// Evaluates one file of ciphertexts into another.
@@ -61,10 +64,10 @@ impl Streamed {
         let mut source = BundleSource::open(files::map(input)?, backend.context(), plan, 0).with_context(named)?;
         let begin = Instant::now();
         let mut trace = Trace::default();
-        files::write_at(output, &self.streaming.spill, |file| {
+        files::write_at(output, &self.folder, |file| {
             let images = source.images();
             let cannot_write = || format!("cannot write {}", output.display());
-            let mut sink = BundleSink::create(file, backend.context(), plan, 0, images).with_context(cannot_write)?;
+            let mut sink = BundleSink::begin(file, backend.context(), plan, 0, images).with_context(cannot_write)?;
             let mut run = Stream::new(&self.schedule, &self.streaming, true)?;
             let work = Work::new(named());
             let (mut signal, mut next) = (None, String::new());
