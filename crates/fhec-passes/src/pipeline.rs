@@ -94,6 +94,8 @@ pub struct Compiled {
     pub facts: he::facts::Facts,
     /// The tensor graph with polynomials: the network that is evaluated.
     pub polynomial: nn::Graph,
+    /// Bytes that a run takes apart from ciphertexts and inputs.
+    pub(crate) besides: u64,
 }
 
 /// Why a model cannot be compiled.
@@ -327,8 +329,9 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { mut plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
-    streaming::predict(&mut plan, options.memory_budget, selected.price.besides);
-    Ok(Compiled { plan, he, facts, polynomial: approximated.graph })
+    let besides = selected.price.besides;
+    streaming::predict(&mut plan, options.memory_budget, besides);
+    Ok(Compiled { plan, he, facts, polynomial: approximated.graph, besides })
 }
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far

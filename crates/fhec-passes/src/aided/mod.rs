@@ -97,7 +97,7 @@ pub fn compile_aided(
     }
     notes.push(leak(&parts, masked));
     compiled.plan.report.notes.splice(0..0, notes);
-    streaming::predict(&mut compiled.plan, options.memory_budget);
+    streaming::predict(&mut compiled.plan, options.memory_budget, compiled.besides);
     Ok(compiled)
 }
 

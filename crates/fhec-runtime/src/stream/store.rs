@@ -97,7 +97,7 @@ impl Store {
 
     /// Reads a value back.
     fn load(
-        &self,
+        &mut self,
         verified: &Verified,
         context: &Context,
         schedule: &Schedule,
