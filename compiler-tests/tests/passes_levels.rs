@@ -55,7 +55,7 @@ fn back(graph: &Graph, options: &Options, passes: &[&str], inputs: &[Vec<Tensor>
         }
     })
     .expect("compiles");
-    let Compiled { plan, he, facts, polynomial } = &compiled;
+    let Compiled { plan, he, facts, polynomial, .. } = &compiled;
     let mut text = String::new();
     for (pass, _, nodes) in after.iter().filter(|a| a.1 == plan.parameters.log_n && passes.contains(&a.0)) {
         writeln!(text, "== {pass}\n{nodes}").expect("strings take all");

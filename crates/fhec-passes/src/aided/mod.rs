@@ -208,7 +208,7 @@ fn server(
     let context = Context { memory_budget: options.memory_budget, notes, ..Context::default() };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;
-    Ok(Compiled { plan, he, facts, polynomial: graph.clone() })
+    Ok(Compiled { plan, he, facts, polynomial: graph.clone(), besides: selected.price.besides })
 }
 
 /// Makes the plan of the server's part one of rounds.
