@@ -279,7 +279,7 @@ fn eval_mod_removes_integers() {
         let found: Vec<f64> = setup.slots(&result).iter().map(|z| z.re / gain).collect();
         for ((found, value), i) in found.iter().zip(&values).zip(&integers) {
             // The cosine is precise at integers that ever occur.
-            let most = if i.abs() <= 10.0 { 2f64.powi(-17) } else { 2f64.powi(-14) };
+            let most = if i.abs() <= 9.0 { 2f64.powi(-17) } else { 2f64.powi(-14) };
             let error = (found - value).abs();
             assert!(error < most, "gain {gain}, scale {scale}, {i}: 2^{}", error.log2());
         }
