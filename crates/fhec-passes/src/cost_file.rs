@@ -202,8 +202,8 @@ mod tests {
         refused("[1, 2", "not a cost table");
         refused("{}", "\"format\"");
         refused("[]", "\"format\"");
-        refused(&good.replacen("\"version\": 1", "\"version\": 2", 1), "version 2");
-        refused(&good.replacen("\"version\": 1", "\"versions\": 1", 1), "version none");
+        refused(&good.replacen("\"version\": 2", "\"version\": 1", 1), "version 1");
+        refused(&good.replacen("\"version\": 2", "\"versions\": 2", 1), "version none");
         refused(&good.replacen("\"butterfly\"", "\"butterflies\"", 1), "butterflies");
         refused(&good.replacen("\"threads\": 1", "\"threads\": -1", 1), "line");
         let price = |name: &str, value: &str| {

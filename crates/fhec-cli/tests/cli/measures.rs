@@ -67,7 +67,7 @@ fn files_that_are_no_tables_are_named() {
         (b"{\"format\": \"fhec cost table\"", "not a cost table"),
         (b"{\"butterfly\": 1}", "\"format\""),
         (b"{\"format\": \"fhec cost table\", \"version\": 7}", "version 7"),
-        (b"{\"format\": \"fhec cost table\", \"version\": 1}", "missing field"),
+        (b"{\"format\": \"fhec cost table\", \"version\": 2}", "missing field"),
         (b"\xff\xfe", "UTF-8"),
     ];
     for (text, reason) in cases {

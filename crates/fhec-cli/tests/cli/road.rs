@@ -77,7 +77,7 @@ fn little_memory_changes_no_bit() {
     let at = |name: &str| scratch.path().join(name);
     let (plan, secret, keys) = (at("plan"), at("keys/secret.key"), at("keys/eval.keys"));
     let data = models().join("calibration.npy");
-    fhec!["compile", models().join("mlp_square.onnx"), "-o", plan, "--calibrate", data, "--mode", "throughput"].ok();
+    fhec!["compile", models().join("cryptonets.onnx"), "-o", plan, "--calibrate", data, "--mode", "throughput"].ok();
     fhec!["keygen", plan, "-o", at("keys")].ok();
     fhec!["encrypt", plan, "--secret-key", secret, "--input", data, "--limit", "20", "-o", at("x.ct")].ok();
     let run = |output: &str, memory: &str, spill: &str| {
