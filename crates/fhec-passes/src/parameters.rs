@@ -229,7 +229,7 @@ fn affordable(
     demands: &Demands,
     table: &CostTable,
 ) -> Result<Price, Unfit> {
-    let price = price(model, keys, shape, table);
+    let price = price(model, keys, shape, table, demands.memory_budget);
     match price.cache(demands.memory_budget) {
         Some(_) => Ok(price),
         None => Err(Unfit::Memory(price.least)),

@@ -43,6 +43,8 @@ pub struct Price {
     pub least: u64,
     /// The part that does not depend on ciphertexts: process, keys, weights.
     pub besides: u64,
+    /// Whether the uniform halves of Galois keys are kept; otherwise they are made at every use, which takes half of the memory.
+    pub keeps_keys: bool,
 }
 
 impl Price {
@@ -69,16 +71,33 @@ impl Price {
     }
 }
 
-/// Prices the model's graph.
-pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable) -> Price {
+/// A run without bootstraps makes the uniform halves of keys at every use, unless keeping them brings the time of a process below this
+/// part of it.
+const WORTH_KEEPING: f64 = 0.75;
+
+/// Prices the model's graph, for a run in `budget` bytes.
+pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable, budget: Option<u64>) -> Price {
+    let kept = price_keeping(model, keys, shape, table, true);
+    // Bootstraps use keys again and again, and two images in a slot need one key for every product.
+    if shape.bootstrap.is_some() || model.graph().complex || keys.galois.is_empty() {
+        return kept;
+    }
+    let made = price_keeping(model, keys, shape, table, false);
+    let making = kept.keys as f64 / 2.0 * table.expand * 1e-9;
+    let worth = kept.seconds() + making < WORTH_KEEPING * made.seconds();
+    if worth && budget.is_none_or(|budget| kept.fixed <= budget) { kept } else { made }
+}
+
+fn price_keeping(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable, keeps_keys: bool) -> Price {
     let prices = table.prices(shape);
     let items = graph_items(model);
     let circuits = circuits(&items, shape);
-    let mut price = price_items(&items, &prices, &circuits, keys);
+    let mut price = price_items(&items, &prices, &circuits, keys, keeps_keys);
+    price.keeps_keys = keeps_keys;
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
-    let (held, inputs) = held_bytes(model, keys, &prices);
+    let (held, inputs) = held_bytes(model, keys, &prices, keeps_keys);
     let besides = kept + PROCESS + table.base_memory + held;
     price.fixed += besides + inputs;
     price.besides = besides;
@@ -92,12 +111,9 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
 }
 
 /// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers; apart from that the inputs.
-fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u64, u64) {
+fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>, keeps_keys: bool) -> (u64, u64) {
     let graph = model.graph();
-    // Uniform halves of Galois keys are made when they are used, unless bootstraps use them again and again,
-    // or slots are conjugated for every product.
-    let bootstraps = graph.nodes.iter().any(|n| matches!(n.op, Op::Bootstrap { .. }));
-    let halves = if bootstraps || graph.complex { 2 } else { 1 };
+    let halves = if keeps_keys { 2 } else { 1 };
     let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2 * halves).sum();
     let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
@@ -143,7 +159,8 @@ pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
     let plan = verified.plan();
     let shape = Shape::of(&plan.parameters);
     let items = plan_items(verified);
-    let price = price_items(&items, &table.prices(&shape), &circuits(&items, &shape), &plan.keys);
+    let price =
+        price_items(&items, &table.prices(&shape), &circuits(&items, &shape), &plan.keys, plan.report.keeps_keys);
     let mut layers = vec![0.0; plan.layers.len()];
     for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
         layers[instruction.layer.index()] += seconds;
@@ -240,7 +257,7 @@ pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, 
     let count = model.graph().node(id).layout.ciphertexts;
     let work = work(model, id);
     let item = Item { work, level, result: level, count, kept: count, last_use: id.index(), given: false };
-    let share = share(&item, prices, &BTreeMap::new(), &KeyManifest::default());
+    let share = share(&item, prices, &BTreeMap::new(), &KeyManifest::default(), true);
     match goal {
         Goal::Latency => share.seconds + share.encode,
         Goal::Throughput => share.seconds,
@@ -408,7 +425,13 @@ struct Share {
     scratch: u64,
 }
 
-fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>, keys: &KeyManifest) -> Share {
+fn share(
+    item: &Item<'_>,
+    prices: &Prices<'_>,
+    circuits: &BTreeMap<u32, Circuit>,
+    keys: &KeyManifest,
+    keeps_keys: bool,
+) -> Share {
     let (level, count) = (item.level, item.count as f64);
     let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
     let vector = |v: &Vector| match v.slots {
@@ -432,7 +455,9 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
                 // Like encoded weights, these are there already when many inputs are evaluated.
-                sum.encode += prices.expand(level, group, outputs);
+                if !keeps_keys {
+                    sum.encode += prices.expand(level, group, outputs);
+                }
                 sum.plaintexts += prices.diagonal_bytes(level, group, period);
                 sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
             }
@@ -467,6 +492,7 @@ fn price_items(
     prices: &Prices<'_>,
     circuits: &BTreeMap<u32, Circuit>,
     keys: &KeyManifest,
+    keeps_keys: bool,
 ) -> Price {
     let bytes = |item: &Item<'_>| item.kept as u64 * prices.ciphertext_bytes(item.result);
     let mut price = Price::default();
@@ -474,7 +500,7 @@ fn price_items(
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
     let mut bootstrapped = false;
     for (now, item) in items.iter().enumerate() {
-        let mut share = share(item, prices, circuits, keys);
+        let mut share = share(item, prices, circuits, keys, keeps_keys);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
         // Bootstraps work in blocks that the pool keeps from one to the next.
         let working = if matches!(item.work, Work::Bootstrap(_)) { 0 } else { share.scratch };

@@ -45,10 +45,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Bytes of memory that come on top of [`Report::peak_memory`] where several inputs are evaluated: weights stay encoded, and so do
-    /// the uniform halves of keys, which a single run without bootstraps makes at every use.
+    /// Bytes of memory that come on top of [`Report::peak_memory`] where several inputs are evaluated: weights stay encoded, and the
+    /// uniform halves of keys are kept where a single run [does not](Report::keeps_keys).
     pub fn kept_bytes(&self) -> u64 {
-        let halves = if self.parameters.bootstrap.is_none() { self.report.key_bytes_memory / 2 } else { 0 };
+        let halves = if self.report.keeps_keys { 0 } else { self.report.key_bytes_memory / 2 };
         self.report.plaintext_budget.saturating_add(halves)
     }
 }
@@ -438,6 +438,8 @@ pub struct Report {
     pub sequential: f64,
     /// Peak bytes of `fhec run` on one thread with one input; with several, [`Plan::kept_bytes`] come on top.
     pub peak_memory: u64,
+    /// Whether `fhec run` with one input keeps the uniform halves of Galois keys; otherwise it makes them at every use.
+    pub keeps_keys: bool,
     /// Bytes of the evaluation keys on disk and in memory.
     pub key_bytes_disk: u64,
     /// See `key_bytes_disk`.

@@ -520,6 +520,8 @@ pub(super) struct Report {
     pub bootstraps: Vec<BootstrapReport>,
     #[prost(double, tag = "14")]
     pub sequential: f64,
+    #[prost(bool, tag = "15")]
+    pub keeps_keys: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

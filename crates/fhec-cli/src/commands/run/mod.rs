@@ -209,8 +209,8 @@ impl Job {
         file.by_ref().take(HEAD_LEN).read_to_end(&mut head).with_context(named)?;
         refuse_secret(&head).with_context(named)?;
         let mut file = End { inner: Cursor::new(head).chain(file), last: [0; CHECKSUM] };
-        // One run uses most keys once or twice, unless it bootstraps.
-        let once = runs == 1 && plan.plan().parameters.bootstrap.is_none();
+        // One run may use most keys once or twice: the compiler knows.
+        let once = runs == 1 && !plan.plan().report.keeps_keys;
         let halves = if once { UniformHalves::MadeOnUse } else { UniformHalves::Kept };
         let keys = Arc::new(stream_evaluation_keys(&mut file, len, &context, plan.hash(), halves).with_context(named)?);
         // A single run uses every encoded weight once: keeping them would only cost memory.
