@@ -100,7 +100,8 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         (prices.touch, prices.touch_huge) = (four_figures(touch), four_figures(touch_huge));
         (prices.fill, prices.expand) = (four_figures(fill), four_figures(expand));
         prices.read_byte = four_figures(read);
-        prices.base_memory = CostTable::default().base_memory;
+        let built_in = CostTable::default();
+        (prices.base_memory, prices.bootstrap) = (built_in.base_memory, built_in.bootstrap);
         Ok(prices)
     })?;
     if options.bootstraps && options.log_n.contains(&BOOTSTRAP_RING) {
