@@ -512,10 +512,10 @@ mod tests {
         for level in 1..6 {
             assert!(s.rotate(level) > s.rotate(level - 1));
             assert!(s.rotate(level) > s.rescale(level, 2));
-            assert!(l.rotate(level) > 2.0 * s.rotate(level) * 0.99);
+            assert!(l.rotate(level) > 1.8 * s.rotate(level));
             assert_eq!(s.key_bytes(level) * 2, l.key_bytes(level));
         }
         let w = s.linear_weights(5);
-        assert!(w.giant > w.decompose && w.decompose > w.baby && w.baby > w.product);
+        assert!(w.giant > w.decompose.max(w.baby) && w.baby > w.product);
     }
 }
