@@ -61,6 +61,12 @@ impl Price {
         }
     }
 
+    /// Adds what making the uniform halves of keys at every use takes, by node.
+    fn add_making(&mut self, expand: &[f64]) {
+        self.nodes.iter_mut().zip(expand).for_each(|(node, expand)| *node += expand);
+        self.encode += expand.iter().sum::<f64>();
+    }
+
     /// Bytes for cached plaintexts under a memory budget; `None` where the rest alone exceeds it.
     pub fn cache(&self, budget: Option<u64>) -> Option<u64> {
         match budget {
@@ -77,27 +83,14 @@ const WORTH_KEEPING: f64 = 0.75;
 
 /// Prices the model's graph, for a run in `budget` bytes.
 pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable, budget: Option<u64>) -> Price {
-    let kept = price_keeping(model, keys, shape, table, true);
-    // Bootstraps use keys again and again, and two images in a slot need one key for every product.
-    if shape.bootstrap.is_some() || model.graph().complex || keys.galois.is_empty() {
-        return kept;
-    }
-    let made = price_keeping(model, keys, shape, table, false);
-    let making = kept.keys as f64 / 2.0 * table.expand * 1e-9;
-    let worth = kept.seconds() + making < WORTH_KEEPING * made.seconds();
-    if worth && budget.is_none_or(|budget| kept.fixed <= budget) { kept } else { made }
-}
-
-fn price_keeping(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable, keeps_keys: bool) -> Price {
     let prices = table.prices(shape);
     let items = graph_items(model);
     let circuits = circuits(&items, shape);
-    let mut price = price_items(&items, &prices, &circuits, keys, keeps_keys);
-    price.keeps_keys = keeps_keys;
+    let (mut price, expand) = price_items(&items, &prices, &circuits, keys);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
-    let (held, inputs) = held_bytes(model, keys, &prices, keeps_keys);
+    let (held, inputs) = held_bytes(model, keys, &prices);
     let besides = kept + PROCESS + table.base_memory + held;
     price.fixed += besides + inputs;
     price.besides = besides;
@@ -107,14 +100,27 @@ fn price_keeping(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &C
         price.fixed += prices.bootstrap_bytes(&circuits);
         price.least = price.fixed;
     }
+    // Bootstraps use keys again and again, and two images in a slot need one key for every product.
+    let often = shape.bootstrap.is_some() || model.graph().complex || keys.galois.is_empty();
+    let making = price.keys as f64 / 2.0 * table.expand * 1e-9;
+    let seconds = price.seconds();
+    let worth = seconds + making < WORTH_KEEPING * (seconds + expand.iter().sum::<f64>());
+    price.keeps_keys = often || (worth && budget.is_none_or(|budget| price.fixed <= budget));
+    if !price.keeps_keys {
+        let halves: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2).sum();
+        price.add_making(&expand);
+        price.fixed -= halves;
+        price.least -= halves;
+        price.besides -= halves;
+    }
     price
 }
 
-/// Bytes that a run holds from its beginning to its end, and the weights that one map needs as numbers; apart from that the inputs.
-fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>, keeps_keys: bool) -> (u64, u64) {
+/// Bytes that a run holds from its beginning to its end, keys as a whole, and the weights that one map needs as numbers; apart from
+/// that the inputs.
+fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u64, u64) {
     let graph = model.graph();
-    let halves = if keeps_keys { 2 } else { 1 };
-    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2 * halves).sum();
+    let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level)).sum();
     let relin: u64 = keys.relin.iter().map(|&level| prices.key_bytes(level)).sum();
     let weights: u64 = graph.tensors.iter().map(|t| 8 * t.len() as u64).sum();
     let diagonals: u64 = model.matrices().iter().map(|m| m.diagonals.bytes() as u64).sum();
@@ -159,8 +165,10 @@ pub fn price_plan(verified: &Verified, table: &CostTable) -> PlanPrice {
     let plan = verified.plan();
     let shape = Shape::of(&plan.parameters);
     let items = plan_items(verified);
-    let price =
-        price_items(&items, &table.prices(&shape), &circuits(&items, &shape), &plan.keys, plan.report.keeps_keys);
+    let (mut price, expand) = price_items(&items, &table.prices(&shape), &circuits(&items, &shape), &plan.keys);
+    if !plan.report.keeps_keys {
+        price.add_making(&expand);
+    }
     let mut layers = vec![0.0; plan.layers.len()];
     for (instruction, seconds) in plan.instructions.iter().zip(&price.nodes) {
         layers[instruction.layer.index()] += seconds;
@@ -257,7 +265,7 @@ pub(crate) fn node_seconds(model: &Model<'_>, prices: &Prices<'_>, id: ValueId, 
     let count = model.graph().node(id).layout.ciphertexts;
     let work = work(model, id);
     let item = Item { work, level, result: level, count, kept: count, last_use: id.index(), given: false };
-    let share = share(&item, prices, &BTreeMap::new(), &KeyManifest::default(), true);
+    let share = share(&item, prices, &BTreeMap::new(), &KeyManifest::default());
     match goal {
         Goal::Latency => share.seconds + share.encode,
         Goal::Throughput => share.seconds,
@@ -421,17 +429,13 @@ fn plan_items<'v>(verified: &'v Verified) -> Vec<Item<'v>> {
 struct Share {
     seconds: f64,
     encode: f64,
+    /// Making the uniform halves of keys, where they are not kept.
+    expand: f64,
     plaintexts: u64,
     scratch: u64,
 }
 
-fn share(
-    item: &Item<'_>,
-    prices: &Prices<'_>,
-    circuits: &BTreeMap<u32, Circuit>,
-    keys: &KeyManifest,
-    keeps_keys: bool,
-) -> Share {
+fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>, keys: &KeyManifest) -> Share {
     let (level, count) = (item.level, item.count as f64);
     let simple = |each: f64| Share { seconds: count * each, ..Share::default() };
     let vector = |v: &Vector| match v.slots {
@@ -455,9 +459,7 @@ fn share(
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
                 // Like encoded weights, these are there already when many inputs are evaluated.
-                if !keeps_keys {
-                    sum.encode += prices.expand(level, group, outputs);
-                }
+                sum.expand += prices.expand(level, group, outputs);
                 sum.plaintexts += prices.diagonal_bytes(level, group, period);
                 sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
             }
@@ -486,21 +488,21 @@ fn share(
     }
 }
 
-/// Prices items that run one after another. [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
+/// Prices items that run one after another with keys that are kept, and for each item what making their uniform halves would take.
+/// [`Price::fixed`] is what ciphertexts and scratch need; keys are not looked at.
 fn price_items(
     items: &[Item<'_>],
     prices: &Prices<'_>,
     circuits: &BTreeMap<u32, Circuit>,
     keys: &KeyManifest,
-    keeps_keys: bool,
-) -> Price {
+) -> (Price, Vec<f64>) {
     let bytes = |item: &Item<'_>| item.kept as u64 * prices.ciphertext_bytes(item.result);
-    let mut price = Price::default();
+    let (mut price, mut expand) = (Price::default(), Vec::with_capacity(items.len()));
     // Memory grows where more is in use than ever before; what was in use once is used again, if the engine kept it.
     let mut most: u64 = items.iter().filter(|i| i.given).map(bytes).sum();
     let mut bootstrapped = false;
     for (now, item) in items.iter().enumerate() {
-        let mut share = share(item, prices, circuits, keys, keeps_keys);
+        let mut share = share(item, prices, circuits, keys);
         let live: u64 = items[..=now].iter().filter(|i| i.last_use >= now).map(bytes).sum();
         // Bootstraps work in blocks that the pool keeps from one to the next.
         let working = if matches!(item.work, Work::Bootstrap(_)) { 0 } else { share.scratch };
@@ -516,6 +518,7 @@ fn price_items(
         }
         price.nodes.push(share.seconds + share.encode + touch);
         price.encode += share.encode;
+        expand.push(share.expand);
         price.touch += touch;
         price.plaintexts += share.plaintexts;
         price.fixed = price.fixed.max(live + share.scratch);
@@ -525,5 +528,5 @@ fn price_items(
             (2 * tile + some) * prices.ciphertext_bytes(item.level) + 2 * tile * prices.ciphertext_bytes(item.result);
         price.least = price.least.max(streamed);
     }
-    price
+    (price, expand)
 }
