@@ -21,6 +21,7 @@ use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, Op, ValueId};
 use fhec_math::bootstrap::BootstrapSpec;
 use fhec_plan::{KeyManifest, bootstrap_slots};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Special primes and levels of the chain whose prices split the maps into babies and giants at first; they are split anew
@@ -95,6 +96,9 @@ fn class(chain: &Chain) -> usize {
     LEAST_MESSAGES.iter().rposition(|least| chain.message(*least).is_some()).unwrap_or(0)
 }
 
+/// The least objective for each of [`LEAST_MESSAGES`].
+type Objectives = [f64; LEAST_MESSAGES.len()];
+
 /// What stays the same for all chains.
 struct Search<'a> {
     model: Model<'a>,
@@ -129,47 +133,52 @@ impl<'a> Search<'a> {
     }
 
     fn run(&self) -> Vec<Chosen> {
-        let mut found: Vec<Found> = Vec::new();
-        // Least objective for each of the least sizes of primes.
-        let mut best = [f64::INFINITY; LEAST_MESSAGES.len()];
         let mut all = chain::chains(self.log_n, self.demands.security);
-        // Likely ones first: what is cheap makes others end early.
+        // Likely ones first: what is cheap makes all others end early.
         all.sort_by_key(|chains| chains.first().map_or(0, |c| c.special.abs_diff(NOMINAL.0)));
-        for chains in all {
-            let shortest = chains.last().copied();
-            let mut longest = usize::MAX;
-            for chain in chains.iter().filter(|c| c.levels > 0) {
-                // Levels that the placement over a longer chain left unused are not missed.
-                if chain.levels > longest {
+        let Some((likely, others)) = all.split_first() else { return Vec::new() };
+        let none = [f64::INFINITY; LEAST_MESSAGES.len()];
+        let (mut found, best) = self.over_all(likely, none);
+        found.extend(others.par_iter().flat_map_iter(|chains| self.over_all(chains, best).0).collect::<Vec<_>>());
+        self.ranked(&found)
+    }
+
+    /// Placements over chains with the same number of special primes, from the longest down. `best` is the least objective known
+    /// for each of the least sizes of primes, and what has become of it.
+    fn over_all(&self, chains: &[Chain], mut best: Objectives) -> (Vec<Found>, Objectives) {
+        let mut found = Vec::new();
+        let shortest = chains.last().copied();
+        let mut longest = usize::MAX;
+        for chain in chains.iter().filter(|c| c.levels > 0) {
+            // Levels that the placement over a longer chain left unused are not missed.
+            if chain.levels > longest {
+                continue;
+            }
+            let class = class(chain);
+            let limit = |class: usize| if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[class] };
+            // Shorter chains have larger primes and are compared with fewer others.
+            let last = limit(shortest.as_ref().map_or(class, self::class));
+            let limit = limit(class);
+            let Some((next, used)) = self.over(*chain, limit) else {
+                // Too dear or too short; the same holds for shorter ones, unless they may be dearer.
+                if limit < last {
                     continue;
                 }
-                let class = class(chain);
-                let limit =
-                    |class: usize| if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[class] };
-                // Shorter chains have larger primes and are compared with fewer others.
-                let last = limit(shortest.as_ref().map_or(class, self::class));
-                let limit = limit(class);
-                let Some((next, used)) = self.over(*chain, limit) else {
-                    // Too dear or too short; the same holds for shorter ones, unless they may be dearer.
-                    if limit < last {
-                        continue;
-                    }
-                    break;
-                };
-                longest = used.saturating_sub(chain::spec(self.log_n).slots_to_coeffs.len()).min(chain.levels - 1);
-                let least = shortest.map_or(0.0, |shortest| next.placement.cost + self.least_keys(shortest));
-                // What needs no bootstrap is better off without their circuit.
-                if next.placement.decisions.iter().all(|d| d.bootstrap.is_none()) {
-                    continue;
-                }
-                best[..=class].iter_mut().for_each(|b| *b = b.min(next.objective));
-                found.push(next);
-                if least >= last {
-                    break;
-                }
+                break;
+            };
+            longest = used.saturating_sub(chain::spec(self.log_n).slots_to_coeffs.len()).min(chain.levels - 1);
+            let least = shortest.map_or(0.0, |shortest| next.placement.cost + self.least_keys(shortest));
+            // What needs no bootstrap is better off without their circuit.
+            if next.placement.decisions.iter().all(|d| d.bootstrap.is_none()) {
+                continue;
+            }
+            best[..=class].iter_mut().for_each(|b| *b = b.min(next.objective));
+            found.push(next);
+            if least >= last {
+                break;
             }
         }
-        self.ranked(&found)
+        (found, best)
     }
 
     /// The best placement over a chain and the highest level that it uses.

@@ -171,7 +171,11 @@ fn bootstrapped(
         return Ok(best);
     }
     let analysis = Analysis::without_samples(&ready);
-    let mut list = bootstrapped::choose(&ready, &analysis, log_n, demands, &options.cost);
+    // Prices do not depend on errors, nor errors on prices.
+    let (mut list, analysed) = rayon::join(
+        || bootstrapped::choose(&ready, &analysis, log_n, demands, &options.cost),
+        || analysis.clone().with_samples(&ready, samples),
+    );
     // Dearer than what is there already, by estimates that are never far off.
     if let Some(known) = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits) {
         list.retain(|chosen| chosen.objective < DEARER * known.objective);
@@ -181,7 +185,7 @@ fn bootstrapped(
     if list.is_empty() {
         return Ok(best);
     }
-    let analysis = analysis.with_samples(&ready, samples)?;
+    let analysis = analysed?;
     for chosen in list {
         let Placed { graph: placed, levels } = chosen.placed(&ready);
         let placed = driver.he("bootstraps", &ready, |_| placed)?;
