@@ -1,7 +1,7 @@
 //! The compiler's cost table, measured on this machine.
 
 use crate::bootstrap::{self, Subject};
-use crate::clock::Sweep;
+use crate::clock::{Sweep, median};
 use crate::fit::{fit, four_figures};
 use crate::samples::{Sample, Timer};
 use crate::subject::Sizes;
@@ -19,12 +19,15 @@ pub const BOOTSTRAP_RING: u32 = 16;
 /// Bytes of memory that measuring bootstraps takes.
 pub const BOOTSTRAP_MEMORY: u64 = 8 << 30;
 
+/// How often everything is measured, minutes apart: a machine that is shared is slower for a while.
+const ROUNDS: usize = 3;
+
 /// How to calibrate.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// log2 of the ring degrees to measure. Prices hold for all rings, the best for those measured.
     pub log_n: Vec<u32>,
-    /// Seconds that each operation is repeated for, at least five times in any case.
+    /// Seconds that each operation is repeated for in all, fifteen times at least.
     pub seconds: f64,
     /// Bytes of new memory to use for its price. Much: what other processes just gave back is cheaper than the rest, but a
     /// process that has read its keys has used that up.
@@ -85,17 +88,25 @@ fn cases(log_n: u32) -> Result<Vec<Sizes>> {
 pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Result<Calibration> {
     let all = options.log_n.iter().map(|&log_n| cases(log_n)).collect::<Result<Vec<_>>>()?;
     let cases: Vec<Sizes> = all.into_iter().flatten().collect();
-    let Some(first) = cases.first() else {
+    let Some(largest) = cases.last() else {
         return Err(MeasureError::Ring { log_n: 0, least: *RINGS.start(), most: *RINGS.end() });
     };
     let alone = pool(1)?;
-    let mut timer = Timer { seconds: options.seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
+    let seconds = options.seconds / ROUNDS as f64;
+    let mut timer = Timer { seconds, sweep: Sweep::default(), samples: Vec::new(), watch };
     let mut prices = alone.install(|| -> Result<CostTable> {
         // First of all: later the process has memory that it only has to use again.
         let touch_huge = timer.touch(options.touch, 2 * HUGE_BYTES);
         let touch = timer.touch(options.touch / 8, HUGE_BYTES / 4);
-        let (fill, expand, read) = (timer.fill()?, timer.expand(first)?, timer.read(first)?);
-        cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
+        let (mut single, mut rounds) = ([vec![], vec![], vec![]], Vec::with_capacity(ROUNDS));
+        for _ in 0..ROUNDS {
+            let now = [timer.fill()?, timer.expand(largest)?, timer.read(largest)?];
+            single.iter_mut().zip(now).for_each(|(all, now)| all.push(now));
+            cases.iter().try_for_each(|sizes| timer.measure(sizes))?;
+            rounds.push(std::mem::take(&mut timer.samples));
+        }
+        timer.samples = middle(rounds);
+        let [fill, expand, read] = single.map(|all| median(&all));
         let mut prices = fit(&timer.samples);
         (prices.touch, prices.touch_huge) = (four_figures(touch), four_figures(touch_huge));
         (prices.fill, prices.expand) = (four_figures(fill), four_figures(expand));
@@ -112,11 +123,20 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         prices.bootstrap = four_figures(factor(&timer.samples[from..], &prices));
         if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
             (timer.watch)("bootstraps on one thread and on two");
-            prices.sequential = four_figures(bootstrap::sequential(&subject, options.seconds)?);
+            prices.sequential = four_figures(bootstrap::sequential(&subject, ROUNDS)?);
         }
     }
     let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
     Ok(Calibration { prices, measurements })
+}
+
+/// The samples of the first round, each with the middle one of the times of all rounds.
+fn middle(mut rounds: Vec<Vec<Sample>>) -> Vec<Sample> {
+    let times = |at: usize| rounds.iter().map(|round| round[at].seconds).collect::<Vec<f64>>();
+    let times: Vec<f64> = (0..rounds[0].len()).map(|at| median(&times(at))).collect();
+    let mut samples = rounds.swap_remove(0);
+    samples.iter_mut().zip(times).for_each(|(sample, time)| sample.seconds = time);
+    samples
 }
 
 /// The mean ratio of some measurements and the prices of their parts.

@@ -281,19 +281,24 @@ impl Timer<'_> {
         time * 1e9 / (count * len * size_of::<u64>()) as f64
     }
 
-    /// Nanoseconds for a packed byte of the uniform half of a key that is made from its seed.
+    /// Nanoseconds for a packed byte of the uniform half of a key that is made from its seed, a digit at a time.
     pub(crate) fn expand(&mut self, sizes: &Sizes) -> Result<f64> {
         (self.watch)("expanding seeds");
         let subject = Subject::new(sizes, &BTreeSet::new())?;
-        let (m, n) = (subject.context.q(0), subject.context.n());
-        let (mut limb, mut packed) = (vec![0; n], vec![0; packed::words(m, n)]);
+        let (context, n) = (&subject.context, subject.context.n());
+        let moduli: Vec<_> = (0..=context.max_level()).map(|limb| context.q(limb)).collect();
+        let mut limb = vec![0; n];
+        let mut half: Vec<Vec<u64>> = moduli.iter().map(|m| vec![0; packed::words(m, n)]).collect();
         let seconds = self.cold(|run| {
-            uniform_from_seed(&[run as u8; 32], 0, m, &mut limb);
-            packed::pack_into(m, &limb, &mut packed);
-            black_box(&mut packed);
+            for (i, (m, packed)) in moduli.iter().zip(&mut half).enumerate() {
+                uniform_from_seed(&[run as u8; 32], i as u64, m, &mut limb);
+                packed::pack_into(m, &limb, packed);
+            }
+            black_box(&mut half);
             Ok(())
         })?;
-        Ok(seconds * 1e9 / (packed.len() * size_of::<u64>()) as f64)
+        let words: usize = half.iter().map(Vec::len).sum();
+        Ok(seconds * 1e9 / (words * size_of::<u64>()) as f64)
     }
 
     /// Nanoseconds for a byte of a key file that is read, checked and unpacked.

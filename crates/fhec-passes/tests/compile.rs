@@ -96,9 +96,10 @@ fn a_memory_budget_is_obeyed_or_refused_with_the_least_that_works() {
 
 #[test]
 fn a_budget_below_whole_tensors_is_streamed_where_images_share_ciphertexts() {
-    let g = square_mlp(&[900, 700, 10]);
+    // All of the first hidden layer is there before anything of the second one is.
+    let g = square_mlp(&[16, 700, 600, 10]);
     let mode = Mode::Throughput { batch: None };
-    let options = |memory_budget| Options { samples: samples(4, 900), memory_budget, mode, ..Options::default() };
+    let options = |memory_budget| Options { samples: samples(4, 16), memory_budget, mode, ..Options::default() };
     let roomy = compile(&g, &options(None)).expect("compiles").plan;
     let Err(error) = compile(&g, &options(Some(8 << 20))) else { panic!("8 MiB cannot suffice") };
     let text = error.to_string();
@@ -106,8 +107,8 @@ fn a_budget_below_whole_tensors_is_streamed_where_images_share_ciphertexts() {
     assert!(least << 20 < roomy.report.peak_memory * 3 / 4, "{least} MiB of {}", roomy.report.peak_memory);
     let poor = compile(&g, &options(Some(least << 20))).expect("the stated budget works").plan;
     assert!(poor.report.peak_memory <= least << 20, "{} of {least} MiB", poor.report.peak_memory);
-    assert!(poor.report.notes.iter().any(|n| n.starts_with("streaming: ")), "{:?}", poor.report.notes);
-    assert!(poor.report.seconds >= roomy.report.seconds, "disks take time, where they are needed");
+    let note = poor.report.notes.iter().find(|n| n.starts_with("streaming: ")).expect("it is streamed");
+    assert!(!note.contains(" 0.0 MiB written") && !note.contains("predicted 0.000 s"), "disks take time: {note}");
     let most = roomy.report.peak_memory;
     let enough = compile(&g, &options(Some(most))).expect("what it takes anyway works").plan;
     assert!(enough.report.notes.iter().all(|n| !n.starts_with("streaming: ")));
