@@ -5,8 +5,14 @@
 //! parameters are chosen as ever, and segments that no value connects are shallow by themselves. The instructions are then
 //! ordered by rounds, and the client's part goes into the head of the plan.
 
+mod channels;
 mod errors;
+mod layers;
 mod masks;
+#[cfg(test)]
+mod networks;
+mod secrets;
+mod shuffle;
 mod sides;
 mod split;
 
@@ -30,6 +36,7 @@ use fhec_ir::nn::{Activation, Graph, Interpreter, Node, Op, Range};
 use fhec_ir::{Tensor, nn};
 use fhec_plan::Plan;
 use masks::mask;
+use shuffle::shuffle;
 use split::{Split, split};
 
 /// How far values may be beyond those of random inputs, where there is no data.
@@ -54,10 +61,15 @@ pub fn compile_aided(
     let graph = driver.nn("fold-batch-norm", &graph, fold_batch_norm)?;
     let graph = driver.nn("canonicalise", &graph, canonicalise)?;
     let graph = driver.nn("quadratics", &graph, quadratics)?;
-    let mut masked = 0;
+    let mut hidden = Hidden::default();
     let graph = driver.nn("mask", &graph, |g| {
         let (graph, channels) = mask(g);
-        masked = channels;
+        hidden.masked = channels;
+        graph
+    })?;
+    let graph = driver.nn("shuffle", &graph, |g| {
+        let (graph, channels) = shuffle(g);
+        hidden.shuffled = channels;
         graph
     })?;
     let graph = ranges(&graph, options, &mut driver, &mut notes)?;
@@ -95,20 +107,32 @@ pub fn compile_aided(
             options.precision_bits
         ));
     }
-    notes.push(leak(&parts, masked));
+    notes.push(leak(&parts, hidden));
     compiled.plan.report.notes.splice(0..0, notes);
     streaming::predict(&mut compiled.plan, options.memory_budget, compiled.besides);
     Ok(compiled)
 }
 
+/// How many channels of results of layers are not as in the network.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hidden {
+    /// Those with a factor.
+    masked: usize,
+    /// Those in an order of their own.
+    shuffled: usize,
+}
+
 /// What the client learns.
-fn leak(parts: &Split, masked: usize) -> String {
+fn leak(parts: &Split, hidden: Hidden) -> String {
     let mut text = format!(
         "client-aided: the client sees {} tensors of values before activations, their shapes and ranges",
         parts.aided.receives.len()
     );
-    if masked > 0 {
-        text += &format!("; {masked} channels are multiplied by factors that it does not know");
+    if hidden.masked > 0 {
+        text += &format!("; {} channels are multiplied by factors that it does not know", hidden.masked);
+    }
+    if hidden.shuffled > 0 {
+        text += &format!("; {} channels are in an order that it does not know", hidden.shuffled);
     }
     text
 }
