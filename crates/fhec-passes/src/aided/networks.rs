@@ -141,12 +141,13 @@ pub(super) fn any(seed: u64) -> Graph {
             8 => n.act(x, Activation::Relu),
             9 => n.act(x, Activation::Sigmoid),
             10..13 => n.node([Op::Add, Op::Sub, Op::Mul][below(3)].clone(), &[x, other]),
-            13 if c + n.shape(any)[1] <= 20 && n.shape(any)[2] == shape[2] => {
-                n.node(Op::Concat { axis: 1 }, &[x, any])
-            }
+            13 if c + n.shape(any)[1] <= 20 && n.shape(any)[2] == shape[2] => n.node(Op::Concat { axis: 1 }, &[x, any]),
             14 => {
                 let constant = n.constant(&[&[1, c, 1, 1][..], &[c, 1, 1], &[1, 1, 1, 1]][below(3)]);
-                n.node([Op::AddConst(constant), Op::MulConst(constant), Op::PRelu { slope: constant }][below(3)].clone(), &[x])
+                n.node(
+                    [Op::AddConst(constant), Op::MulConst(constant), Op::PRelu { slope: constant }][below(3)].clone(),
+                    &[x],
+                )
             }
             15 if c > 3 => {
                 let (start, step) = [(1, 1), (0, 2), (c - 1, -1)][below(3)];
