@@ -99,6 +99,9 @@ fn numbered(along: &Along) -> impl Iterator<Item = (usize, usize)> {
 
 /// For every place of a value, where the channel was that is there now.
 fn order(along: &Along, moves: &BTreeMap<usize, usize>) -> Vec<usize> {
+    if !along.class.iter().any(|class| moves.contains_key(class)) {
+        return (0..along.class.len()).collect();
+    }
     let places: BTreeMap<(usize, usize), usize> = numbered(along).enumerate().map(|(at, nth)| (nth, at)).collect();
     let moved = |class: usize| moves.get(&class).copied().unwrap_or(class);
     numbered(along).map(|(class, nth)| places[&(moved(class), nth)]).collect()
