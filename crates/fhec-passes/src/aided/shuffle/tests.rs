@@ -172,6 +172,23 @@ fn slices_and_paddings_of_channels_keep_them_apart() {
 }
 
 #[test]
+fn zeros_beside_channels_take_no_place_of_theirs() {
+    let (mut n, x) = Net::new(&[1, 2, 4, 4]);
+    let a = n.conv(x, 6, 1);
+    let padded = n.node(Op::Pad { before: vec![0, 3, 0, 0], after: vec![0, 3, 0, 0], value: 0.0 }, &[a]);
+    // Three meet a zero first and then a channel of `a`, and three the other way round.
+    let b = n.conv(x, 6, 1);
+    let twice = n.node(Op::Concat { axis: 1 }, &[b, b]);
+    let sum = n.node(Op::Add, &[padded, twice]);
+    let y = n.conv(sum, 3, 1);
+    let shuffled = Shuffled::of(&n.finish(&[y]));
+    assert_eq!(shuffled.count, 6 + 6);
+    for v in [a, b] {
+        assert!(shuffled.moved(v) && shuffled.at(v).iter().enumerate().all(|(k, &to)| (k < 3) == (to < 3)));
+    }
+}
+
+#[test]
 fn a_channel_that_is_there_twice_moves_twice_or_not_at_all() {
     let (mut n, x) = Net::new(&[1, 2, 4, 4]);
     let a = n.conv(x, 6, 1);
