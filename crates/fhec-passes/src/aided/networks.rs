@@ -143,7 +143,7 @@ pub(super) fn any(seed: u64) -> Graph {
             10..13 => n.node([Op::Add, Op::Sub, Op::Mul][below(3)].clone(), &[x, other]),
             13 if c + n.shape(any)[1] <= 20 && n.shape(any)[2] == shape[2] => n.node(Op::Concat { axis: 1 }, &[x, any]),
             14 => {
-                let constant = n.constant(&[&[1, c, 1, 1][..], &[c, 1, 1], &[1, 1, 1, 1]][below(3)]);
+                let constant = n.constant([&[1, c, 1, 1][..], &[c, 1, 1], &[1, 1, 1, 1]][below(3)]);
                 n.node(
                     [Op::AddConst(constant), Op::MulConst(constant), Op::PRelu { slope: constant }][below(3)].clone(),
                     &[x],
