@@ -168,8 +168,10 @@ impl Timer<'_> {
         let period = subject.context.slots() / 4;
         let source = diagonals.fill(subject, level, period);
         let input = engine.drop_to_level(&subject.fresh[0], level)?;
-        let group = LinearGroup { terms: vec![0], bsgs: diagonals.bsgs.clone(), sources: vec![], fold: vec![] };
-        let (keys, products) = (diagonals.rotations().len() as u64, diagonals.bsgs.products() as u64);
+        let products = diagonals.bsgs.products();
+        let bsgs = diagonals.bsgs.clone();
+        let group = LinearGroup { terms: vec![0], bsgs, sources: vec![], products, fold: vec![] };
+        let (keys, products) = (diagonals.rotations().len() as u64, products as u64);
         let plaintexts = move |p: &Prices<'_>| products * p.encoded_bytes(period, level);
         let bytes = move |p: &Prices<'_>| keys * p.key_bytes(level) + plaintexts(p) + p.ciphertext_bytes(level);
         let predict = move |p: &Prices<'_>| p.linear(level, &group, 1) + p.encode_diagonals(level, &group, period);

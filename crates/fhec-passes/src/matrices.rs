@@ -3,7 +3,7 @@
 use crate::shape::plan_term;
 use fhec_ir::he::{Graph, LinearTerm};
 use fhec_plan::linear::{LinearGroup, groups};
-use fhec_plan::{Diagonals, Matrix};
+use fhec_plan::{Diagonals, Matrix, NestWeights};
 use std::sync::Arc;
 
 /// One linear map's diagonals and row norms.
@@ -25,11 +25,19 @@ impl MatrixInfo {
         self.mean_row_norm2
     }
 
-    fn of(matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>]) -> Self {
+    fn of(matrix: &Matrix, tensors: &[NestWeights]) -> Self {
         let diagonals = Diagonals::of(matrix);
-        let mut values = vec![0.0; matrix.diagonal_period()];
         let mut row_norm2 = vec![0.0; matrix.out_ciphertexts * matrix.out_period];
         let mut products = 0;
+        if let Some(rows) = diagonals.rows() {
+            let mut entries = Vec::new();
+            for (row, norm) in row_norm2.iter_mut().enumerate() {
+                rows.row(matrix, tensors, row as u32, &mut entries);
+                products += entries.iter().filter(|(_, v)| *v != 0.0).count();
+                *norm = entries.iter().fold(0.0, |sum, (_, v)| sum + v * v);
+            }
+        }
+        let mut values = vec![0.0; matrix.diagonal_period()];
         for (at, key) in diagonals.keys().iter().enumerate() {
             diagonals.fill(matrix, tensors, at, &mut values);
             products += usize::from(values.iter().any(|&v| v != 0.0));

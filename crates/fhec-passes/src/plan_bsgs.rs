@@ -5,6 +5,7 @@ use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, LinearTerm, Op, ValueId};
 use fhec_math::bsgs::{BsgsChoice, BsgsPlan, BsgsWeights, DiagonalIndex};
 use fhec_math::galois_element;
+use fhec_plan::Diagonals;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sets `baby` of every term: the cheapest split of its diagonals under `weights(node)`.
@@ -169,6 +170,7 @@ fn total(classes: &[Class], given: &BTreeSet<u64>) -> f64 {
 struct Group {
     terms: Vec<usize>,
     modulus: usize,
+    /// None where ciphertexts hold one element, and nothing is rotated.
     diagonals: Vec<DiagonalIndex>,
     folds: usize,
 }
@@ -248,9 +250,13 @@ pub fn tally(graph: &Graph) -> Tally {
                     let plan = BsgsPlan::new(group.modulus, &group.diagonals, n1);
                     out.rotations += plan.baby_switches() + plan.giant_switches() + group.folds;
                     out.key_switches += plan.decompositions() + plan.giant_switches() + group.folds;
-                    out.plaintext_products += plan.products();
                     keys.extend(plan.rotations());
-                    let m = &graph.matrices[terms[group.terms[0]].matrix.index()];
+                    let matrix = |&t: &usize| &graph.matrices[terms[t].matrix.index()];
+                    let m = matrix(&group.terms[0]);
+                    out.plaintext_products += match m.slots {
+                        1 => group.terms.iter().map(|t| Diagonals::of(matrix(t)).len()).sum(),
+                        _ => plan.products(),
+                    };
                     keys.extend(m.fold_steps().into_iter().map(|s| s as i64));
                 }
             }

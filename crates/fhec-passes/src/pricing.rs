@@ -379,14 +379,13 @@ fn plan_items<'v>(verified: &'v Verified) -> Vec<Item<'v>> {
         Op::LinearMap { terms, bias, .. } => {
             let nonzero = |&t: &usize| {
                 let (id, matrix) = (terms[t].matrix, &plan.matrices[terms[t].matrix.index()]);
-                let tensors = Diagonals::tensors(matrix, &plan.weights);
-                verified.facts().diagonals(id).nonzero(matrix, &tensors)
+                let rows = verified.facts().diagonals(id).rows();
+                rows.map_or(0, |rows| rows.nonzero(matrix, &Diagonals::tensors(matrix, &plan.weights)))
             };
             let group = |group: &'v LinearGroup| {
                 let own = &group.terms;
                 let matrix = &plan.matrices[terms[own[0]].matrix.index()];
-                let products = if matrix.slots == 1 { own.iter().map(nonzero).sum() } else { 0 };
-                Group { group, matrix, products }
+                Group { group, matrix, products: own.iter().map(nonzero).sum() }
             };
             let groups = verified.facts().groups(number).iter().map(group);
             Work::Linear(groups.collect(), bias.map(|b| &plan.vectors[b.index()]))

@@ -36,7 +36,7 @@ pub use batch::LOG2_PARTS;
 pub use error::{PlanError, Section};
 pub use fused::Fused;
 pub use layout::{Layout, LayoutDim, Offsets};
-pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, Vector};
+pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, NestWeights, Rows, Vector};
 pub use program::*;
 pub use verify::{Facts, Insecure, RegisterFacts, Verified, VerifyError};
 pub use weights::{Dtype, TensorInfo, Weights};

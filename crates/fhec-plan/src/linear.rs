@@ -23,10 +23,13 @@ pub struct LinearGroup {
     /// Positions of the terms in the instruction, ascending. Input block `b` of the group is the `b`-th
     /// ciphertext of the concatenated sources.
     pub terms: Vec<usize>,
-    /// Baby steps, giant steps and the order of execution.
+    /// Baby steps, giant steps and the order of execution; empty where ciphertexts hold one element, because nothing is rotated and
+    /// diagonals are not listed there.
     pub bsgs: BsgsPlan,
     /// Per entry of `bsgs.terms()`: the diagonal that it multiplies.
     pub sources: Vec<DiagonalSource>,
+    /// Number of diagonals.
+    pub products: usize,
     /// Rotate-and-add steps that finish the sum, after the rescale.
     pub fold: Vec<usize>,
 }
@@ -57,9 +60,10 @@ fn group<'a>(
 ) -> LinearGroup {
     let mut indices = Vec::new();
     let mut sources = Vec::new();
-    let mut first_block = 0;
+    let (mut first_block, mut products) = (0, 0);
     for &at in &list {
         let (matrix, diagonals) = lookup(&terms[at]);
+        products += diagonals.len();
         for (number, key) in diagonals.keys().iter().enumerate() {
             indices.push(DiagonalIndex {
                 out_block: key.out_block as usize,
@@ -82,5 +86,5 @@ fn group<'a>(
         by_index[at].1
     };
     let sources = bsgs.terms().iter().map(find).collect();
-    LinearGroup { terms: list, bsgs, sources, fold: matrix.fold_steps() }
+    LinearGroup { terms: list, bsgs, sources, products, fold: matrix.fold_steps() }
 }

@@ -7,12 +7,15 @@
 //! ([`Diagonals::of`]) and the runtime fills them on demand.
 
 mod diagonals;
+mod rows;
 
 pub use diagonals::{DiagonalKey, Diagonals};
+pub use rows::Rows;
 
 use diagonals::narrow;
 
 use crate::{Offsets, TensorId, Weights};
+use std::sync::Arc;
 
 /// One loop of a [`Nest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,9 @@ pub struct Nest {
     pub guards: Vec<Guard>,
 }
 
+/// The weights of a nest as numbers; `None` where all are one.
+pub type NestWeights = Option<Arc<Vec<f64>>>;
+
 impl Nest {
     /// Number of points, guards ignored.
     pub fn points(&self) -> usize {
@@ -66,57 +72,73 @@ impl Nest {
 
     /// Calls `f(row, col, weight)` for every point that the guards admit.
     pub fn for_each(&self, mut f: impl FnMut(i64, i64, i64)) {
-        let table = |d: &NestDim| (0..d.extent).map(|i| [d.row.at(i), d.col.at(i), d.weight.at(i)]).collect();
-        let walk = Walk { nest: self, tables: self.dims.iter().map(table).collect() };
-        // What the guards have summed up, one row for each loop entered.
-        let guards = self.guards.len();
-        let mut sums = vec![0; guards * (self.dims.len() + 1)];
-        sums.iter_mut().zip(&self.guards).for_each(|(s, g)| *s = g.constant);
-        walk.run(0, [self.row, self.col, self.weight], &mut sums, &mut f);
+        let loops: Vec<usize> = (0..self.dims.len()).collect();
+        let guards = self.guards.iter().map(|g| g.constant);
+        Walk { nest: self, loops: &loops }.from([self.row, self.col, self.weight], guards, &mut f);
     }
 }
 
-/// A walk over the points of a nest that adds up offsets and guards loop by loop.
+/// A walk over points of a nest that adds up offsets and guards loop by loop.
 struct Walk<'a> {
     nest: &'a Nest,
-    /// Row, column and weight step of every index of every loop.
-    tables: Vec<Vec<[i64; 3]>>,
+    /// The loops that it goes through, outermost first.
+    loops: &'a [usize],
 }
 
 impl Walk<'_> {
+    /// Runs the loops from where the others are: at a row, column and weight, and with sums of the guards.
+    fn from(&self, at: [i64; 3], guards: impl Iterator<Item = i64>, f: &mut impl FnMut(i64, i64, i64)) {
+        // What the guards have summed up, one row for each loop entered.
+        let mut sums = vec![0; self.nest.guards.len() * (self.loops.len() + 1)];
+        sums.iter_mut().zip(guards).for_each(|(sum, start)| *sum = start);
+        self.run(0, at, &mut sums, f);
+    }
+
     /// Runs the loops from number `depth` on, at a point reached by the outer ones; `sums` begins with the row of guard
     /// sums of that point.
     fn run(&self, depth: usize, at: [i64; 3], sums: &mut [i64], f: &mut impl FnMut(i64, i64, i64)) {
         let guards = &self.nest.guards;
         let (own, inner) = sums.split_at_mut(guards.len());
-        let Some(table) = self.tables.get(depth) else {
+        let Some(&d) = self.loops.get(depth) else {
             if guards.iter().zip(own).all(|(g, s)| (0..g.extent).contains(s)) {
                 f(at[0], at[1], at[2]);
             }
             return;
         };
-        if depth + 1 == self.tables.len() {
-            // The innermost loop: every guard admits a range of its indices.
-            let mut range = (0, table.len());
-            for (g, &sum) in guards.iter().zip(own.iter()) {
-                let admitted = match g.coefficients[depth] {
-                    0 => (0..g.extent).contains(&sum),
-                    c => narrow(&mut range, c, sum, g.extent),
-                };
-                if !admitted {
-                    return;
+        let dim = &self.nest.dims[d];
+        let step = |i: usize| [at[0] + dim.row.at(i), at[1] + dim.col.at(i), at[2] + dim.weight.at(i)];
+        if depth + 1 < self.loops.len() {
+            for i in 0..dim.extent {
+                for ((inner, own), g) in inner.iter_mut().zip(own.iter()).zip(guards) {
+                    *inner = own + g.coefficients[d] * i as i64;
                 }
-            }
-            for step in &table[range.0..range.1] {
-                f(at[0] + step[0], at[1] + step[1], at[2] + step[2]);
+                self.run(depth + 1, step(i), inner, f);
             }
             return;
         }
-        for (i, step) in table.iter().enumerate() {
-            for ((inner, own), g) in inner.iter_mut().zip(own.iter()).zip(guards) {
-                *inner = own + g.coefficients[depth] * i as i64;
+        // The innermost loop: every guard admits a range of its indices.
+        let mut range = (0, dim.extent);
+        for (g, &sum) in guards.iter().zip(own.iter()) {
+            let admitted = match g.coefficients[d] {
+                0 => (0..g.extent).contains(&sum),
+                c => narrow(&mut range, c, sum, g.extent),
+            };
+            if !admitted {
+                return;
             }
-            self.run(depth + 1, [at[0] + step[0], at[1] + step[1], at[2] + step[2]], inner, f);
+        }
+        if let (Offsets::Stride(row), Offsets::Stride(col), Offsets::Stride(weight)) = (&dim.row, &dim.col, &dim.weight)
+        {
+            let mut at = step(range.0);
+            for _ in range.0..range.1 {
+                f(at[0], at[1], at[2]);
+                at = [at[0] + row, at[1] + col, at[2] + weight];
+            }
+            return;
+        }
+        for i in range.0..range.1 {
+            let at = step(i);
+            f(at[0], at[1], at[2]);
         }
     }
 }

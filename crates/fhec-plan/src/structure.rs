@@ -35,8 +35,12 @@ pub const MAX_POLYNOMIALS: usize = 1 << 12;
 pub const MAX_COEFFICIENTS: usize = 1 << 15;
 /// Most diagonals that all linear map instructions together use; one that is used twice counts twice.
 pub const MAX_DIAGONALS: usize = 1 << 22;
-/// The same where a ciphertext holds a single element of an image: there a diagonal is a weight.
-pub const MAX_ELEMENT_DIAGONALS: usize = 1 << 24;
+/// The same where a ciphertext holds a single element of an image: there a diagonal is one use of a weight, which takes
+/// time but no memory of its own.
+pub const MAX_ELEMENT_DIAGONALS: usize = 1 << 26;
+/// Most points of all matrices together where a ciphertext holds a single element of an image, whatever guards exclude of them:
+/// a walk over all of them takes a second or two.
+pub const MAX_ELEMENT_POINTS: usize = 1 << 27;
 /// Most points of all vectors together.
 pub const MAX_VECTOR_POINTS: usize = 1 << 26;
 /// Most bytes of registers at once in a run.
@@ -205,6 +209,12 @@ impl Budget {
             runs: weights.saturating_mul(8).saturating_add(1 << 22),
             tries: weights.saturating_mul(64).saturating_add(1 << 24),
         }
+    }
+
+    /// The same where a ciphertext holds a single element of an image. There a weight of a convolution is used at every
+    /// pixel, so that time is bounded by itself; memory is taken for rows and not for uses.
+    pub(crate) fn of_elements(weights: usize) -> Self {
+        Budget { tries: MAX_ELEMENT_POINTS, ..Budget::justified(weights) }
     }
 
     /// Takes `count` combinations.

@@ -134,7 +134,7 @@ impl Backend for CountBackend {
         let outputs = step.result.ciphertexts;
         for group in step.verified.facts().groups(step.number) {
             let (babies, giants) = (group.bsgs.baby_switches(), group.bsgs.giant_switches());
-            let products = group.bsgs.products();
+            let products = group.products;
             let counts = Counts {
                 rotations: babies + giants,
                 key_switches: babies + giants,

@@ -146,7 +146,7 @@ fn layers_are_made_window_by_window() {
     // Every tile comes once, after all that it reads.
     let mut made = std::collections::BTreeSet::new();
     for tile in schedule.tiles() {
-        for id in schedule.groups(tile).concat() {
+        for id in schedule.groups(verified.plan(), verified.facts(), tile).concat() {
             assert!(schedule.input(id).is_some() || made.contains(&id), "read before it is made");
         }
         for &element in &tile.elements {

@@ -10,11 +10,13 @@ use fhec_plan::{Diagonals, Matrix, Nest, NestDim, Offsets};
 use std::collections::BTreeMap;
 
 /// The non-empty diagonals of `matrix`, sorted by output block, input block and index. Indices that only
-/// padding excludes may be listed too.
+/// padding excludes may be listed too. None are listed where ciphertexts hold one element, and every entry is a diagonal.
 pub fn indices(matrix: &Matrix) -> Vec<DiagonalIndex> {
-    // With one slot a ciphertext, guarded loops move from ciphertext to ciphertext.
-    let nests = || matrix.nests.iter().map(|n| sums(matrix, n)).collect::<Option<Vec<Sums>>>();
-    let Some(nests) = (matrix.slots > 1).then(nests).flatten() else { return exact(matrix) };
+    if matrix.slots == 1 {
+        return Vec::new();
+    }
+    let nests = matrix.nests.iter().map(|n| sums(matrix, n)).collect::<Option<Vec<Sums>>>();
+    let Some(nests) = nests else { return exact(matrix) };
     let mut sets: BTreeMap<(i64, i64), Vec<bool>> = BTreeMap::new();
     let modulus = matrix.diagonal_bound();
     for (block, list) in nests.into_iter().flatten() {

@@ -284,6 +284,11 @@ fn diagonals_agree(m: &Matrix, weights: &Weights, input: &[Vec<f64>]) {
     let n = m.diagonal_period();
     let mut acc = vec![vec![0.0; n]; m.out_ciphertexts];
     let mut d = vec![0.0; n];
+    if let Some(rows) = diagonals.rows() {
+        for (row, sum) in acc.iter_mut().enumerate() {
+            rows.for_each(m, &tensors, row as u32, |col, weight| sum[0] += weight * input[col as usize][0]);
+        }
+    }
     for (at, key) in diagonals.keys().iter().enumerate() {
         diagonals.fill(m, &tensors, at, &mut d);
         let x = &input[key.in_block as usize];

@@ -3,12 +3,14 @@
 //! Loops that move row and column alike (pixels of a convolution whose layouts share a grid) leave
 //! the diagonal unchanged; only the other loops (channels, kernel taps) are enumerated. A diagonal is
 //! then a list of *runs*: one combination of the enumerated loops plus a box of the others.
+//!
+//! Between ciphertexts that hold one element each every entry is a diagonal; those are not listed, see [`Rows`].
 
 mod enumerate;
 
 pub(super) use enumerate::narrow;
 
-use super::{Matrix, Nest};
+use super::{Matrix, Nest, NestWeights, Rows};
 use crate::structure::{Budget, max_box, reach};
 use crate::{TensorId, Weights};
 use enumerate::{Extent, Extents, Split, enumerate, split, walk};
@@ -39,9 +41,12 @@ struct Run {
 /// Memory of a box of parallel loops, in runs.
 const BOX_RUNS: usize = 16;
 
-/// The non-empty diagonals of a matrix, each with the runs that fill it.
+/// The non-empty diagonals of a matrix, each with the runs that fill it; where ciphertexts hold one element, its
+/// [rows](Self::rows) instead.
 #[derive(Clone)]
 pub struct Diagonals {
+    /// What there is instead of all else where ciphertexts hold one element.
+    rows: Option<Rows>,
     keys: Vec<DiagonalKey>,
     /// `runs[starts[i]..starts[i + 1]]` fill diagonal `i`.
     starts: Vec<usize>,
@@ -83,6 +88,11 @@ impl Diagonals {
 
     /// `weights` gives the number of weights that a nest may use, `None` for any.
     fn build(matrix: &Matrix, budget: &mut Budget, weights: impl Fn(&Nest) -> Option<usize>) -> Result<Self, String> {
+        if matrix.slots == 1 {
+            let rows = Some(Rows::build(matrix, budget, weights)?);
+            let (keys, starts, runs, bounds, splits) = (vec![], vec![], vec![], vec![], vec![]);
+            return Ok(Diagonals { rows, keys, starts, runs, bounds, splits });
+        }
         let place = Place::of(matrix);
         let mut bounds: Vec<Vec<(usize, usize)>> = Vec::new();
         let mut found: Vec<Run> = Vec::new();
@@ -162,49 +172,54 @@ impl Diagonals {
             }
         }
         starts.push(runs.len());
-        Ok(Diagonals { keys, starts, runs, bounds, splits })
+        Ok(Diagonals { rows: None, keys, starts, runs, bounds, splits })
     }
 
-    /// The diagonals in order.
+    /// The diagonals in order; none where ciphertexts hold one element.
     pub fn keys(&self) -> &[DiagonalKey] {
         &self.keys
     }
 
+    /// Where ciphertexts hold one element, and every diagonal is an entry: the rows of the matrix.
+    pub fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
     /// Number of diagonals.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.rows.as_ref().map_or(self.keys.len(), Rows::len)
     }
 
     /// Number of runs over all diagonals, the measure of the memory held here.
     pub fn runs(&self) -> usize {
-        self.runs.len()
+        self.rows.as_ref().map_or(self.runs.len(), Rows::parts)
     }
 
     /// Bytes held, next to nothing left out.
     pub fn bytes(&self) -> usize {
-        self.runs.len() * size_of::<Run>() + self.keys.len() * (size_of::<DiagonalKey>() + size_of::<usize>())
+        let keys = self.keys.len() * (size_of::<DiagonalKey>() + size_of::<usize>());
+        self.runs.len() * size_of::<Run>() + keys + self.rows.as_ref().map_or(0, Rows::bytes)
     }
 
     /// True for the zero matrix.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len() == 0
     }
 
     /// Fills diagonal number `at` into `out` (length [`Matrix::diagonal_period`], overwritten).
     /// `tensors[i]` holds the weights of the matrix's nest `i` (see [`Diagonals::tensors`]).
-    pub fn fill(&self, matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>], at: usize, out: &mut [f64]) {
+    ///
+    /// # Panics
+    /// When [`keys`](Self::keys) has no such diagonal.
+    pub fn fill(&self, matrix: &Matrix, tensors: &[NestWeights], at: usize, out: &mut [f64]) {
         self.fill_rotated(matrix, tensors, at, 0, out);
     }
 
     /// [`Diagonals::fill`], rotated: entry `k` of `out` is entry `k + left` of the diagonal.
-    pub fn fill_rotated(
-        &self,
-        matrix: &Matrix,
-        tensors: &[Option<Arc<Vec<f64>>>],
-        at: usize,
-        left: usize,
-        out: &mut [f64],
-    ) {
+    ///
+    /// # Panics
+    /// As [`Diagonals::fill`].
+    pub fn fill_rotated(&self, matrix: &Matrix, tensors: &[NestWeights], at: usize, left: usize, out: &mut [f64]) {
         out.fill(0.0);
         let key = self.keys[at];
         let (p, h) = (matrix.in_period, matrix.out_period);
@@ -225,18 +240,8 @@ impl Diagonals {
         }
     }
 
-    /// How many diagonals have a weight that is not zero.
-    pub fn nonzero(&self, matrix: &Matrix, tensors: &[Option<Arc<Vec<f64>>>]) -> usize {
-        let mut values = vec![0.0; matrix.diagonal_period()];
-        let nonzero = |&at: &usize| {
-            self.fill(matrix, tensors, at, &mut values);
-            values.iter().any(|&v| v != 0.0)
-        };
-        (0..self.len()).filter(nonzero).count()
-    }
-
-    /// The weight tensors that [`Diagonals::fill`] wants, one per nest, loaded once each.
-    pub fn tensors(matrix: &Matrix, weights: &Weights) -> Vec<Option<Arc<Vec<f64>>>> {
+    /// The weight tensors that [`Diagonals::fill`] and [`Rows`] want, one per nest, loaded once each.
+    pub fn tensors(matrix: &Matrix, weights: &Weights) -> Vec<NestWeights> {
         let mut loaded = BTreeMap::new();
         let load =
             |nest: &Nest| nest.tensor.map(|t| loaded.entry(t).or_insert_with(|| Arc::new(weights.values(t))).clone());

@@ -12,7 +12,7 @@ mod residency;
 mod schedule;
 
 pub use residency::{Eviction, Residency, Transfers};
-pub use schedule::{CHUNK, Map, Schedule, TILE, Tile};
+pub use schedule::{CHUNK, Schedule, TILE, Tile};
 
 use crate::{Facts, Plan};
 
@@ -34,7 +34,7 @@ pub fn forecast(plan: &Plan, facts: &Facts, schedule: &Schedule, budget: u64, ag
     let mut residency = Residency::new(schedule, budget.max(least), again);
     for tile in schedule.tiles() {
         residency.reserve(schedule.working(plan, facts, tile));
-        for group in schedule.groups(tile) {
+        for group in schedule.groups(plan, facts, tile) {
             residency.fetch(schedule, &group);
             residency.release(schedule, &group);
         }

@@ -2,9 +2,10 @@
 
 use super::element_bytes;
 use crate::fused::Fused;
-use crate::{Facts, LinearTerm, Op, Plan, Reg};
+use crate::{Facts, LinearTerm, MatrixId, NestWeights, Op, Plan, Reg, TensorId};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Elements of a tile: as many sums as the engine makes at a time.
 pub const TILE: usize = fhec_math::scalar_sums::WAVE;
@@ -22,24 +23,13 @@ pub struct Tile {
     time: u32,
 }
 
-/// The weights of a linear map, row after row.
-#[derive(Clone, Debug, Default)]
-pub struct Map {
-    starts: Vec<u32>,
-    inputs: Vec<u32>,
-    weights: Vec<f64>,
-}
-
-impl Map {
-    /// The inputs (as numbers of the [`Schedule`]) and weights of a row; one input may occur several times.
-    pub fn row(&self, row: u32) -> impl Iterator<Item = (u32, f64)> + '_ {
-        let range = self.range(row);
-        self.inputs[range.clone()].iter().copied().zip(self.weights[range].iter().copied())
-    }
-
-    fn range(&self, row: u32) -> Range<usize> {
-        self.starts[row as usize] as usize..self.starts[row as usize + 1] as usize
-    }
+/// A summand of a linear map.
+#[derive(Clone, Debug)]
+struct Term {
+    /// Number of the first element that it reads.
+    first: u32,
+    matrix: MatrixId,
+    tensors: Vec<NestWeights>,
 }
 
 /// The elements of a register, which are numbered through all registers.
@@ -61,7 +51,10 @@ pub struct Schedule {
     of: BTreeMap<Reg, usize>,
     tiles: Vec<Tile>,
     rounds: Vec<Range<usize>>,
-    maps: BTreeMap<usize, Map>,
+    /// What linear maps sum up.
+    maps: BTreeMap<usize, Vec<Term>>,
+    /// Bytes of their weights, each tensor counted once.
+    tensor_bytes: usize,
     fused: Fused,
     /// What each instruction reads.
     sources: Vec<Vec<Reg>>,
@@ -88,6 +81,7 @@ impl Schedule {
             tiles: Vec::new(),
             rounds: Vec::new(),
             maps: BTreeMap::new(),
+            tensor_bytes: 0,
             fused,
             sources,
             results: plan.instructions.iter().map(|i| i.dst).collect(),
@@ -95,7 +89,7 @@ impl Schedule {
             uses: Vec::new(),
             least: 0,
         };
-        let mut first = 0;
+        let (mut first, mut loaded) = (0, BTreeMap::<TensorId, Arc<Vec<f64>>>::new());
         for number in numbers {
             let instruction = &plan.instructions[number];
             if this.fused.deferred.contains(&number) {
@@ -109,51 +103,41 @@ impl Schedule {
             this.spans.push(Span { reg: instruction.dst, first, count, bytes, input });
             first += count;
             if let Op::LinearMap { terms, .. } = &instruction.op {
-                let map = this.map(plan, terms, register.ciphertexts);
+                let map = terms.iter().map(|term| this.term(plan, term, &mut loaded)).collect();
                 this.maps.insert(number, map);
             }
         }
+        this.tensor_bytes = loaded.values().map(|tensor| 8 * tensor.len()).sum();
         this.arrange(plan, facts);
         this.count_uses(plan, facts);
         Some(this)
     }
 
-    /// The rows of a sum of maps.
-    fn map(&self, plan: &Plan, terms: &[LinearTerm], rows: usize) -> Map {
-        let each = |f: &mut dyn FnMut(i64, u32, f64)| {
-            for term in terms {
-                let first = self.number(term.src, 0);
-                for nest in &plan.matrices[term.matrix.index()].nests {
-                    let values = nest.tensor.map(|t| plan.weights.values(t));
-                    nest.for_each(|row, col, weight| {
-                        let weight = nest.factor * values.as_ref().map_or(1.0, |v| v[weight as usize]);
-                        if weight != 0.0 {
-                            f(row, first + col as u32, weight);
-                        }
-                    });
+    fn term(&self, plan: &Plan, term: &LinearTerm, loaded: &mut BTreeMap<TensorId, Arc<Vec<f64>>>) -> Term {
+        let mut load = |t| loaded.entry(t).or_insert_with(|| Arc::new(plan.weights.values(t))).clone();
+        let nests = &plan.matrices[term.matrix.index()].nests;
+        let tensors = nests.iter().map(|nest| nest.tensor.map(&mut load)).collect();
+        Term { first: self.number(term.src, 0), matrix: term.matrix, tensors }
+    }
+
+    /// Calls `f` with every input (as a number of the schedule) of an element of a linear map instruction and its weight; one
+    /// input may come several times. Nothing comes for other instructions.
+    pub fn weights(&self, plan: &Plan, facts: &Facts, number: usize, element: u32, mut f: impl FnMut(u32, f64)) {
+        for term in self.maps.get(&number).into_iter().flatten() {
+            let Some(rows) = facts.diagonals(term.matrix).rows() else { continue };
+            rows.for_each(&plan.matrices[term.matrix.index()], &term.tensors, element, |col, weight| {
+                if weight != 0.0 {
+                    f(term.first + col, weight);
                 }
-            }
-        };
-        let mut starts = vec![0u32; rows + 1];
-        each(&mut |row, _, _| starts[row as usize + 1] += 1);
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
+            });
         }
-        let (mut next, all) = (starts.clone(), starts[rows] as usize);
-        let (mut inputs, mut weights) = (vec![0; all], vec![0.0; all]);
-        each(&mut |row, input, weight| {
-            let at = &mut next[row as usize];
-            (inputs[*at as usize], weights[*at as usize]) = (input, weight);
-            *at += 1;
-        });
-        Map { starts, inputs, weights }
     }
 
     /// Calls `f` with every operand of an element of an instruction; some may come several times.
-    fn each_operand(&self, number: usize, element: u32, mut f: impl FnMut(u32)) {
-        match self.maps.get(&number) {
-            Some(map) => map.inputs[map.range(element)].iter().copied().for_each(f),
-            None => self.sources[number].iter().for_each(|&src| f(self.number(src, element))),
+    fn each_operand(&self, plan: &Plan, facts: &Facts, number: usize, element: u32, mut f: impl FnMut(u32)) {
+        match self.maps.contains_key(&number) {
+            true => self.weights(plan, facts, number, element, |id, _| f(id)),
+            false => self.sources[number].iter().for_each(|&src| f(self.number(src, element))),
         }
     }
 
@@ -174,7 +158,7 @@ impl Schedule {
             if input.is_none() {
                 // An element can be made as soon as the last of its operands is there.
                 for (rank, e) in &mut order {
-                    self.each_operand(number, *e, |id| *rank = (*rank).max(place[id as usize]));
+                    self.each_operand(plan, facts, number, *e, |id| *rank = (*rank).max(place[id as usize]));
                 }
                 order.sort_unstable();
             }
@@ -201,7 +185,7 @@ impl Schedule {
             let begin = sequence.len();
             roots.sort_unstable();
             for (_, root) in roots {
-                self.visit(root, &tiles, &maker, &mut done, &mut sequence);
+                self.visit((plan, facts), root, &tiles, &maker, &mut done, &mut sequence);
             }
             self.rounds.push(begin..sequence.len());
         }
@@ -210,12 +194,20 @@ impl Schedule {
     }
 
     /// Appends a tile to the sequence, after all that it needs.
-    fn visit(&self, root: u32, tiles: &[Tile], maker: &[u32], done: &mut [bool], sequence: &mut Vec<u32>) {
+    fn visit(
+        &self,
+        (plan, facts): (&Plan, &Facts),
+        root: u32,
+        tiles: &[Tile],
+        maker: &[u32],
+        done: &mut [bool],
+        sequence: &mut Vec<u32>,
+    ) {
         let needs = |tile: u32| {
             let tile = &tiles[tile as usize];
             let mut needs = Vec::new();
             for &e in &tile.elements {
-                self.each_operand(tile.number, e, |id| needs.push(maker[id as usize]));
+                self.each_operand(plan, facts, tile.number, e, |id| needs.push(maker[id as usize]));
             }
             needs.sort_unstable();
             needs.dedup();
@@ -253,7 +245,7 @@ impl Schedule {
             let tile = &self.tiles[index];
             let working = self.working(plan, facts, tile);
             self.least = self.least.max(working);
-            for group in self.groups(tile) {
+            for group in self.groups(plan, facts, tile) {
                 self.least = self.least.max(working + group.iter().map(|&id| self.bytes(id)).sum::<u64>());
                 reads.extend(group.into_iter().map(|id| (id, time)));
                 time += 1;
@@ -293,11 +285,6 @@ impl Schedule {
         self.results[tile.number]
     }
 
-    /// The weights of a linear map instruction.
-    pub fn weights(&self, number: usize) -> Option<&Map> {
-        self.maps.get(&number)
-    }
-
     /// The number of an element among those of all registers.
     ///
     /// # Panics
@@ -327,15 +314,16 @@ impl Schedule {
         &self.spans[self.spans.partition_point(|s| s.first <= id) - 1]
     }
 
-    fn total(&self) -> usize {
+    /// Number of elements of all registers.
+    pub(super) fn total(&self) -> usize {
         self.spans.last().map_or(0, |s| (s.first + s.count) as usize)
     }
 
     /// The operands of a tile, group after group: those of one group are in memory together. Each is ascending.
-    pub fn groups(&self, tile: &Tile) -> Vec<Vec<u32>> {
+    pub fn groups(&self, plan: &Plan, facts: &Facts, tile: &Tile) -> Vec<Vec<u32>> {
         let mut ids = Vec::new();
         for &e in &tile.elements {
-            self.each_operand(tile.number, e, |id| ids.push(id));
+            self.each_operand(plan, facts, tile.number, e, |id| ids.push(id));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -373,8 +361,7 @@ impl Schedule {
 
     /// Bytes that the schedule itself takes.
     pub fn own_bytes(&self) -> u64 {
-        let maps: usize = self.maps.values().map(|m| 4 * m.starts.len() + 12 * m.inputs.len()).sum();
         let tiles: usize = self.tiles.iter().map(|t| size_of::<Tile>() + 4 * t.elements.len()).sum();
-        (maps + tiles + 4 * (self.starts.len() + self.uses.len())) as u64
+        (self.tensor_bytes + tiles + 4 * (self.starts.len() + self.uses.len())) as u64
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn check(plan: &Plan) -> Result<Tables, VerifyError> {
         }
     }
     let mut diagonals = Vec::with_capacity(plan.matrices.len());
-    let mut budget = Budget::justified(plan.weights.tensors().iter().map(|t| t.len).sum());
+    let weights = plan.weights.tensors().iter().map(|t| t.len).sum();
+    let mut budget = if plan.image_slots() == 1 { Budget::of_elements(weights) } else { Budget::justified(weights) };
     for (i, matrix) in plan.matrices.iter().enumerate() {
         let found = matrix_diagonals(plan, matrix, &mut budget).map_err(|e| entry("matrix", i, e))?;
         diagonals.push(Arc::new(found));

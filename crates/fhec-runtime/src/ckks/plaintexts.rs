@@ -15,7 +15,7 @@ use fhec_ckks::linear::{DiagonalId, DiagonalSource, Hoisting, LinearMap, LinearO
 use fhec_ckks::{CkksError, CoeffPlaintext, Context, EncodeScratch, Encoder, Plaintext, QpPlaintext};
 use fhec_math::Scale;
 use fhec_plan::linear::LinearGroup;
-use fhec_plan::{Diagonals, Instruction, Op, VectorId, Verified};
+use fhec_plan::{Diagonals, Instruction, NestWeights, Op, VectorId, Verified};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,9 +31,6 @@ pub enum Tier {
     /// Ready to multiply.
     Evaluation,
 }
-
-/// Loaded weights of the nests of one matrix.
-type Tensors = Vec<Option<Arc<Vec<f64>>>>;
 
 #[derive(Debug)]
 struct Diagonal {
@@ -304,7 +301,7 @@ pub(super) struct GroupSource<'a> {
     own: &'a Group,
     /// Weights of each term's matrix as f64, loaded when the first diagonal is encoded and gone with the source: they
     /// are larger than the file and quick to load again.
-    tensors: BTreeMap<usize, OnceLock<Tensors>>,
+    tensors: BTreeMap<usize, OnceLock<Vec<NestWeights>>>,
     /// Buffers that no thread uses at the moment.
     scratch: Mutex<Vec<Scratch>>,
 }

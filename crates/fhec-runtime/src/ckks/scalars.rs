@@ -4,8 +4,9 @@
 use crate::backend::{OpResult, Step};
 use fhec_ckks::linear::{ScalarEntry, ScalarMap};
 use fhec_ckks::{CkksError, Context};
-use fhec_plan::{LinearTerm, Op, VectorId, Verified};
+use fhec_plan::{Diagonals, LinearTerm, Op, VectorId, Verified};
 use num_complex::Complex64;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -64,20 +65,20 @@ impl Scalars {
 /// The weights of every output of a sum of maps; inputs are numbered term after term.
 fn rows(verified: &Verified, terms: &[LinearTerm], outputs: usize) -> Vec<Vec<ScalarEntry>> {
     let plan = verified.plan();
-    let mut rows = vec![Vec::new(); outputs];
+    let mut all = vec![Vec::new(); outputs];
     let mut first = 0;
     for term in terms {
         let matrix = &plan.matrices[term.matrix.index()];
-        for nest in &matrix.nests {
-            let values = nest.tensor.map(|t| plan.weights.values(t));
-            nest.for_each(|row, col, weight| {
-                let weight = nest.factor * values.as_ref().map_or(1.0, |v| v[weight as usize]);
-                rows[row as usize].push(ScalarEntry { input: first + col as u32, weight });
-            });
-        }
+        let tensors = Diagonals::tensors(matrix, &plan.weights);
+        let rows = verified.facts().diagonals(term.matrix).rows();
+        let fill = |(number, out): (usize, &mut Vec<ScalarEntry>)| {
+            let mut push = |input, weight| out.push(ScalarEntry { input: first + input, weight });
+            rows.into_iter().for_each(|rows| rows.for_each(matrix, &tensors, number as u32, &mut push));
+        };
+        all.par_iter_mut().enumerate().for_each(fill);
         first += matrix.in_ciphertexts as u32;
     }
-    rows
+    all
 }
 
 /// The entries of a vector to be added, one a ciphertext: to both images of a slot where it has two.
@@ -103,6 +104,5 @@ pub(crate) fn each<T: Sync, U: Send, S: Copy + Sync>(
     vector: &[S],
     f: impl Fn(&T, S) -> Result<U, CkksError> + Sync,
 ) -> OpResult<Vec<U>> {
-    use rayon::prelude::*;
     Ok(items.par_iter().zip(vector).map(|(item, &value)| f(item, value)).collect::<Result<_, CkksError>>()?)
 }

@@ -29,7 +29,7 @@ impl Stream {
         let (plan, context) = (verified.plan(), backend.context());
         let step = Step::new(&verified, tile.number);
         self.store.reserve(schedule.working(plan, verified.facts(), tile));
-        let groups = schedule.groups(tile);
+        let groups = schedule.groups(plan, verified.facts(), tile);
         if let Op::LinearMap { bias, out_scale, .. } = &step.instruction.op {
             let mut sums: Option<Vec<Ciphertext>> = None;
             for group in groups {
@@ -74,13 +74,15 @@ impl Stream {
         out_scale: &Scale,
     ) -> OpResult<Vec<Ciphertext>> {
         let inputs = group.iter().map(|&id| self.store.ciphertext(id)).collect::<OpResult<Vec<_>>>()?;
-        let Some(map) = schedule.weights(tile.number) else { return Ok(vec![]) };
+        let (plan, facts) = (step.verified.plan(), step.verified.facts());
         let row = |&element: &u32| {
-            let own = |(id, weight)| {
-                let input = group.binary_search(&id).ok()? as u32;
-                Some(ScalarEntry { input, weight })
-            };
-            map.row(element).filter_map(own).collect::<Vec<_>>()
+            let mut row = Vec::new();
+            schedule.weights(plan, facts, tile.number, element, |id, weight| {
+                if let Ok(input) = group.binary_search(&id) {
+                    row.push(ScalarEntry { input: input as u32, weight });
+                }
+            });
+            row
         };
         let rows: Vec<Vec<ScalarEntry>> = tile.elements.par_iter().map(row).collect();
         let level = schedule.sources(tile.number).first().map_or(0, |&src| step.verified.register(src).level);
