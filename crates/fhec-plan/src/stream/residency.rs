@@ -1,7 +1,10 @@
 //! What stays in memory.
 
 use super::{Schedule, Tile};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+/// Instead of the time at which a value is read next: it is not in memory.
+const ABSENT: u32 = u32::MAX;
 
 /// A value that has to leave memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,12 @@ pub struct Residency {
     again: bool,
     /// Number of the next group of operands.
     now: u32,
-    /// When each value in memory is read next.
-    resident: BTreeMap<u32, u32>,
+    /// By number, when each value in memory is read next; [`ABSENT`] for others.
+    resident: Vec<u32>,
     /// The same, ordered by that.
     order: BTreeSet<(u32, u32)>,
-    on_disk: BTreeSet<u32>,
+    /// By number.
+    on_disk: Vec<bool>,
     live: u64,
     reserved: u64,
     peak: u64,
@@ -51,9 +55,9 @@ impl Residency {
             budget,
             again,
             now: 0,
-            resident: BTreeMap::new(),
+            resident: vec![ABSENT; schedule.total()],
             order: BTreeSet::new(),
-            on_disk: BTreeSet::new(),
+            on_disk: vec![false; schedule.total()],
             live: 0,
             reserved: 0,
             peak: 0,
@@ -89,16 +93,16 @@ impl Residency {
 
     /// Whether a value is in memory.
     pub fn is_resident(&self, id: u32) -> bool {
-        self.resident.contains_key(&id)
+        self.resident[id as usize] != ABSENT
     }
 
     /// Makes room for a group of operands; those that were not in memory are there afterwards. Gives what has to leave.
     pub fn fetch(&mut self, schedule: &Schedule, group: &[u32]) -> Vec<Eviction> {
         for &id in group {
-            if self.resident.contains_key(&id) {
+            if self.is_resident(id) {
                 continue;
             }
-            self.transfers.read += if self.on_disk.contains(&id) { schedule.bytes(id) } else { 0 };
+            self.transfers.read += if self.on_disk[id as usize] { schedule.bytes(id) } else { 0 };
             self.insert(schedule, id, self.now);
         }
         self.shrink(schedule)
@@ -109,17 +113,19 @@ impl Residency {
         self.now += 1;
         let mut gone = Vec::new();
         for &id in group {
-            let Some(old) = self.resident.get(&id).copied() else { continue };
+            if !self.is_resident(id) {
+                continue;
+            }
+            let old = std::mem::replace(&mut self.resident[id as usize], ABSENT);
             self.order.remove(&(old, id));
             match schedule.next_use(id, self.now) {
                 Some(next) => {
-                    self.resident.insert(id, next);
+                    self.resident[id as usize] = next;
                     self.order.insert((next, id));
                 }
                 None => {
-                    self.resident.remove(&id);
                     self.live -= schedule.bytes(id);
-                    if self.on_disk.remove(&id) {
+                    if std::mem::take(&mut self.on_disk[id as usize]) {
                         self.disk -= schedule.bytes(id);
                     }
                     gone.push(id);
@@ -144,7 +150,7 @@ impl Residency {
     }
 
     fn insert(&mut self, schedule: &Schedule, id: u32, next: u32) {
-        self.resident.insert(id, next);
+        self.resident[id as usize] = next;
         self.order.insert((next, id));
         self.live += schedule.bytes(id);
     }
@@ -156,12 +162,12 @@ impl Residency {
             // The operands of this moment stay.
             let Some(&(next, id)) = self.order.last().filter(|&&(next, _)| next > self.now) else { break };
             self.order.remove(&(next, id));
-            self.resident.remove(&id);
+            self.resident[id as usize] = ABSENT;
             let bytes = schedule.bytes(id);
             self.live -= bytes;
-            let write = !(self.on_disk.contains(&id) || self.again && schedule.input(id).is_some());
+            let write = !(self.on_disk[id as usize] || self.again && schedule.input(id).is_some());
             if write {
-                self.on_disk.insert(id);
+                self.on_disk[id as usize] = true;
                 self.disk += bytes;
                 self.transfers.written += bytes;
                 self.transfers.disk = self.transfers.disk.max(self.disk);
