@@ -90,9 +90,9 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
     // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
     let kept = price.fixed.min(POOL_BYTES as u64) / 4;
-    let (held, inputs) = held_bytes(model, keys, &prices);
+    let (held, whole) = held_bytes(model, keys, &prices);
     let besides = kept + PROCESS + table.base_memory + held;
-    price.fixed += besides + inputs;
+    price.fixed += besides + whole;
     price.besides = besides;
     let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
     price.least = if batched { price.fixed.min(price.least + besides) } else { price.fixed };
@@ -117,7 +117,7 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
 }
 
 /// Bytes that a run holds from its beginning to its end, keys as a whole, and the weights that one map needs as numbers; apart from
-/// that the inputs.
+/// that what it holds only where it has whole tensors of images that share ciphertexts: inputs, and weights as integers.
 fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u64, u64) {
     let graph = model.graph();
     let galois: u64 = keys.galois.values().map(|&level| prices.key_bytes(level)).sum();
@@ -129,8 +129,7 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u6
         tensors.iter().map(|t| 8 * graph.tensors[t.index()].len() as u64).sum::<u64>()
     };
     let largest = graph.matrices.iter().map(loaded).max().unwrap_or(0);
-    // Where images share ciphertexts, inputs are many; a server holds them as they came, half of each a seed, and all weights
-    // as integers.
+    // Inputs are many then; a server holds them as they came, half of each a seed.
     let batched = |id: &ValueId| graph.node(*id).layout.slots == 1;
     let input = |id: ValueId| match graph.node(id).op {
         Op::Input(_) => {
@@ -146,7 +145,7 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u6
         .filter(|(_, m)| m.slots == 1)
         .map(|(info, _)| SCALAR_BYTES * info.products as u64)
         .sum();
-    (prices.table_bytes() + galois + relin + weights + diagonals + largest + scalars, inputs)
+    (prices.table_bytes() + galois + relin + weights + diagonals + largest, inputs + scalars)
 }
 
 /// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.

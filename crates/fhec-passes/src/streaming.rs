@@ -9,12 +9,12 @@ use fhec_plan::{Insecure, Plan};
 const DISK_RATE: f64 = 500e6;
 
 /// Predicts a run within a budget: memory, what goes to disk, and the time that takes. A plan that fits anyway stays as it is. `other`
-/// are the bytes that a run takes apart from ciphertexts; weights of the schedule are counted as those of the engine.
+/// are the bytes that a run takes apart from ciphertexts and the schedule.
 pub(crate) fn predict(plan: &mut Plan, budget: Option<u64>, other: u64) {
     let Some(budget) = budget.filter(|&budget| budget < plan.report.peak_memory) else { return };
     let Ok(facts) = derive(plan, Insecure::AllowForTests) else { return };
     let Some(schedule) = Schedule::of(plan, &facts) else { return };
-    let whole = facts.peak_register_bytes();
+    let (whole, other) = (facts.peak_register_bytes(), other + schedule.own_bytes());
     let found = forecast(plan, &facts, &schedule, budget.saturating_sub(other), plan.aided.is_none());
     let moved = found.transfers.written + found.transfers.read;
     let seconds = moved as f64 / DISK_RATE;
