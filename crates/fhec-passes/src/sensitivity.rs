@@ -12,6 +12,7 @@ use fhec_ir::Tensor;
 use fhec_ir::he::{Graph, LinearTerm, Node, Op, ValueId};
 use fhec_ir::nn::InputError;
 use fhec_math::chebyshev::clenshaw;
+use std::ops::Range;
 
 /// Output elements whose error is followed.
 const MAX_COLUMNS: usize = 12;
@@ -93,37 +94,55 @@ impl Sensitivity {
 struct Run<'a> {
     graph: &'a Graph,
     values: Magnitudes<'a>,
+    /// The followed elements that each value can reach, and all between; where a network is in parts that is a small share of all.
+    reach: Vec<Range<usize>>,
 }
 
 impl Run<'_> {
-    /// Adds the derivatives by a node's operands, given those by the node; `columns` derivatives a slot,
-    /// `per_sample` of them for each sample.
-    fn backward(&self, id: ValueId, own: &[f64], per_sample: usize, adjoint: &mut [Vec<f64>]) {
+    /// Derivatives that are kept for every slot of a value.
+    fn columns(&self, value: usize) -> usize {
+        self.reach[value].len() * self.values.samples
+    }
+
+    /// Adds the derivatives by a node's operands, given those by the node: for every slot and sample those of the followed elements
+    /// that it reaches.
+    fn backward(&self, id: ValueId, own: &[f64], adjoint: &mut [Vec<f64>]) {
         let node = self.graph.node(id);
-        let columns = per_sample * self.values.samples;
-        let mut add = |k: usize, factor: &dyn Fn(usize, usize) -> f64| {
-            let v = node.inputs[k].index();
-            let target = &mut adjoint[v];
-            target.resize(size(&self.graph.nodes[v].layout) * columns, 0.0);
-            for (slot, (t, o)) in target.chunks_exact_mut(columns).zip(own.chunks_exact(columns)).enumerate() {
-                for (sample, (t, o)) in t.chunks_exact_mut(per_sample).zip(o.chunks_exact(per_sample)).enumerate() {
-                    let f = factor(slot, sample);
-                    t.iter_mut().zip(o).for_each(|(t, o)| *t += f * o);
-                }
+        let (columns, width) = (self.columns(id.index()), self.reach[id.index()].len());
+        // `target += factor(sample) · own` for the derivatives of one slot.
+        let add_slot = |v: usize, target: &mut [f64], own: &[f64], factor: &dyn Fn(usize) -> f64| {
+            let from = self.reach[id.index()].start - self.reach[v].start;
+            let samples = target.chunks_exact_mut(self.reach[v].len()).zip(own.chunks_exact(width));
+            for (sample, (t, o)) in samples.enumerate() {
+                let f = factor(sample);
+                t[from..from + width].iter_mut().zip(o).for_each(|(t, o)| *t += f * o);
             }
         };
+        let mut add_from = |k: usize, own: &[f64], factor: &dyn Fn(usize, usize) -> f64| {
+            let v = node.inputs[k].index();
+            let wide = self.columns(v);
+            let target = &mut adjoint[v];
+            target.resize(size(&self.graph.nodes[v].layout) * wide, 0.0);
+            for (slot, (t, o)) in target.chunks_exact_mut(wide).zip(own.chunks_exact(columns)).enumerate() {
+                add_slot(v, t, o, &|sample| factor(slot, sample));
+            }
+        };
+        let mut add = |k: usize, factor: &dyn Fn(usize, usize) -> f64| add_from(k, own, factor);
         let value = |k: usize, slot: usize, sample: usize| self.values.at(node.inputs[k], slot, sample);
         match &node.op {
             Op::Input(_) => {}
             Op::LinearMap { terms, .. } => {
                 for (term, source) in terms.iter().zip(&node.inputs) {
+                    let (v, wide) = (source.index(), self.columns(source.index()));
                     let from = &self.graph.node(*source).layout;
-                    let target = &mut adjoint[source.index()];
-                    target.resize(size(from) * columns, 0.0);
+                    let target = &mut adjoint[v];
+                    target.resize(size(from) * wide, 0.0);
                     walk(self.graph, term.matrix, Flat::of(&node.layout), Flat::of(from), |row, col, w| {
-                        let o = &own[row * columns..][..columns];
-                        let t = &mut target[col * columns..][..columns];
-                        t.iter_mut().zip(o).for_each(|(t, o)| *t += w * o);
+                        let (o, t) = (&own[row * columns..][..columns], &mut target[col * wide..][..wide]);
+                        match wide == columns {
+                            true => t.iter_mut().zip(o).for_each(|(t, o)| *t += w * o),
+                            false => add_slot(v, t, o, &|_| w),
+                        }
                     });
                 }
             }
@@ -151,9 +170,7 @@ impl Run<'_> {
             }
             Op::Rotate(steps) => {
                 let back = rotate(own, node.layout.period, -steps, columns);
-                let target = &mut adjoint[node.inputs[0].index()];
-                target.resize(back.len(), 0.0);
-                target.iter_mut().zip(&back).for_each(|(t, b)| *t += b);
+                add_from(0, &back, &|_, _| 1.0);
             }
             Op::AddScalar(_)
             | Op::AddVector(_)
@@ -165,6 +182,26 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// The followed elements that each value can reach, and all between.
+fn reach(graph: &Graph, elements: &[(usize, usize)]) -> Vec<Range<usize>> {
+    let mut reach = vec![0..0; graph.nodes.len()];
+    let join = |a: &Range<usize>, b: &Range<usize>| match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.clone(),
+        (_, true) => a.clone(),
+        _ => a.start.min(b.start)..a.end.max(b.end),
+    };
+    for (column, &(output, _)) in elements.iter().enumerate() {
+        let at = graph.outputs[output].value.index();
+        reach[at] = join(&reach[at], &(column..column + 1));
+    }
+    for id in graph.ids().collect::<Vec<_>>().into_iter().rev() {
+        for v in &graph.node(id).inputs {
+            reach[v.index()] = join(&reach[v.index()], &reach[id.index()]);
+        }
+    }
+    reach
 }
 
 /// Chebyshev coefficients of the derivative: `c'_{k-1} = c'_{k+1} + 2k·c_k`, the first halved.
@@ -185,29 +222,27 @@ pub(crate) fn derivative(c: &[f64]) -> Vec<f64> {
 /// # Errors
 /// When a sample does not fit the inputs.
 pub fn analyse(graph: &Graph, matrices: &[MatrixInfo], samples: &[Vec<Tensor>]) -> Result<Sensitivity, InputError> {
-    let run = Run { graph, values: Magnitudes::of(graph, &samples[..samples.len().min(MAX_SAMPLES)])? };
-    let values = &run.values;
+    let values = Magnitudes::of(graph, &samples[..samples.len().min(MAX_SAMPLES)])?;
     let elements = followed(graph);
-    let per_sample = elements.len();
-    let columns = per_sample * values.samples;
+    let run = Run { graph, values, reach: reach(graph, &elements) };
+    let (values, samples) = (&run.values, run.values.samples);
     let mut adjoint: Vec<Vec<f64>> = vec![Vec::new(); graph.nodes.len()];
     for (j, &(output, position)) in elements.iter().enumerate() {
         let id = graph.outputs[output].value;
-        let layout = &graph.node(id).layout;
-        let seed = &mut adjoint[id.index()];
+        let (layout, reach) = (&graph.node(id).layout, &run.reach[id.index()]);
+        let (seed, columns) = (&mut adjoint[id.index()], run.columns(id.index()));
         seed.resize(size(layout) * columns, 0.0);
-        let at = Flat::of(layout).at(position as i64) * columns;
-        (0..values.samples).for_each(|s| seed[at + s * per_sample + j] += 1.0);
+        let at = Flat::of(layout).at(position as i64) * columns + j - reach.start;
+        (0..samples).for_each(|s| seed[at + s * reach.len()] += 1.0);
     }
-    let mut gains = vec![Gains::default(); graph.nodes.len()];
+    let none = || Gains { slots: vec![0.0; elements.len()], entries: vec![0.0; elements.len()] };
+    let mut gains: Vec<Gains> = graph.nodes.iter().map(|_| none()).collect();
     for id in graph.ids().collect::<Vec<_>>().into_iter().rev() {
         let own = std::mem::take(&mut adjoint[id.index()]);
-        if own.is_empty() {
-            gains[id.index()] = Gains { slots: vec![0.0; per_sample], entries: vec![0.0; per_sample] };
-            continue;
+        if !own.is_empty() {
+            add_gains(graph, id, &own, &run.reach[id.index()], samples, matrices, &mut gains[id.index()]);
+            run.backward(id, &own, &mut adjoint);
         }
-        gains[id.index()] = gains_of(graph, graph.node(id), &own, per_sample, values.samples, matrices);
-        run.backward(id, &own, per_sample, &mut adjoint);
     }
     let mean_square = graph.ids().map(|id| mean_square(values.all(id))).collect();
     let arguments = graph.ids().map(|id| arguments(graph, values, id)).collect();
@@ -229,19 +264,21 @@ fn followed(graph: &Graph) -> Vec<(usize, usize)> {
     list
 }
 
-fn gains_of(
+/// Adds up the derivatives of the slots of a value by the followed elements that it reaches.
+fn add_gains(
     graph: &Graph,
-    node: &Node,
+    id: ValueId,
     own: &[f64],
-    per_sample: usize,
+    reach: &Range<usize>,
     samples: usize,
     matrices: &[MatrixInfo],
-) -> Gains {
-    let mut slots = vec![0.0; per_sample];
-    let mut entries = vec![0.0; per_sample];
-    for (slot, row) in own.chunks_exact(per_sample * samples).enumerate() {
-        let mut squares = vec![0.0; per_sample];
-        for part in row.chunks_exact(per_sample) {
+    gains: &mut Gains,
+) {
+    let (node, width) = (graph.node(id), reach.len());
+    let mut squares = vec![0.0; width];
+    for (slot, row) in own.chunks_exact(width * samples).enumerate() {
+        squares.fill(0.0);
+        for part in row.chunks_exact(width) {
             squares.iter_mut().zip(part).for_each(|(s, x)| *s += x * x / samples as f64);
         }
         let norm: f64 = match &node.op {
@@ -255,12 +292,12 @@ fn gains_of(
             }
             _ => 0.0,
         };
-        for j in 0..per_sample {
-            slots[j] += squares[j];
-            entries[j] += squares[j] * norm;
+        let own = gains.slots[reach.clone()].iter_mut().zip(&mut gains.entries[reach.clone()]);
+        for ((slots, entries), square) in own.zip(&squares) {
+            *slots += square;
+            *entries += square * norm;
         }
     }
-    Gains { slots, entries }
 }
 
 fn mean_square(numbers: &[f64]) -> f64 {
@@ -284,6 +321,69 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fhec_ir::Origin;
+    use fhec_ir::he::{Input, Output};
+    use fhec_plan::{Layout, Matrix, Nest, NestDim, Offsets};
+
+    /// A dense layer and a square after it, for each number of inputs; ciphertexts hold one element each.
+    fn parts(sizes: &[usize]) -> Graph {
+        let mut g = Graph { name: "g".into(), slots: 1, ..Graph::default() };
+        for (k, &n) in sizes.iter().enumerate() {
+            let wave = (0..4 * n).map(|i| (0.7 + i as f64 + n as f64).sin()).collect();
+            let tensor = Some(g.tensor(Tensor::new(vec![4, n], wave)));
+            let dim = |extent, row, col, weight| NestDim {
+                extent,
+                row: Offsets::Stride(row),
+                col: Offsets::Stride(col),
+                weight: Offsets::Stride(weight),
+            };
+            let dims = vec![dim(4, 1, 0, n as i64), dim(n, 0, 1, 1)];
+            let nests = vec![Nest { dims, row: 0, col: 0, weight: 0, tensor, factor: 1.0, guards: vec![] }];
+            let (in_ciphertexts, out_ciphertexts) = (n, 4);
+            let matrix =
+                g.matrix(Matrix { slots: 1, in_ciphertexts, in_period: 1, out_ciphertexts, out_period: 1, nests });
+            let range = fhec_ir::nn::Range { lo: -9.0, hi: 9.0 };
+            g.inputs.push(Input { name: format!("x{k}"), shape: vec![n], factor: 1.0, range });
+            let mut push = |op, inputs: Vec<ValueId>, elements| {
+                let (layout, origin) = (Layout::batched(elements), Origin::named("n"));
+                g.push(Node { op, inputs, layout, range, origin, kind: String::new() })
+            };
+            let x = push(Op::Input(k), vec![], n);
+            let terms = vec![LinearTerm { matrix, baby: 1 }];
+            let y = push(Op::LinearMap { terms, bias: None, out_scale: None }, vec![x], 4);
+            let value = push(Op::Mul, vec![y, y], 4);
+            let name = format!("y{k}");
+            g.outputs.push(Output { name, value, shape: vec![4], factor: 1.0, postprocess: vec![] });
+        }
+        g
+    }
+
+    #[test]
+    fn parts_of_a_network_do_not_disturb_each_other() {
+        let sizes = [3, 5, 2];
+        let whole = parts(&sizes);
+        let sample = |n: usize| Tensor::new(vec![n], (0..n).map(|i| (i as f64 + 0.3).cos()).collect());
+        let samples = vec![sizes.map(sample).to_vec(), sizes.map(sample).map(|t| scaled(&t, -1.5)).to_vec()];
+        let all = analyse(&whole, &crate::matrices::analyse(&whole), &samples).expect("samples fit");
+        assert_eq!(all.column_output.len(), 12);
+        for (k, &n) in sizes.iter().enumerate() {
+            let alone = parts(&[n]);
+            let own: Vec<Vec<Tensor>> = samples.iter().map(|s| vec![s[k].clone()]).collect();
+            let own = analyse(&alone, &crate::matrices::analyse(&alone), &own).expect("samples fit");
+            for node in 0..3 {
+                let (gains, alone) = (&all.gains[3 * k + node], &own.gains[node]);
+                for (gains, alone) in [(&gains.slots, &alone.slots), (&gains.entries, &alone.entries)] {
+                    assert_eq!(gains[4 * k..4 * k + 4], alone[..4]);
+                    assert!(gains[..4 * k].iter().chain(&gains[4 * k + 4..]).all(|&g| g == 0.0));
+                }
+                assert!(alone.slots.iter().any(|&g| g > 0.0));
+            }
+        }
+    }
+
+    fn scaled(t: &Tensor, by: f64) -> Tensor {
+        Tensor::new(t.shape().to_vec(), t.values().iter().map(|v| v * by).collect())
+    }
 
     #[test]
     fn derivative_of_a_chebyshev_series() {
