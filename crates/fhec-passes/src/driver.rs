@@ -1,6 +1,7 @@
 //! Runs passes: verifies the graph after each, checks that the signature is unchanged, times it in a
 //! tracing span, and shows it to whoever watches.
 
+use crate::stage::LastAnalysis;
 use fhec_ir::{Diagnostics, he, nn};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -80,6 +81,8 @@ impl fmt::Display for Broken {
 pub struct Driver<'a> {
     watch: &'a mut dyn FnMut(PassRun<'_>),
     log_n: Option<u32>,
+    /// What was found out about the last graph.
+    pub(crate) analysed: LastAnalysis,
 }
 
 impl fmt::Debug for Driver<'_> {
@@ -134,7 +137,7 @@ impl Checked for he::Graph {
 impl<'a> Driver<'a> {
     /// A driver that shows every pass to `watch`.
     pub fn new(watch: &'a mut dyn FnMut(PassRun<'_>)) -> Self {
-        Driver { watch, log_n: None }
+        Driver { watch, log_n: None, analysed: LastAnalysis::default() }
     }
 
     /// From now on passes run for ring degree 2^log_n.

@@ -297,7 +297,8 @@ fn ring(
     driver: &mut Driver<'_>,
 ) -> Result<Result<Choice, Unfit>, CompileError> {
     let mut shape = Shape::nominal(log_n, placed.top());
-    let analysed = Stage::new(placed, samples)?;
+    let analysis = driver.analysed.of(&placed.graph, samples)?;
+    let analysed = Stage::analysed(placed, analysis);
     let mut best: Option<Choice> = None;
     for pass in ["plan-bsgs", "replan-bsgs"] {
         let placed = analysed.placed();
