@@ -4,6 +4,7 @@
 
 use crate::bootstrap_price::Circuit;
 use crate::cost::{CostTable, Prices};
+use crate::matrices::MatrixInfo;
 use crate::noise::Model;
 use crate::parameters::Goal;
 use crate::shape::Shape;
@@ -95,7 +96,8 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     price.fixed += besides + whole;
     price.besides = besides;
     let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
-    price.least = if batched { price.fixed.min(price.least + besides) } else { price.fixed };
+    let streamed = price.least + besides + schedule_bytes(model);
+    price.least = if batched { price.fixed.min(streamed) } else { price.fixed };
     if !circuits.is_empty() {
         price.fixed += prices.bootstrap_bytes(&circuits);
         price.least = price.fixed;
@@ -146,6 +148,22 @@ fn held_bytes(model: &Model<'_>, keys: &KeyManifest, prices: &Prices<'_>) -> (u6
         .map(|(info, _)| SCALAR_BYTES * info.products as u64)
         .sum();
     (prices.table_bytes() + galois + relin + weights + diagonals + largest, inputs + scalars)
+}
+
+/// Most bytes of the schedule of a streamed run: weights as numbers, tiles, and when they read what.
+fn schedule_bytes(model: &Model<'_>) -> u64 {
+    const ELEMENT: usize = 28;
+    const READ: usize = 4;
+    let graph = model.graph();
+    let used: BTreeSet<_> = graph.matrices.iter().flat_map(|m| &m.nests).filter_map(|n| n.tensor).collect();
+    let weights: usize = used.iter().map(|t| 8 * graph.tensors[t.index()].len()).sum();
+    let elements: usize = graph.nodes.iter().map(|n| n.layout.ciphertexts).sum();
+    // A tile reads an input once, however often it uses it.
+    let reads = |(info, m): (&MatrixInfo, &Matrix)| {
+        info.products.min(m.out_ciphertexts.div_ceil(TILE).saturating_mul(m.in_ciphertexts))
+    };
+    let reads: usize = model.matrices().iter().zip(&graph.matrices).map(reads).sum();
+    (weights + ELEMENT * elements + READ * reads) as u64
 }
 
 /// Seconds of a plan with the prices of a table, which need not be the one that it was compiled with.
