@@ -350,7 +350,13 @@ impl<'a> MixedRadix<'a> {
     }
 
     fn value(&self, residue: impl Fn(usize) -> u64) -> f64 {
-        let mut digits = [0i64; 128];
+        // A result has few limbs, and clearing room for the longest chain would take longer than all else.
+        if self.moduli.len() <= 8 { self.sum::<8>(residue) } else { self.sum::<128>(residue) }
+    }
+
+    /// [`value`](Self::value) for at most `LIMBS` moduli.
+    fn sum<const LIMBS: usize>(&self, residue: impl Fn(usize) -> u64) -> f64 {
+        let mut digits = [0i64; LIMBS];
         let mut inverses = self.inverses.iter();
         for (i, m) in self.moduli.iter().enumerate() {
             let mut t = residue(i);
