@@ -80,7 +80,7 @@ impl Price {
 
 /// A run without bootstraps makes the uniform halves of keys at every use, unless keeping them brings the time of a process below this
 /// part of it.
-const WORTH_KEEPING: f64 = 0.75;
+const WORTH_KEEPING: f64 = 0.85;
 
 /// Prices the model's graph, for a run in `budget` bytes.
 pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostTable, budget: Option<u64>) -> Price {
