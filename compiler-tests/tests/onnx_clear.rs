@@ -94,7 +94,7 @@ fn run_way(graph: &Graph, inputs: &[Tensor]) -> Outcome {
     let samples = samples(inputs);
     let options = Options {
         samples: samples.clone(),
-        precision_bits: 8.0,
+        precision_bits: Some(8.0),
         approximate: ApproximateOptions { tolerance: TOLERANCE, ..ApproximateOptions::default() },
         ..Options::default()
     };

@@ -6,7 +6,7 @@ use compiler_tests::{calibration_digits, cost_line, fixed_prices, model};
 use fhec_ir::nn::Graph;
 use fhec_math::galois_element;
 use fhec_math::security::max_log_qp;
-use fhec_passes::{Goal, Options, compile};
+use fhec_passes::{Goal, Options, PRECISION_BITS, compile};
 use fhec_plan::{Insecure, Plan, Verified, print};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -53,7 +53,7 @@ fn select_parameters() {
     use fhec_math::security::SecurityLevel;
     let mut text = String::new();
     for (name, graph, options) in networks() {
-        let precise = options.precision_bits + 5.0;
+        let precise = Some(PRECISION_BITS + 5.0);
         let cases = [
             ("latency", options.clone()),
             ("throughput", Options { goal: Goal::Throughput, ..options.clone() }),
@@ -63,10 +63,11 @@ fn select_parameters() {
         // One case of a real network suffices where the others take long.
         for (case, options) in cases.iter().take(if name == "lenet_silu" { 1 } else { 4 }) {
             let plan = plan(&graph, options);
-            assert!(plan.report.output_bits >= options.precision_bits, "{name}, {case}");
+            let asked = options.precision_bits.unwrap_or(PRECISION_BITS);
+            assert!(plan.report.output_bits >= asked, "{name}, {case}");
             let most = max_log_qp(options.security, plan.parameters.log_n).expect("the ring is in the table");
             assert!(plan.parameters.log_qp() <= f64::from(most), "{name}, {case}");
-            write!(text, "{name}, {case}: {}", parameters(&plan, options.precision_bits)).expect("strings take all");
+            write!(text, "{name}, {case}: {}", parameters(&plan, asked)).expect("strings take all");
         }
     }
     insta::assert_snapshot!(text);

@@ -5,7 +5,7 @@
 //! are tried from the longest down, as long as a shorter one could still be cheaper.
 
 use crate::bootstrap_price::Circuit;
-use crate::chain::{self, Chain, LEAST_MESSAGES};
+use crate::chain::{self, Chain, LEAST_MESSAGES, Sizes};
 use crate::cost::{CostTable, Prices};
 use crate::levels::{self, Placed};
 use crate::noise::Model;
@@ -61,18 +61,26 @@ impl Chosen {
 }
 
 /// The cheapest placements over all chains of a ring, best first, for a graph whose products are rescaled and relinearised and
-/// whose levels are not placed: those for larger and larger primes, and with a memory budget the one with the smallest keys.
+/// whose levels are not placed: those for larger and larger primes, and with a memory budget the one with the smallest keys. All
+/// primes that are not the network's have the given sizes. Without a memory budget those with an objective above `limit` are left out.
 ///
 /// None where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine evaluates.
-pub fn choose(graph: &Graph, analysis: &Analysis, log_n: u32, demands: &Demands, table: &CostTable) -> Vec<Chosen> {
-    let nominal = Chain { log_n, special: NOMINAL.0, levels: NOMINAL.1, largest: LEAST_MESSAGES[0] };
-    let Some(shape) = nominal.shape(LEAST_MESSAGES[0]).filter(|_| analysis.plans.all()) else { return Vec::new() };
+pub(crate) fn choose(
+    graph: &Graph,
+    analysis: &Analysis,
+    (log_n, sizes): (u32, Sizes),
+    demands: &Demands,
+    table: &CostTable,
+    limit: f64,
+) -> Vec<Chosen> {
+    let nominal = Chain::nominal(log_n, NOMINAL.0, NOMINAL.1);
+    let Some(shape) = nominal.shape(nominal.largest).filter(|_| analysis.plans.all()) else { return Vec::new() };
     let weights = table.prices(&shape).linear_weights(NOMINAL.1 / 2);
     let planned = plan_bsgs(graph, |_| weights);
     let sensitivity = Sensitivity::unknown(graph.nodes.len());
     let levels = vec![0; graph.nodes.len()];
     let model = Model::new(&planned, &levels, &analysis.matrices, &sensitivity, &analysis.plans);
-    Search::new(model, log_n, demands, table).run()
+    Search::new(model, (log_n, sizes), demands, table).run(limit)
 }
 
 /// The least level at which an operation can run. Products of values go no lower than to where slots-to-coefficients begins:
@@ -84,9 +92,10 @@ fn least_level(graph: &Graph, id: ValueId, spec: &BootstrapSpec) -> usize {
 }
 
 /// Whether the longest chain of a ring holds every operation of a graph by itself. If not, nothing more has to be known.
-pub fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
+pub(crate) fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
     let below = chain::spec(log_n).slots_to_coeffs.len();
-    let longest = chain::chains(log_n, demands.security).iter().flatten().map(|c| c.levels + below).max();
+    let chains = |sizes| chain::chains(log_n, demands.security, sizes).concat();
+    let longest = Sizes::for_precision(demands.precision_bits).flat_map(chains).map(|c| c.levels + below).max();
     let largest = graph.ids().map(|id| least_level(graph, id, &chain::spec(log_n))).max();
     longest.is_some_and(|longest| largest.is_none_or(|largest| largest <= longest))
 }
@@ -103,6 +112,7 @@ type Objectives = [f64; LEAST_MESSAGES.len()];
 struct Search<'a> {
     model: Model<'a>,
     log_n: u32,
+    sizes: Sizes,
     demands: &'a Demands,
     table: &'a CostTable,
     /// The first node that costs the same, by node.
@@ -123,22 +133,21 @@ struct Found {
 }
 
 impl<'a> Search<'a> {
-    fn new(model: Model<'a>, log_n: u32, demands: &'a Demands, table: &'a CostTable) -> Self {
+    fn new(model: Model<'a>, (log_n, sizes): (u32, Sizes), demands: &'a Demands, table: &'a CostTable) -> Self {
         let graph = model.graph();
         let slots: BTreeSet<u32> = graph.nodes.iter().map(|n| bootstrap_slots(n.layout.period)).collect();
         let spec = chain::spec(log_n);
         let circuits = slots.into_iter().map(|k| (k, Circuit::new(&spec, k, log_n))).collect();
         let own_keys = rotation_keys::manifest_at(&model, log_n, |id| levels_consumed(graph, &graph.node(id).op));
-        Search { alike: alike(&model), model, log_n, demands, table, circuits, own_keys }
+        Search { alike: alike(&model), model, log_n, sizes, demands, table, circuits, own_keys }
     }
 
-    fn run(&self) -> Vec<Chosen> {
-        let mut all = chain::chains(self.log_n, self.demands.security);
+    fn run(&self, limit: f64) -> Vec<Chosen> {
+        let mut all = chain::chains(self.log_n, self.demands.security, self.sizes);
         // Likely ones first: what is cheap makes all others end early.
         all.sort_by_key(|chains| chains.first().map_or(0, |c| c.special.abs_diff(NOMINAL.0)));
         let Some((likely, others)) = all.split_first() else { return Vec::new() };
-        let none = [f64::INFINITY; LEAST_MESSAGES.len()];
-        let (mut found, best) = self.over_all(likely, none);
+        let (mut found, best) = self.over_all(likely, [limit; LEAST_MESSAGES.len()]);
         found.extend(others.par_iter().flat_map_iter(|chains| self.over_all(chains, best).0).collect::<Vec<_>>());
         self.ranked(&found)
     }

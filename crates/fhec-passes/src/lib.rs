@@ -68,4 +68,4 @@ pub use auto::compile_cheaper;
 pub use cost_file::CostFile;
 pub use mode::{Complex, Mode};
 pub use parameters::Goal;
-pub use pipeline::{CompileError, Compiled, Options, compile, compile_watched};
+pub use pipeline::{CompileError, Compiled, Options, PRECISION_BITS, compile, compile_watched};

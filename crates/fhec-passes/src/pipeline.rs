@@ -1,6 +1,6 @@
 //! The pipeline: which passes run, in which order.
 
-use crate::approximate::{ApproximateError, ApproximateOptions, Refinable, approximate_refinably};
+use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, Refinable, approximate_refinably};
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate;
 use crate::canonicalise::canonicalise;
@@ -27,15 +27,19 @@ use fhec_math::security::SecurityLevel;
 use fhec_plan::{Plan, Preprocess};
 use std::fmt;
 
+/// Bits of precision where nothing else is asked for. Leaves 12 bits in the worst logit of many images: errors of 8 standard
+/// deviations.
+pub const PRECISION_BITS: f64 = 15.0;
+
 /// What the user asks for.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Security level; never undercut.
     pub security: SecurityLevel,
-    /// Precision of the worst output in bits of its range (standard deviation of the error).
-    pub precision_bits: f64,
-    /// The same for networks that are bootstrapped: less than this is refused, less than
-    /// [`precision_bits`](Self::precision_bits) is noted.
+    /// Precision of the worst output in bits of its range (standard deviation of the error). Where nothing is asked for it is
+    /// [`PRECISION_BITS`], or less where a loss of accuracy is allowed that smaller errors do not show beside.
+    pub precision_bits: Option<f64>,
+    /// The same for networks that are bootstrapped: less than this is refused, less than what is asked for is noted.
     pub least_bits: f64,
     /// Bytes that one evaluation may use.
     pub memory_budget: Option<u64>,
@@ -65,8 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             security: SecurityLevel::Bits128,
-            // Leaves 12 bits in the worst logit of many images: errors of 8 standard deviations.
-            precision_bits: 15.0,
+            precision_bits: None,
             least_bits: 8.0,
             memory_budget: None,
             samples: Vec::new(),
@@ -288,12 +291,20 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
     let (mut approximated, refinement) = polynomial(&ranged, options, driver)?;
     let samples = probe_samples(&ranged, options);
     let batched = options.mode != Mode::Latency;
+    let enough = precision(&approximated, options);
     let demands = Demands {
         security: options.security,
-        precision_bits: options.precision_bits,
+        precision_bits: enough,
         memory_budget: options.memory_budget,
         goal: if batched { Goal::Throughput } else { options.goal },
     };
+    if options.precision_bits.is_none() && enough < PRECISION_BITS {
+        notes.push(format!(
+            "errors of encryption need {enough:.1} bits of precision to stay below 1/{} of what the loss of accuracy allows \
+             (--precision-bits asks for more)",
+            1.0 / UNSEEN
+        ));
+    }
     let found = packed::choose(&approximated.graph, &samples, options, &demands, driver)?;
     let (mut choice, packing) = found.map_err(|reasons| {
         let notes = notes.iter().chain(&approximated.notes).cloned().collect();
@@ -332,6 +343,24 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
     let besides = selected.price.besides;
     streaming::predict(&mut plan, options.memory_budget, besides);
     Ok(Compiled { plan, he, facts, polynomial: approximated.graph, besides })
+}
+
+/// Errors of encryption that are this part of what approximations may do to the outputs do not show beside them: they make the error
+/// larger by a two-thousandth.
+const UNSEEN: f64 = 1.0 / 32.0;
+
+/// Bits of precision that encryption has to leave.
+fn precision(approximated: &Approximated, options: &Options) -> f64 {
+    let graph = &approximated.graph;
+    let allowed = |error: f64| {
+        let widths = graph.outputs.iter().filter_map(|o| match graph.node(o.value) {
+            nn::Node { op: Op::Softmax { .. }, inputs, .. } => graph.node(inputs[0]).range,
+            node => node.range,
+        });
+        widths.map(|r| ((r.hi - r.lo) / (UNSEEN * error)).log2()).fold(0.0, f64::max)
+    };
+    let bits = approximated.allowed_error.map(allowed).filter(|bits| (1.0..PRECISION_BITS).contains(bits));
+    options.precision_bits.or(bits).unwrap_or(PRECISION_BITS)
 }
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far

@@ -5,6 +5,7 @@
 //! their levels. So both are tried where rings get large, and the predicted cost decides.
 
 use crate::bootstrapped::{self, Chosen};
+use crate::chain::Sizes;
 use crate::common_subexpressions::common_subexpressions;
 use crate::driver::Driver;
 use crate::levels::{self, Placed};
@@ -24,9 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ring degrees without bootstraps, as log2, smallest first.
 pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
-/// Ring degrees with bootstraps, likely ones first; below no chain holds a bootstrap and levels to use. The largest ring comes last
-/// of all.
-const BOOTSTRAPPED: [u32; 2] = [16, 15];
+/// Ring degrees with bootstraps; below no chain holds a bootstrap and levels to use. The largest ring comes last of all.
+const BOOTSTRAPPED: [u32; 2] = [15, 16];
 /// Rings above this are tried only where none up to it will do, or bootstraps would be needed: their keys are too large
 /// to be a matter of taste.
 const LARGEST_BY_CHOICE: u32 = 16;
@@ -115,9 +115,14 @@ pub(crate) fn best(
     let levelled = best.is_some();
     // Bootstraps give levels but no precision: less than was asked for is accepted only where levels are what is missing.
     let too_deep = best.is_none() && reasons.iter().all(|(_, why)| *why == Unfit::Security);
-    let least_bits = if too_deep { options.least_bits } else { options.precision_bits };
+    let least_bits = if too_deep { options.least_bits } else { demands.precision_bits };
     let asked = (samples, options, demands, least_bits);
-    for log_n in BOOTSTRAPPED.into_iter().filter(|_| !batched) {
+    // Likely ones first: what is cheap makes all others end early. The small ring holds enough where primes may be small.
+    let mut likely = BOOTSTRAPPED;
+    if Sizes::for_precision(demands.precision_bits).count() == 1 {
+        likely.reverse();
+    }
+    for log_n in likely.into_iter().filter(|_| !batched) {
         best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
     }
     let log_n = *RINGS.end();
@@ -171,77 +176,96 @@ fn bootstrapped(
         return Ok(best);
     }
     let analysis = Analysis::without_samples(&ready);
-    // Prices do not depend on errors, nor errors on prices.
-    let (mut list, analysed) = rayon::join(
-        || bootstrapped::choose(&ready, &analysis, log_n, demands, &options.cost),
-        || analysis.clone().with_samples(&ready, samples),
-    );
-    // Dearer than what is there already, by estimates that are never far off.
-    if let Some(known) = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits) {
-        list.retain(|chosen| chosen.objective < DEARER * known.objective);
-    } else if list.is_empty() {
-        reasons.push((log_n, Unfit::Levels));
-    }
-    if list.is_empty() {
-        return Ok(best);
-    }
-    let analysis = analysed?;
-    for chosen in list {
-        let Placed { graph: placed, levels } = chosen.placed(&ready);
-        let placed = driver.he("bootstraps", &ready, |_| placed)?;
-        let prices = options.cost.prices(&chosen.shape);
-        let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
-        // Keys take long to load and much memory: maps share theirs, and those of bootstraps.
-        let given = bootstrap_keys(&placed, &chosen.shape);
-        let bytes = |id: he::ValueId| prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64;
-        let mut found: Option<(Stage, Selection)> = None;
-        let seconds = |s: &Selected| s.price.objective(demands.goal, &options.cost);
-        for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
-            let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
-            let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
-            let own = analysis.placed(&planned);
-            let stage = Stage::analysed(Placed { graph: planned, levels: levels.clone() }, own);
-            let selected = stage.select_bootstrapped(&chosen, demands, &options.cost);
-            // What makes do with fewer keys by itself may be faster than what is made to.
-            let enough = match &selected {
-                Ok((_, keys)) => keys.composed.is_empty(),
-                Err(why) => !matches!(why, Unfit::Memory(_)),
-            };
-            let better = match (&found, &selected) {
-                (Some((_, Ok((known, _)))), Ok((new, _))) => seconds(new) < seconds(known),
-                (Some((_, Ok(_))), Err(_)) => false,
-                _ => true,
-            };
-            if better {
-                found = Some((stage, selected));
-            }
-            if enough {
-                break;
-            }
+    let mut analysed = None;
+    // Small primes first: where they are precise enough nothing larger is cheaper.
+    for sizes in Sizes::for_precision(demands.precision_bits) {
+        // Dearer than what is there already, by estimates that are never far off.
+        let known = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits);
+        let limit = known.map_or(f64::INFINITY, |known| DEARER * known.objective);
+        // Prices do not depend on errors, nor errors on prices.
+        let (mut list, made) = rayon::join(
+            || bootstrapped::choose(&ready, &analysis, (log_n, sizes), demands, &options.cost, limit),
+            || analysed.is_none().then(|| analysis.clone().with_samples(&ready, samples)),
+        );
+        list.retain(|chosen| chosen.objective < limit);
+        if list.is_empty() && limit.is_infinite() {
+            reasons.push((log_n, Unfit::Levels));
         }
-        let Some((stage, selected)) = found else { continue };
-        let outcome = selected.as_ref().map(|(selected, _)| selected.prediction.bits);
-        tracing::debug!(log_n, primes = chosen.shape.log2_q.len(), objective = chosen.objective, ?outcome, "placement");
-        match selected {
-            Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < least_bits => {
-                reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
-            }
-            Ok((selected, keys)) => {
-                let objective = selected.price.objective(demands.goal, &options.cost);
-                let enough = selected.prediction.bits >= demands.precision_bits;
-                let choice =
-                    Choice { stage, selected, keys, objective, chosen: Some(Box::new((ready.clone(), chosen))) };
-                if choice.beats(best.as_ref(), demands) {
-                    best = Some(choice);
+        if let Some(made) = made {
+            analysed = Some(made?);
+        }
+        for chosen in list {
+            let errors = analysed.as_ref().unwrap_or(&analysis);
+            let Some((stage, selected)) = carried(&chosen, &ready, errors, options, demands, driver)? else { continue };
+            let outcome = selected.as_ref().map(|(selected, _)| selected.prediction.bits);
+            let primes = chosen.shape.log2_q.len();
+            tracing::debug!(log_n, primes, objective = chosen.objective, ?outcome, "placement");
+            match selected {
+                Ok((selected, _)) if selected.prediction.bits.is_nan() || selected.prediction.bits < least_bits => {
+                    reasons.push((log_n, Unfit::Precision(selected.prediction.bits)));
                 }
-                if enough {
-                    break;
+                Ok((selected, keys)) => {
+                    let objective = selected.price.objective(demands.goal, &options.cost);
+                    let enough = selected.prediction.bits >= demands.precision_bits;
+                    let choice =
+                        Choice { stage, selected, keys, objective, chosen: Some(Box::new((ready.clone(), chosen))) };
+                    if choice.beats(best.as_ref(), demands) {
+                        best = Some(choice);
+                    }
+                    if enough {
+                        return Ok(best);
+                    }
                 }
+                Err(why) => reasons.push((log_n, why)),
             }
-            Err(why) => reasons.push((log_n, why)),
         }
     }
     Ok(best)
+}
+
+/// A placement with babies and giants of every map, and with parameters or the reason why there are none.
+fn carried(
+    chosen: &Chosen,
+    ready: &he::Graph,
+    analysis: &Analysis,
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Option<(Stage, Selection)>, CompileError> {
+    let log_n = chosen.shape.log_n;
+    let Placed { graph: placed, levels } = chosen.placed(ready);
+    let placed = driver.he("bootstraps", ready, |_| placed)?;
+    let prices = options.cost.prices(&chosen.shape);
+    let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
+    // Keys take long to load and much memory: maps share theirs, and those of bootstraps.
+    let given = bootstrap_keys(&placed, &chosen.shape);
+    let bytes = |id: he::ValueId| prices.key_bytes(levels[placed.node(id).inputs[0].index()]) as f64;
+    let mut found: Option<(Stage, Selection)> = None;
+    let seconds = |s: &Selected| s.price.objective(demands.goal, &options.cost);
+    for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
+        let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
+        let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
+        let own = analysis.placed(&planned);
+        let stage = Stage::analysed(Placed { graph: planned, levels: levels.clone() }, own);
+        let selected = stage.select_bootstrapped(chosen, demands, &options.cost);
+        // What makes do with fewer keys by itself may be faster than what is made to.
+        let enough = match &selected {
+            Ok((_, keys)) => keys.composed.is_empty(),
+            Err(why) => !matches!(why, Unfit::Memory(_)),
+        };
+        let better = match (&found, &selected) {
+            (Some((_, Ok((known, _)))), Ok((new, _))) => seconds(new) < seconds(known),
+            (Some((_, Ok(_))), Err(_)) => false,
+            _ => true,
+        };
+        if better {
+            found = Some((stage, selected));
+        }
+        if enough {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Elements of the keys that the bootstraps of a graph need.

@@ -4,7 +4,7 @@ use fhec_ir::nn::{Activation, Graph, Interpreter, Op, Output, Pool, Range, Value
 use fhec_ir::{Origin, Tensor, he};
 use fhec_passes::canonicalise::canonicalise;
 use fhec_passes::pipeline::check;
-use fhec_passes::{CompileError, Mode, Options, compile, compile_watched};
+use fhec_passes::{CompileError, Mode, Options, PRECISION_BITS, compile, compile_watched};
 use fhec_plan::Postprocess;
 use fhec_plan::verify::Insecure;
 
@@ -190,7 +190,7 @@ fn a_network_may_end_in_an_activation() {
         let options = Options { samples: samples(16, 6), ..Options::default() };
         let plan = compile(&g, &options).unwrap_or_else(|e| panic!("{activation:?}: {e}")).plan;
         fhec_plan::verify::verify(&plan, Insecure::Refuse).expect("the independent verifier agrees");
-        assert!(plan.report.output_bits >= options.precision_bits);
+        assert!(plan.report.output_bits >= PRECISION_BITS);
     }
 }
 
@@ -210,7 +210,7 @@ fn an_output_that_never_changes_is_as_precise_as_others() {
 #[test]
 fn a_refusal_for_precision_tells_what_may_explain_it() {
     let options =
-        Options { input_range: Some(Range { lo: -1.0, hi: 1.0 }), precision_bits: 90.0, ..Options::default() };
+        Options { input_range: Some(Range { lo: -1.0, hi: 1.0 }), precision_bits: Some(90.0), ..Options::default() };
     let error = compile(&square_mlp(&[6, 5, 4]), &options).expect_err("90 bits").to_string();
     assert!(error.contains("90 bits of precision") && error.contains("calibration data"), "{error}");
 }
@@ -229,7 +229,7 @@ fn softmax_before_reshapes_is_left_to_the_client() {
     let y = g.push(Op::Reshape, vec![y], vec![1, 2, 5], Origin::named("apart"));
     let y = g.push(Op::Reshape, vec![y], vec![10], Origin::named("out"));
     output(&mut g, y);
-    let options = Options { samples: samples(16, 4), precision_bits: 10.0, ..Options::default() };
+    let options = Options { samples: samples(16, 4), precision_bits: Some(10.0), ..Options::default() };
     let compiled = compile(&g, &options).expect("compiles");
     let port = &compiled.plan.outputs[0];
     assert_eq!(

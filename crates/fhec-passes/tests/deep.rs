@@ -67,7 +67,7 @@ fn options(graph: &Graph, samples: usize) -> Options {
     // Polynomials were given the ranges that the first three have.
     let sample = |i: usize| vec![tensor(shape, 100 + i as u64)];
     // Random weights enlarge errors from layer to layer.
-    let (precision_bits, least_bits) = (4.0, f64::NEG_INFINITY);
+    let (precision_bits, least_bits) = (Some(4.0), f64::NEG_INFINITY);
     Options { samples: (0..samples).map(sample).collect(), precision_bits, least_bits, ..Options::default() }
 }
 

@@ -79,7 +79,8 @@ pub(crate) struct Settings {
     /// Security in bits (classical attacks)
     #[arg(long, value_name = "BITS", default_value = "128", value_parser = ["128", "192", "256"])]
     pub(crate) security: String,
-    /// Precision of the worst output, in bits of its range
+    /// Precision of the worst output, in bits of its range; by default 15, or as many as make errors of encryption 1/32 of what
+    /// --accuracy-drop allows
     #[arg(long, value_name = "B", value_parser = parse_bits)]
     pub(crate) precision_bits: Option<f64>,
     /// What becomes of activations that are no polynomials
@@ -277,7 +278,7 @@ impl Settings {
         let defaults = Options::default();
         let options = Options {
             security: self.level()?,
-            precision_bits: self.precision_bits.unwrap_or(defaults.precision_bits),
+            precision_bits: self.precision_bits,
             least_bits: self.precision_bits.unwrap_or(defaults.least_bits),
             memory_budget: self.memory_budget,
             samples: self.samples(&specs)?,

@@ -24,7 +24,7 @@ use crate::fold_batch_norm::fold_batch_norm;
 use crate::mode::Mode;
 use crate::packed::choose;
 use crate::parameters::{Demands, Goal};
-use crate::pipeline::{CompileError, Compiled, Options, probe_samples};
+use crate::pipeline::{CompileError, Compiled, Options, PRECISION_BITS, probe_samples};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
@@ -79,7 +79,8 @@ pub fn compile_aided(
     refuse_unsupported(&parts.server)?;
     let samples = samples(&graph, options);
     let inner = travelling(&graph, &parts, &samples)?;
-    let mut asked = options.precision_bits;
+    let wanted = options.precision_bits.unwrap_or(PRECISION_BITS);
+    let mut asked = wanted;
     let mut found: Option<(Compiled, f64)> = None;
     for _ in 0..ATTEMPTS {
         let made = match server(&graph, &parts, &inner, options, asked, &mut driver) {
@@ -98,17 +99,14 @@ pub fn compile_aided(
             finish(&mut made.plan, &graph, &parts, &errors);
             found = Some((made, bits));
         }
-        if bits >= options.precision_bits || !better {
+        if bits >= wanted || !better {
             break;
         }
-        asked += options.precision_bits - bits;
+        asked += wanted - bits;
     }
     let (mut compiled, bits) = found.ok_or(CompileError::NoRange)?;
-    if bits < options.precision_bits {
-        notes.push(format!(
-            "errors of all rounds leave {bits:.1} bits of precision; {} were asked for",
-            options.precision_bits
-        ));
+    if bits < wanted {
+        notes.push(format!("errors of all rounds leave {bits:.1} bits of precision; {wanted} were asked for"));
     }
     notes.push(leak(&parts, hidden));
     compiled.plan.report.notes.splice(0..0, notes);

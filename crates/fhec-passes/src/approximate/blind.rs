@@ -30,6 +30,7 @@ pub(super) fn approximate(
                 approximations: approximations(graph, &targets, &picks),
                 graph: bounded,
                 output_error: 0.0,
+                allowed_error: None,
             });
         }
     }

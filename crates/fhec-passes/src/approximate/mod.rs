@@ -103,6 +103,8 @@ pub struct Approximated {
     pub approximations: Vec<Approximation>,
     /// Error of the outputs on the samples, relative to their standard deviation; 0 without samples.
     pub output_error: f64,
+    /// Root mean square error of the outputs that the loss of accuracy asked for allows, in their units; none where none was.
+    pub allowed_error: Option<f64>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -228,7 +230,10 @@ fn layerwise<'a>(
     let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
     if ids.is_empty() {
         let graph = graph.clone();
-        return Ok((Approximated { graph, approximations: vec![], output_error: 0.0, notes: vec![] }, None));
+        return Ok((
+            Approximated { graph, approximations: vec![], output_error: 0.0, allowed_error: None, notes: vec![] },
+            None,
+        ));
     }
     let mut intervals: BTreeMap<ValueId, Range> = ids.iter().map(|&v| (v, operand_range(graph, v))).collect();
     check_finite(graph, &intervals)?;
@@ -274,6 +279,7 @@ fn layerwise<'a>(
             graph: within_intervals(annotate(&replaced.graph, &seen), &seen),
             approximations: approximations(graph, &targets, &found.picks),
             output_error: found.error,
+            allowed_error: decisions.is_some().then_some(tolerance * search.spread()),
             notes,
         };
         let refinement = Refinement::new(graph, samples, search, targets, decisions, tolerance, found);

@@ -125,6 +125,7 @@ impl<'a> Refinement<'a> {
             graph: within_intervals(annotate(&replaced.graph, &seen), &seen),
             approximations: approximations(self.graph, &self.targets, picks),
             output_error: error,
+            allowed_error: self.decisions.is_some().then_some(self.tolerance * self.search.spread()),
             notes,
         }))
     }

@@ -11,7 +11,7 @@ use fhec_math::chebyshev::{clenshaw, depth_of_degree};
 pub(super) const DEGREES: [usize; 7] = [1, 3, 7, 15, 31, 63, 127];
 
 /// Weight of the parts of the interval where calibration saw nothing, relative to the densest part.
-const FLOOR: f64 = 0.01;
+const FLOOR: f64 = 0.001;
 
 /// Largest distance of a polynomial from its function anywhere on the interval, relative to the function's span there.
 const BOUND: f64 = 0.25;
