@@ -86,10 +86,20 @@ pub(crate) fn map(path: &Path) -> Result<SharedBytes> {
     if !regular {
         return Ok(Arc::new(read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))?));
     }
+    map_open(&file, path)
+}
+
+/// Maps a regular file that is open, and that nothing here will write to any more.
+pub(crate) fn map_open(file: &File, path: &Path) -> Result<SharedBytes> {
     // SAFETY: the map is only read. That nobody else shortens or changes the file meanwhile is the usual
     // condition of memory maps; our own writes replace files and never change them.
-    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| cannot_read(path))?;
+    let map = unsafe { memmap2::Mmap::map(file) }.with_context(|| cannot_read(path))?;
     Ok(Arc::new(map))
+}
+
+/// An empty file without a name in a folder: whatever ends the process, nothing is left of it.
+pub(crate) fn nameless(folder: &Path) -> Result<File> {
+    tempfile::tempfile_in(folder).with_context(|| cannot_write(folder))
 }
 
 fn cannot_read(path: &Path) -> String {
@@ -160,8 +170,7 @@ pub(crate) fn spilling(folder: PathBuf) -> Spilling {
 /// Writes a file that `fill` makes in any order of its parts, all or nothing. A target that is no regular file gets it at the end.
 pub(crate) fn write_at(path: &Path, spare: &Path, fill: impl FnOnce(File) -> Result<File>) -> Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let file = tempfile::tempfile_in(spare).with_context(|| cannot_write(spare))?;
-        let mut file = fill(file)?;
+        let mut file = fill(nameless(spare)?)?;
         file.seek(SeekFrom::Start(0)).with_context(|| cannot_read(spare))?;
         return write(path, Access::Public, |out| Ok(std::io::copy(&mut file, out).map(drop)?));
     }

@@ -10,7 +10,7 @@ use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng};
 use fhec_plan::PlanHead;
 use fhec_runtime::clear::Slots;
-use fhec_runtime::{EncryptionKey, Play};
+use fhec_runtime::{Batch, EncryptionKey, Play};
 use std::io::Write;
 use std::path::Path;
 
@@ -113,16 +113,44 @@ impl Client {
         round: u32,
         plays: &mut [Play<'_>],
     ) -> Result<Option<String>> {
-        /// Ciphertexts hold values up to twice as large.
-        const MUCH: f64 = 1.6;
         let bundle = read_ciphertexts(file, self.inner.context(), &self.hash)?;
-        let sizes = self.inner.receive_round(&bundle, round, plays, secret)?;
-        Ok(sizes.into_iter().find(|&size| size > MUCH).map(|most| {
-            format!(
-                "values of round {round} are {most:.1} times as large as those that the plan was compiled for; the \
-                 result may be wrong"
-            )
-        }))
+        Ok(too_large(round, self.inner.receive_round(&bundle, round, plays, secret)?))
+    }
+
+    /// Encrypts what a batch sends in a round into a file, some ciphertexts at a time.
+    pub(crate) fn encrypt_batch_round(
+        &self,
+        secret: &SecretKey,
+        batch: &mut Batch<'_>,
+        round: u32,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let head = self.inner.head();
+        let own = head.inputs.iter().enumerate().filter(|(index, _)| head.input_round(*index) == round);
+        let count: usize = own.map(|(_, input)| input.layout.ciphertexts).sum();
+        let mut writer = BundleWriter::new(out, self.inner.context(), &self.hash, u32::try_from(count)?)?;
+        let (key, mut rng) = (EncryptionKey::Secret(secret), random()?);
+        self.inner.encrypt_batch_round(batch, round, key, &mut rng, |part| anyhow::Ok(writer.write(part)?))?;
+        Ok(writer.finish()?)
+    }
+
+    /// Decrypts the answer to a round for a batch, some ciphertexts at a time; warns as [`receive_round`](Self::receive_round).
+    pub(crate) fn receive_batch_round(
+        &self,
+        secret: &SecretKey,
+        file: &[u8],
+        round: u32,
+        batch: &mut Batch<'_>,
+    ) -> Result<Option<String>> {
+        Ok(too_large(round, self.inner.receive_batch_round(batch, round, (file, &self.hash), secret)?))
+    }
+
+    /// Most bytes that a file with the inputs of a round has.
+    pub(crate) fn input_bytes(&self, round: u32) -> u64 {
+        let head = self.inner.head();
+        let inputs = head.inputs.iter().enumerate().filter(|(index, _)| head.input_round(*index) == round);
+        let ciphertexts = inputs.flat_map(|(_, i)| vec![(i.name.as_str(), i.level, &i.scale); i.layout.ciphertexts]);
+        bundle_bytes(ciphertexts, self.inner.context())
     }
 
     /// Most bytes that a file with the outputs of a round has.
@@ -174,6 +202,18 @@ impl KeyMaker<'_> {
         let key = self.client.inner.generate_public(&self.secret, &mut self.rng);
         Ok(write_public_key(&key, &self.client.hash, out)?)
     }
+}
+
+/// A warning where values of a round are so far from what the plan was compiled for that they may be wrong.
+fn too_large(round: u32, sizes: Vec<f64>) -> Option<String> {
+    /// Ciphertexts hold values up to twice as large.
+    const MUCH: f64 = 1.6;
+    sizes.into_iter().find(|&size| size > MUCH).map(|most| {
+        format!(
+            "values of round {round} are {most:.1} times as large as those that the plan was compiled for; the \
+             result may be wrong"
+        )
+    })
 }
 
 fn random() -> Result<SecretRng> {

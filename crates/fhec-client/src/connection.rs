@@ -5,7 +5,7 @@ use crate::patience::Patience;
 use fhec_protocol::{BINARY, Code, LIMITS_PATH, Limits, PLAN_PATH, Refusal, VERSION};
 use rustls::crypto::ring;
 use serde::de::DeserializeOwned;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{Method, Request, Response, StatusCode, header};
@@ -73,6 +73,38 @@ impl Answer {
             return Err(ClientError::Protocol(format!("an answer of more than {limit} bytes")).into());
         }
         Ok(out)
+    }
+
+    /// The first `N` bytes of the body, and the rest, of at most `limit` bytes, into what `open` makes for these bytes; also the length of the rest.
+    pub(crate) fn split<const N: usize, W: Write>(
+        mut self,
+        limit: u64,
+        open: impl FnOnce(&[u8; N]) -> Result<W, Failure>,
+    ) -> Result<(W, u64), Failure> {
+        let broken = |e: std::io::Error| Failure::Later(ClientError::Unreachable(e.to_string()), None);
+        let mut reader = self.body.as_reader();
+        let (mut head, mut have) = ([0; N], 0);
+        while have < N {
+            match reader.read(&mut head[have..]).map_err(broken)? {
+                0 => return Err(ClientError::Protocol(format!("an answer of {have} bytes")).into()),
+                n => have += n,
+            }
+        }
+        let mut out = open(&head)?;
+        let (mut piece, mut len) = (vec![0; 1 << 16], 0);
+        loop {
+            let read = reader.read(&mut piece).map_err(broken)?;
+            if read == 0 {
+                break;
+            }
+            len += read as u64;
+            if len > limit {
+                return Err(ClientError::Protocol(format!("an answer of more than {limit} bytes")).into());
+            }
+            out.write_all(&piece[..read]).map_err(ClientError::Answer)?;
+        }
+        out.flush().map_err(ClientError::Answer)?;
+        Ok((out, len))
     }
 
     /// The body as JSON.

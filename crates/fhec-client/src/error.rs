@@ -24,6 +24,9 @@ pub enum ClientError {
     /// A file of keys cannot be read.
     #[error("reading the evaluation keys: {0}")]
     Keys(#[source] std::io::Error),
+    /// What the server answers cannot be kept.
+    #[error("keeping the answer: {0}")]
+    Answer(#[source] std::io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),

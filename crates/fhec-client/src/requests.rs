@@ -3,6 +3,7 @@
 use crate::connection::{Answer, Connection, Failure};
 use crate::error::{ClientError, Result};
 use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, KeyId, Progress, REQUESTS_PATH, RequestId};
+use std::io::Write;
 use std::time::Duration;
 use ureq::http::{Method, StatusCode};
 
@@ -20,8 +21,8 @@ pub fn random_request() -> Result<RequestId> {
 }
 
 /// What came of asking once.
-enum Reply {
-    Result(Frame, Vec<u8>),
+enum Reply<W> {
+    Result(Frame, W),
     Pending(Progress),
 }
 
@@ -39,10 +40,26 @@ impl Connection {
         largest: u64,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(Frame, Vec<u8>)> {
+        self.request_to(frame, payload, largest, || Ok(Vec::new()), progress)
+    }
+
+    /// The same, with the payload of the result written to what `open` makes, empty each time: an answer may have to be fetched again.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request), and [`ClientError::Answer`].
+    pub fn request_to<W: Write>(
+        &self,
+        frame: &Frame,
+        payload: &[u8],
+        largest: u64,
+        mut open: impl FnMut() -> std::io::Result<W>,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(Frame, W)> {
         let mut patience = self.patience();
         let mut sent = false;
         loop {
-            let reply = if sent { self.ask(frame, largest) } else { self.submit(frame, payload, largest) };
+            let answer = if sent { self.ask(frame) } else { self.submit(frame, payload) };
+            let reply = answer.and_then(|answer| reply(answer, frame, largest, &mut open));
             match reply {
                 Ok(Reply::Result(result, bytes)) => return Ok((result, bytes)),
                 Ok(Reply::Pending(now)) => {
@@ -70,31 +87,40 @@ impl Connection {
         let _ = self.delete(&format!("{REQUESTS_PATH}/{key}/{request}"));
     }
 
-    fn submit(&self, frame: &Frame, payload: &[u8], largest: u64) -> Result<Reply, Failure> {
+    fn submit(&self, frame: &Frame, payload: &[u8]) -> Result<Answer, Failure> {
         let path = format!("{REQUESTS_PATH}?wait={WAIT}");
-        let answer = self.send_bytes(Method::POST, &path, &[&frame.to_bytes(), payload])?;
-        reply(answer, frame, largest)
+        self.send_bytes(Method::POST, &path, &[&frame.to_bytes(), payload])
     }
 
-    fn ask(&self, frame: &Frame, largest: u64) -> Result<Reply, Failure> {
+    fn ask(&self, frame: &Frame) -> Result<Answer, Failure> {
         let Frame { key, request, round, .. } = frame;
-        reply(self.get(&format!("{REQUESTS_PATH}/{key}/{request}/{round}?wait={WAIT}"))?, frame, largest)
+        self.get(&format!("{REQUESTS_PATH}/{key}/{request}/{round}?wait={WAIT}"))
     }
 }
 
 /// The result in an answer, checked against the request as far as bytes can be.
-fn reply(answer: Answer, sent: &Frame, largest: u64) -> Result<Reply, Failure> {
+fn reply<W: Write>(
+    answer: Answer,
+    sent: &Frame,
+    largest: u64,
+    open: &mut impl FnMut() -> std::io::Result<W>,
+) -> Result<Reply<W>, Failure> {
     if answer.status == StatusCode::ACCEPTED {
         return Ok(Reply::Pending(answer.json()?));
     }
-    let mut bytes = answer.bytes(largest.saturating_add(HEADER_LEN as u64))?;
     let wrong = |what: String| Failure::Final(ClientError::Protocol(what));
-    let frame = Frame::read(&bytes).map_err(|e| wrong(e.to_string()))?;
-    let payload = bytes.split_off(HEADER_LEN);
     let kind = if sent.round + 1 == sent.rounds { FrameKind::Outputs } else { FrameKind::Values };
-    let expected = Frame { kind, payload: payload.len() as u64, ..*sent };
-    if frame != expected {
-        return Err(wrong("the result of another request".into()));
+    let mut frame = *sent;
+    let check = |head: &[u8; HEADER_LEN]| -> Result<W, Failure> {
+        frame = Frame::read(head).map_err(|e| wrong(e.to_string()))?;
+        if frame != (Frame { kind, payload: frame.payload, ..*sent }) {
+            return Err(wrong("the result of another request".into()));
+        }
+        Ok(open().map_err(ClientError::Answer)?)
+    };
+    let (payload, len) = answer.split(largest, check)?;
+    if len != frame.payload {
+        return Err(wrong(format!("a result of {len} bytes instead of {}", frame.payload)));
     }
     Ok(Reply::Result(frame, payload))
 }

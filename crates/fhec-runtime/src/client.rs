@@ -4,7 +4,8 @@
 //! decrypted values must stay with the key holder, or be rounded to the predicted precision
 //! ([`Output::error_std`](fhec_plan::Output::error_std)) before anybody else sees them.
 
-use crate::aided::Play;
+mod rounds;
+
 use crate::batch;
 use crate::clear::Slots;
 use crate::context::{context, key_request};
@@ -15,7 +16,7 @@ use fhec_ckks::{
     Ciphertext, Context, Encoder, Encryptor, EvaluationKeys, InsecureToken, KeyRequest, Plaintext, PublicKey, SecretKey,
 };
 use fhec_math::{Scale, SecretRng, Zeroizing};
-use fhec_plan::{Input, Insecure, PlanHead, Postprocess};
+use fhec_plan::{Input, Insecure, Output, PlanHead, Postprocess};
 use num_complex::Complex64;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -150,20 +151,59 @@ impl Client {
         key: EncryptionKey,
         rng: &mut SecretRng,
     ) -> Result<Vec<BundleEntry>> {
-        let input = &self.head.inputs[packed.index];
-        let images = packed.images.len() as u32;
+        let slots = |at: usize| batch::slots_of(&self.head, &packed.images, elements[at] as usize);
+        self.encrypt_slots(packed.index, elements, slots, packed.images.len() as u32, key, rng)
+    }
+
+    /// Encrypts some ciphertexts of an input of a plan whose images share ciphertexts: `values` has for each a value an image, as
+    /// [`Batch::input`](crate::Batch::input) gives it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoPort`], [`RuntimeError::Batch`] for more images than there is room for, and as
+    /// [`encrypt_packed`](Self::encrypt_packed).
+    pub fn encrypt_elements(
+        &self,
+        index: usize,
+        elements: &[u32],
+        values: &[Vec<f64>],
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        if index >= self.head.inputs.len() || values.len() != elements.len() {
+            return Err(RuntimeError::NoPort { what: "input", index });
+        }
+        let images = values.first().map_or(1, Vec::len);
+        batch::check(self.head.batch(), values.iter().map(Vec::len).find(|&n| n != images).unwrap_or(images))?;
+        let slots = |at: usize| {
+            let mut slots = vec![0.0; self.head.batch()];
+            slots.iter_mut().zip(&values[at]).for_each(|(slot, &value)| *slot = value);
+            slots
+        };
+        self.encrypt_slots(index, elements, slots, images as u32, key, rng)
+    }
+
+    /// Encrypts some ciphertexts of an input, with the slots that `slots` gives for each.
+    fn encrypt_slots(
+        &self,
+        input: usize,
+        elements: &[u32],
+        slots: impl Fn(usize) -> Vec<f64> + Sync,
+        images: u32,
+        key: EncryptionKey,
+        rng: &mut SecretRng,
+    ) -> Result<Vec<BundleEntry>> {
+        let input = &self.head.inputs[input];
         let seeds: Vec<Zeroizing<[u8; 32]>> = elements.iter().map(|_| Zeroizing::new(rng.next_seed())).collect();
-        let encrypt = |(&index, seed): (&u32, &Zeroizing<[u8; 32]>)| -> Result<BundleEntry> {
-            let slots = batch::slots_of(&self.head, &packed.images, index as usize);
-            let plaintext = self.encode(&slots, input)?;
+        let encrypt = |(at, seed): (usize, &Zeroizing<[u8; 32]>)| -> Result<BundleEntry> {
+            let plaintext = self.encode(&slots(at), input)?;
             let mut rng = SecretRng::from_seed(seed);
             let form = match key {
                 EncryptionKey::Secret(key) => BundleForm::Seeded(self.encryptor.encrypt_sk(key, &plaintext, &mut rng)?),
                 EncryptionKey::Public(key) => BundleForm::Full(self.encryptor.encrypt_pk(key, &plaintext, &mut rng)?),
             };
-            Ok(BundleEntry { name: input.name.clone(), index, images, form })
+            Ok(BundleEntry { name: input.name.clone(), index: elements[at], images, form })
         };
-        elements.par_iter().zip(&seeds).map(encrypt).collect()
+        seeds.par_iter().enumerate().map(encrypt).collect()
     }
 
     /// The values of the first `images` images in some ciphertexts of an output of a plan whose images share ciphertexts: for each
@@ -293,62 +333,29 @@ impl Client {
         let found = BundleIndex::open(file, &self.context, plan)?;
         let images = stream::images(&found, self.head.batch())? as usize;
         let places = stream::places(&found, &output.name, output.layout.ciphertexts)?;
-        let decrypt = |(i, place): (usize, &Place)| {
-            let ciphertext = found.read(file, place, &self.context)?.expand(&self.context)?;
+        let all: Vec<u32> = (0..places.len() as u32).collect();
+        let values = self.decrypt_places(output, (&found, file), (&places, &all), images, secret)?;
+        self.unpack(index, &values, images)
+    }
+
+    /// The values of the images in some ciphertexts of an output, of all of which `places` are the places in a file.
+    fn decrypt_places(
+        &self,
+        output: &Output,
+        (found, file): (&BundleIndex, &[u8]),
+        (places, wanted): (&[Place], &[u32]),
+        images: usize,
+        secret: &SecretKey,
+    ) -> Result<Vec<Vec<f64>>> {
+        let decrypt = |&i: &u32| {
+            let ciphertext = found.read(file, &places[i as usize], &self.context)?.expand(&self.context)?;
             if let Some(problem) = stream::misfit(&ciphertext, output.level, &output.scale) {
                 let problem = format!("ciphertext {i} {problem}");
                 return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem });
             }
             Ok(self.decrypt_elements(&[&ciphertext], images, secret)?.concat())
         };
-        let values = places.par_iter().enumerate().map(decrypt).collect::<Result<Vec<_>>>()?;
-        self.unpack(index, &values, images)
-    }
-
-    /// Encrypts what several images send in a round of a client-aided plan.
-    ///
-    /// # Errors
-    /// Those of [`Play::input`], and as [`encrypt_input`](Self::encrypt_input).
-    pub fn encrypt_round(
-        &self,
-        plays: &[Play<'_>],
-        round: u32,
-        key: EncryptionKey,
-        rng: &mut SecretRng,
-    ) -> Result<Vec<BundleEntry>> {
-        let mut bundle = Vec::new();
-        for index in (0..self.head.inputs.len()).filter(|&i| self.head.input_round(i) == round) {
-            let values = plays.iter().map(|play| play.input(index)).collect::<Result<Vec<&[f64]>>>()?;
-            bundle.extend(self.encrypt_input(index, &values, key, rng)?);
-        }
-        Ok(bundle)
-    }
-
-    /// Decrypts the answer to a round of a client-aided plan for the images that were sent. Gives for each output of the round
-    /// how large its values are, as a multiple of the largest that the plan was compiled for.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Ciphertexts`] for another number of images, and as [`decrypt_batch`](Self::decrypt_batch).
-    pub fn receive_round(
-        &self,
-        bundle: &[BundleEntry],
-        round: u32,
-        plays: &mut [Play<'_>],
-        secret: &SecretKey,
-    ) -> Result<Vec<f64>> {
-        let mut sizes = Vec::new();
-        for index in (0..self.head.outputs.len()).filter(|&i| self.head.output_round(i) == round) {
-            let output = &self.head.outputs[index];
-            let images = self.decrypt_batch(index, bundle, secret)?;
-            if images.len() != plays.len() {
-                let problem = format!("{} images sent, {} came back", plays.len(), images.len());
-                return Err(RuntimeError::Ciphertexts { name: output.name.clone(), problem });
-            }
-            let (lo, hi) = output.range;
-            sizes.push(images.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs())) / lo.abs().max(hi.abs()));
-            plays.iter_mut().zip(images).for_each(|(play, values)| play.receive(index, &values));
-        }
-        Ok(sizes)
+        wanted.par_iter().map(decrypt).collect()
     }
 
     /// Decrypts any value of a run to the slots of its first image. `shape` is what the plan says of it: number of

@@ -121,6 +121,9 @@ pub enum RuntimeError {
         /// Allowed, bytes.
         allowed: u64,
     },
+    /// What does not fit memory between two rounds, or of the client's, cannot be put on disk, or read from there.
+    #[error(transparent)]
+    Spill(OpError),
     /// The plan claims no security level.
     #[error("the plan's parameters protect nothing; they are for tests")]
     Insecure,

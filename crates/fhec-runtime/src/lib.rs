@@ -14,7 +14,7 @@
 //! meet only in ciphertexts and evaluation keys. The server's side has no way to take a secret key.
 //!
 //! Plans in client-aided mode run in rounds: [`Server::round`] evaluates one, [`Play`] is the client's part in between
-//! ([`aided`]).
+//! ([`aided`]), [`Batch`] that of a batch which does not fit memory.
 //!
 //! Throughput plans can also be evaluated a few ciphertexts at a time, what does not fit memory on disk ([`stream`]).
 //!
@@ -35,7 +35,7 @@ pub mod noise;
 pub mod server;
 pub mod stream;
 
-pub use aided::{Play, evaluate};
+pub use aided::{Batch, Play, evaluate};
 pub use backend::{Backend, Step};
 pub use ckks::{CkksBackend, Memory};
 pub use clear::ClearBackend;

@@ -7,10 +7,12 @@ use crate::client::collect;
 use crate::context::context;
 use crate::driver::{Event, Execution, Paused, Trace};
 use crate::error::{Result, RuntimeError};
+use crate::stream::{Progress, Sink, Source, Stream, Streaming};
 use fhec_ckks::container::{BundleEntry, BundleForm};
 use fhec_ckks::linear::ScalarOptions;
 use fhec_ckks::{Ciphertext, Context, EvaluationKeys, InsecureToken};
 use fhec_math::Scale;
+use fhec_plan::stream::Schedule;
 use fhec_plan::{Reg, Verified};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -132,17 +134,12 @@ impl Server {
         let (backend, verified) = (&self.backend, &**self.backend.verified());
         let plan = verified.plan();
         let images = batch::count(plan.batch(), bundle)? as u32;
-        let fits = match kept {
-            None => round == 0,
-            Some(kept) => kept.round == round && kept.images == images,
-        };
-        if !fits || round >= plan.rounds() {
-            return Err(RuntimeError::Resume(format!("what is kept to round {round} with {images} images")));
-        }
+        self.is_next(round, images, kept)?;
         let inputs = self.inputs(round, bundle)?;
-        let mut execution = match kept.take() {
+        let mut execution = match kept.take().map(|kept| kept.values) {
             None => Execution::in_rounds(verified, backend),
-            Some(kept) => Execution::go_on(verified, backend, kept.paused),
+            Some(Values::Whole(paused)) => Execution::go_on(verified, backend, paused),
+            Some(Values::Streamed(_)) => return Err(RuntimeError::Resume("a round that was streamed".into())),
         };
         for (index, input) in inputs {
             execution.give(index, input);
@@ -153,9 +150,56 @@ impl Server {
             answer.extend(bundle_of(&output.name, images, execution.take_output(index).unwrap_or_default()));
         }
         if round + 1 < plan.rounds() {
-            *kept = Some(Kept { round: round + 1, images, paused: execution.pause() });
+            *kept = Some(Kept { round: round + 1, images, values: Values::Whole(execution.pause()) });
         }
         Ok(answer)
+    }
+
+    /// Whether `kept` was left for a round with so many images.
+    fn is_next(&self, round: u32, images: u32, kept: &Option<Kept>) -> Result<()> {
+        let fits = match kept {
+            None => round == 0,
+            Some(kept) => kept.round == round && kept.images == images,
+        };
+        match fits && round < self.backend.verified().plan().rounds() {
+            true => Ok(()),
+            false => Err(RuntimeError::Resume(format!("what is kept to round {round} with {images} images"))),
+        }
+    }
+
+    /// The same as [`round`](Self::round) with few ciphertexts in memory: those of `images` images come from `source` and go to `sink`,
+    /// and what the next round needs is on disk in the end. `observe` is called after every tile.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Resume`] where `kept` is not of the round before; then it is untouched. [`RuntimeError::Memory`],
+    /// [`RuntimeError::Spill`], and [`RuntimeError::Instruction`] where the evaluation fails or ciphertexts do not fit the plan; nothing is
+    /// kept then.
+    pub fn round_streamed(
+        &self,
+        (round, images): (u32, u32),
+        kept: &mut Option<Kept>,
+        (schedule, streaming): (&Arc<Schedule>, &Streaming),
+        (source, sink): (&mut dyn Source, &mut dyn Sink),
+        observe: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
+        let rounds = self.backend.verified().plan().rounds();
+        self.is_next(round, images, kept)?;
+        let mut stream = match kept.take().map(|kept| kept.values) {
+            // What is sent in one round may be used in a later one, when it cannot be read again.
+            None => Box::new(Stream::new(schedule, streaming, rounds == 1)?),
+            Some(Values::Streamed(stream)) => stream,
+            Some(Values::Whole(_)) => return Err(RuntimeError::Resume("a round that was not streamed".into())),
+        };
+        let mut observe = |progress| {
+            observe(progress);
+            Ok(())
+        };
+        stream.round(&self.backend, round, source, sink, &mut observe)?;
+        if round + 1 < rounds {
+            stream.park()?;
+            *kept = Some(Kept { round: round + 1, images, values: Values::Streamed(stream) });
+        }
+        Ok(())
     }
 }
 
@@ -165,13 +209,25 @@ pub struct Kept {
     /// The next round.
     round: u32,
     images: u32,
-    paused: Paused<CkksValue>,
+    values: Values,
+}
+
+/// The ciphertexts that live on.
+#[derive(Debug)]
+enum Values {
+    /// Whole tensors, in memory.
+    Whole(Paused<CkksValue>),
+    /// On disk.
+    Streamed(Box<Stream>),
 }
 
 impl Kept {
-    /// Bytes of the ciphertexts.
+    /// Bytes of the ciphertexts, in memory or on disk.
     pub fn bytes(&self) -> usize {
-        self.paused.bytes()
+        match &self.values {
+            Values::Whole(paused) => paused.bytes(),
+            Values::Streamed(stream) => (stream.bytes() + stream.on_disk()) as usize,
+        }
     }
 }
 

@@ -12,6 +12,10 @@ pub struct Config {
     pub memory: u64,
     /// Bytes on disk for evaluation keys, complete or not.
     pub disk: u64,
+    /// Folder for temporary files with ciphertexts of requests, where those of a round do not fit memory.
+    pub spill: PathBuf,
+    /// Bytes of such files.
+    pub spill_bytes: u64,
     /// Threads that evaluate.
     pub threads: usize,
     /// Evaluations at a time, among which the threads are divided; where not given, one for every four threads as far as
@@ -42,6 +46,8 @@ impl Config {
             keys: keys.into(),
             memory,
             disk: 32 << 30,
+            spill: std::env::temp_dir(),
+            spill_bytes: 256 << 30,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             runs: None,
             requests: 256,

@@ -31,6 +31,14 @@ pub enum ServeError {
         /// Bytes allowed.
         allowed: u64,
     },
+    /// The space allowed for temporary files does not hold what one request takes, whose ciphertexts do not fit memory.
+    #[error("ciphertexts do not fit memory; a request takes {needed} bytes of temporary files, allowed are {allowed}")]
+    Spill {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes allowed.
+        allowed: u64,
+    },
     /// A file or folder cannot be used.
     #[error("{path}: {source}")]
     File {

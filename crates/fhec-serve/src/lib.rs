@@ -9,6 +9,7 @@
 //! | `requests`, `fair` | requests from coming to being fetched; clients take turns |
 //! | [`service`] | the above with the threads that evaluate |
 //! | `http` | paths and answers of [`fhec_protocol`] |
+//! | `streamed`, `spool` | rounds that do not fit memory, and their payloads |
 //! | [`listen`], `stall`, `tls` | connections |
 //! | `metrics` | what happened, for Prometheus |
 //!
@@ -25,7 +26,9 @@ mod metrics;
 mod requests;
 pub mod service;
 pub mod sizes;
+mod spool;
 mod stall;
+mod streamed;
 mod tls;
 
 pub use config::Config;

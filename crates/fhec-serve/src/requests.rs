@@ -97,7 +97,11 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         let mut table = self.requests.table();
         if self.again {
-            table.again.remove(&(self.frame.key, self.frame.request));
+            let name = (self.frame.key, self.frame.request);
+            table.again.remove(&name);
+            if let Some(entry) = table.entries.get_mut(&name) {
+                entry.seen = Instant::now();
+            }
         }
         if let Some(count) = table.receiving.get_mut(&self.frame.key) {
             *count -= 1;
@@ -224,9 +228,8 @@ impl Requests {
         Ok(())
     }
 
-    /// Takes a request, or finds that it is there already.
-    pub(crate) fn submit(&self, admission: Admission<'_>, payload: Bytes) -> Result<(), Refusal> {
-        let digest = *blake3::hash(&payload).as_bytes();
+    /// Takes a request, or finds that it is there already. `digest` is the hash of the payload.
+    pub(crate) fn submit(&self, admission: Admission<'_>, payload: Bytes, digest: [u8; 32]) -> Result<(), Refusal> {
         let frame = admission.frame;
         // It is about to count as a request.
         drop(admission);
@@ -349,12 +352,13 @@ impl Requests {
         watch.changed.notify_waiters();
     }
 
-    /// Removes what nobody has asked for in too long, but not what runs.
+    /// Removes what nobody has asked for in too long, but not what runs, nor what something is being received for: a round may take long.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut table = self.table();
         let old =
             |e: &Entry| !matches!(e.state, State::Running) && now.saturating_duration_since(e.seen) > self.limits.ttl;
-        let gone: Vec<Name> = table.entries.iter().filter(|(_, e)| old(e)).map(|(name, _)| *name).collect();
+        let gone = table.entries.iter().filter(|(name, e)| old(e) && !table.again.contains(name));
+        let gone: Vec<Name> = gone.map(|(name, _)| *name).collect();
         for name in gone {
             remove(&mut table, name);
         }

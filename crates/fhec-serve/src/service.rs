@@ -6,6 +6,7 @@ use crate::keys::Keys;
 use crate::metrics::{Gauges, Metrics};
 use crate::requests::{RequestLimits, Requests, Task, Watch};
 use crate::sizes::{Demand, Sizes};
+use crate::streamed::Streamed;
 use axum::body::Bytes;
 use fhec_ckks::InsecureToken;
 use fhec_ckks::container::{read_ciphertexts, write_ciphertexts};
@@ -31,6 +32,8 @@ pub struct Service {
     /// Connections open now.
     pub(crate) open: AtomicUsize,
     pub(crate) ending: AtomicBool,
+    /// Where the ciphertexts of a round do not fit memory.
+    pub(crate) streamed: Option<Streamed>,
     verified: Arc<Verified>,
 }
 
@@ -60,14 +63,20 @@ impl Service {
             Demand::of(&verified, &context, &request, fixed, registers + memory.scratch as u64)
         };
         let mut base = server(budget)?;
-        let sizes = match Sizes::choose(&demand(&base)?, &config) {
-            // Without kept weights it may fit.
-            Err(ServeError::Memory { .. }) => {
-                base = server(0)?;
-                Sizes::choose(&demand(&base)?, &config)?
+        let mut chosen = Sizes::choose(&demand(&base)?, &config).map(|sizes| (None, sizes));
+        // Without kept weights it may fit, or with few ciphertexts in memory.
+        if let Err(ServeError::Memory { .. }) = chosen {
+            base = server(0)?;
+            chosen = Sizes::choose(&demand(&base)?, &config).map(|sizes| (None, sizes));
+        }
+        if let Err(ServeError::Memory { .. }) = chosen {
+            let whole = demand(&base)?;
+            let scratch = Demand { run: whole.run - registers, ..whole };
+            if let Some((streamed, sizes)) = Streamed::choose(&verified, scratch, &config)? {
+                chosen = Ok((Some(streamed), sizes));
             }
-            other => other?,
-        };
+        }
+        let (streamed, sizes) = chosen?;
         pool(config.threads)?.install(|| base.backend().prepare())?;
         let mut head = Vec::new();
         // Writing to a vector cannot fail.
@@ -77,7 +86,7 @@ impl Service {
             all: sizes.requests,
             client: config.requests_per_client.clamp(1, sizes.requests),
             ttl: config.request_ttl,
-            instructions: plan.instructions.len(),
+            instructions: streamed.as_ref().map_or(plan.instructions.len(), Streamed::tiles),
         });
         unchecked.into_iter().for_each(|id| requests.submit_check(id));
         let limits = Limits {
@@ -99,6 +108,7 @@ impl Service {
             metrics: Metrics::default(),
             open: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
+            streamed,
             verified,
         }))
     }
@@ -162,6 +172,14 @@ impl Service {
         watch: &Watch,
     ) -> Result<Bytes, Refusal> {
         let server = self.keys.server(frame.key)?;
+        let kind = if frame.round + 1 == frame.rounds { FrameKind::Outputs } else { FrameKind::Values };
+        let head = |payload| Frame { kind, payload, ..*frame };
+        if let Some(streamed) = &self.streamed {
+            let begin = Instant::now();
+            let answer = streamed.evaluate(&server, frame, payload, kept, watch, head)?;
+            self.metrics.evaluation(begin.elapsed());
+            return Ok(answer);
+        }
         let (context, plan) = (server.backend().context(), self.verified.hash());
         let bundle = read_ciphertexts(&payload, context, plan).map_err(refused)?;
         drop(payload);
@@ -176,8 +194,7 @@ impl Service {
         out.resize(HEADER_LEN, 0);
         write_ciphertexts(&outputs, context, plan, &mut out).map_err(|e| refuse(Code::Failed, e.to_string()))?;
         let payload = (out.len() - HEADER_LEN) as u64;
-        let kind = if frame.round + 1 == frame.rounds { FrameKind::Outputs } else { FrameKind::Values };
-        out[..HEADER_LEN].copy_from_slice(&Frame { kind, payload, ..*frame }.to_bytes());
+        out[..HEADER_LEN].copy_from_slice(&head(payload).to_bytes());
         Ok(out.into())
     }
 

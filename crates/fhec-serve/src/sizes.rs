@@ -24,6 +24,9 @@ pub struct Sizes {
     pub kept: u64,
     /// One evaluation, keys apart.
     pub run: u64,
+    /// Where the ciphertexts of a round do not fit memory, those that an evaluation has there at a time. Then payloads, and what
+    /// is kept from one round to the next, are in temporary files.
+    pub streamed: Option<u64>,
     /// Evaluations at a time.
     pub runs: usize,
     /// Sets of keys in memory at a time.
@@ -127,11 +130,49 @@ impl Sizes {
             outputs: demand.outputs,
             kept: demand.kept,
             run: demand.run,
+            streamed: None,
             runs: runs as usize,
             keys_in_memory: usize::try_from(room / keys.memory.max(1)).unwrap_or(usize::MAX).max(runs as usize),
             keys_on_disk,
             requests: requests as usize,
         })
+    }
+}
+
+/// What evaluations take whose ciphertexts do not fit memory.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamDemand {
+    /// The demand of one with the fewest ciphertexts in memory.
+    pub(crate) demand: Demand,
+    /// These ciphertexts.
+    pub(crate) least: u64,
+    /// Bytes of temporary files that a request takes while it is not evaluated.
+    pub(crate) held: u64,
+}
+
+impl StreamDemand {
+    /// The part of what is left that keys may have.
+    const KEYS: u64 = 4;
+
+    /// Chooses the numbers. `spilled` says what an evaluation with so many bytes of ciphertexts in memory has on disk.
+    pub(crate) fn choose(&self, config: &Config, spilled: impl Fn(u64) -> u64) -> Result<Sizes, ServeError> {
+        let Self { demand, least, held } = self;
+        let mut sizes = Sizes::choose(demand, config)?;
+        let runs = sizes.runs as u64;
+        let spent = demand.fixed + sizes.requests as u64 * demand.held.max(1) + runs * demand.run;
+        let room = config.memory - spent;
+        let keys = (room / Self::KEYS / sizes.key_memory.max(1)).max(runs);
+        sizes.keys_in_memory = usize::try_from(keys).unwrap_or(usize::MAX).min(sizes.keys_in_memory);
+        let more = (room - sizes.keys_in_memory as u64 * sizes.key_memory) / runs;
+        sizes.run += more;
+        sizes.streamed = Some(least + more);
+        let evaluated = runs.saturating_mul(spilled(least + more));
+        let requests = config.spill_bytes.saturating_sub(evaluated) / (*held).max(1);
+        if requests == 0 {
+            return Err(ServeError::Spill { needed: evaluated.saturating_add(*held), allowed: config.spill_bytes });
+        }
+        sizes.requests = sizes.requests.min(usize::try_from(requests).unwrap_or(usize::MAX));
+        Ok(sizes)
     }
 }
 
@@ -170,6 +211,27 @@ mod tests {
         assert_eq!((tight.halves, tight.keys_in_memory), (UniformHalves::Kept, (900 - 50 - 112 - 300) / 200));
         let tighter = choose(600, 16, None).expect("fits");
         assert_eq!((tighter.runs, tighter.halves, tighter.keys_in_memory), (1, UniformHalves::MadeOnUse, 1));
+    }
+
+    #[test]
+    fn what_is_streamed_shares_what_is_left() {
+        let demand = Demand { fixed: 60 * MIB, held: MIB, run: 30 * MIB, ..demand() };
+        let stream = StreamDemand { demand, least: 20 * MIB, held: 300 * MIB };
+        let config = |memory: u64, spill: u64| Config {
+            threads: 2,
+            spill_bytes: spill * MIB,
+            ..Config::new("keys", memory * MIB)
+        };
+        let choose =
+            |memory, spill| stream.choose(&config(memory, spill), |budget| (1000 * MIB).saturating_sub(budget));
+        let sizes = choose(1000, 2000).expect("fits");
+        assert_eq!((sizes.runs, sizes.halves, sizes.keys_in_memory), (1, UniformHalves::Kept, 1));
+        // Memory has 125 requests for which no more than five have room on disk.
+        assert_eq!(sizes.requests, 5);
+        let left = 1000 - 60 - 125 - 30 - 200;
+        assert_eq!((sizes.streamed, sizes.run), (Some((20 + left) * MIB), (30 + left) * MIB));
+        assert!(matches!(choose(1000, 100), Err(ServeError::Spill { .. })));
+        assert!(matches!(choose(150, 2000), Err(ServeError::Memory { .. })));
     }
 
     #[test]

@@ -255,6 +255,12 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         for round in rounds(verified) {
             rows.push(("", round.as_text()));
         }
+        if let Some(bytes) = client_values(plan) {
+            rows.push((
+                "client's values",
+                format!("{} for {} images, in memory or on disk", format::bytes(bytes), plan.batch()),
+            ));
+        }
     }
     rows.extend([
         ("input bytes", format::bytes(r.input_bytes)),
@@ -279,6 +285,12 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         ("hash", plan_file::short_hash(verified.hash())),
     ]);
     rows
+}
+
+/// Most bytes of values that the client of a full batch holds at once.
+fn client_values(plan: &Plan) -> Option<u64> {
+    let aided = plan.aided.as_ref().filter(|_| plan.is_batched())?;
+    Some(aided.peak_elements().saturating_mul(8 * plan.batch() as u64))
 }
 
 /// What one round of a client-aided plan takes.
@@ -397,6 +409,7 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
         "outputs": outputs,
         "layers": layers,
         "bootstraps": bootstraps,
+        "client_value_bytes": client_values(plan),
         "rounds": rounds(verified).iter().map(|r| json!({
             "sent_bytes": r.sent, "received_bytes": r.received, "seconds": r.seconds, "functions": r.functions,
         })).collect::<Vec<_>>(),

@@ -23,6 +23,9 @@ Clients upload their evaluation keys, which are kept in --keys, and send ciphert
 is up, /metrics what it does, for Prometheus. An interrupt or SIGTERM ends it in order: what runs
 is finished and can be fetched; clients send the rest again, to the next server.
 
+A batch whose rounds do not fit --memory is evaluated a few ciphertexts at a time, and goes through
+temporary files in --spill, which have no names and end with their requests.
+
 Whoever can connect can use the server. Without --tls-cert anybody in between can see who asks
 and how often, and can change what is sent; never what is in it. docs/serving.md tells more.")]
 pub(crate) struct Serve {
@@ -46,6 +49,12 @@ pub(crate) struct Serve {
     /// Disk space for evaluation keys
     #[arg(long, value_name = "SIZE", default_value = "32GiB", value_parser = format::parse_bytes)]
     disk: u64,
+    /// Folder for temporary files with ciphertexts, where those of a batch do not fit --memory; the system's by default
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+    /// Disk space for such files
+    #[arg(long, value_name = "SIZE", default_value = "256GiB", value_parser = format::parse_bytes)]
+    spill_size: u64,
     /// Threads that evaluate; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -95,6 +104,13 @@ impl Serve {
             format::bytes(sizes.inputs),
             format::bytes(sizes.outputs)
         ));
+        if let Some(budget) = sizes.streamed {
+            status(&format!(
+                "the ciphertexts of a round do not fit memory: {} of them at a time, {} at once, the rest in temporary files",
+                format::bytes(budget),
+                format::count(sizes.requests, "request")
+            ));
+        }
         let scheme = if identity.is_some() { "https" } else { "http" };
         status(&format!("listening on {scheme}://{}", running.address()));
         running.wait_for_signal()?;
@@ -107,6 +123,8 @@ impl Serve {
         let defaults = Config::new(&self.keys, memory::allowance(self.memory));
         Config {
             disk: self.disk,
+            spill: self.spill.clone().unwrap_or(defaults.spill),
+            spill_bytes: self.spill_size,
             threads: self.threads.map_or(defaults.threads, usize::from),
             runs: self.runs.map(usize::from),
             requests: self.requests as usize,

@@ -29,9 +29,22 @@ struct Road {
 
 impl Road {
     fn new(pictures: Vec<f32>) -> Self {
+        Self::with(pictures, &[])
+    }
+
+    /// The same of a plan for batches.
+    fn of_batches(pictures: Vec<f32>) -> Self {
+        let road = Self::with(pictures, &["--batch", "4096"]);
+        std::fs::create_dir(road.at("spill")).expect("folder");
+        road
+    }
+
+    fn with(pictures: Vec<f32>, more: &[&str]) -> Self {
         let road = Road { folder: tempfile::tempdir().expect("folder"), pictures };
         let (plan, calibration) = (road.at("aided.plan"), models().join("calibration.npy"));
-        fhec!["compile", Self::model(), "-o", plan, "--mode", "client-aided", "--calibrate", calibration].ok();
+        let mut compile = command();
+        compile.arg("compile").arg(Self::model()).arg("-o").arg(&plan).args(["--mode", "client-aided"]).args(more);
+        Outcome::from(compile.arg("--calibrate").arg(calibration).output().expect("starts")).ok();
         fhec!["keygen", plan, "-o", road.at("keys")].ok();
         let shape = [road.pictures.len() / 784, 1, 28, 28];
         std::fs::write(road.at("x.npy"), floats(&shape, &road.pictures)).expect("writes");
@@ -47,9 +60,18 @@ impl Road {
     }
 
     fn serve(&self, listen: &str) -> Served {
+        Served::of(self.serving(listen))
+    }
+
+    fn serving(&self, listen: &str) -> Command {
         let mut serve = command();
         serve.arg("serve").arg(self.at("aided.plan")).arg("--keys").arg(self.at("clients")).args(["--listen", listen]);
-        Served::of(serve)
+        serve
+    }
+
+    /// Nobody has left a file in the folder of temporary files.
+    fn is_clean(&self) {
+        assert_eq!(std::fs::read_dir(self.at("spill")).expect("lists").count(), 0);
     }
 
     /// Infers the pictures, to `y.npy`.
@@ -124,4 +146,58 @@ fn a_server_that_is_killed_between_rounds_costs_nobody_a_result() {
     road.check();
     assert!(metric(served.address(), "fhec_evaluation_seconds_count") > Some(0.0), "it had finished before");
     assert!(outcome.stderr.contains("the server has lost a request"), "{}", outcome.stderr);
+}
+
+/// Both parties of a batch in one process, with as much memory as they want and with so little that ciphertexts and the client's values go to
+/// disk.
+#[test]
+fn a_batch_needs_no_more_memory_than_it_is_given() {
+    let count = 2048;
+    let road = Road::of_batches(pictures(count));
+    let told: Value =
+        serde_json::from_str(&fhec!["explain", road.at("aided.plan"), "--json"].ok().stdout).expect("json");
+    assert!(told["client_value_bytes"].as_u64() > Some(8 * 4096 * 784), "{}", told["client_value_bytes"]);
+    let run = |memory: &str| -> Value {
+        let mut simulate = command();
+        simulate.arg("simulate").arg(road.at("aided.plan")).arg("--model").arg(Road::model());
+        simulate.arg("--data").arg(road.at("x.npy")).arg("--spill").arg(road.at("spill"));
+        simulate.args(["--backend", "encrypted", "--json", "--memory", memory]);
+        serde_json::from_str(&Outcome::from(simulate.output().expect("starts")).ok().stdout).expect("json")
+    };
+    let (whole, tight) = (run("4GiB"), run("90MiB"));
+    for told in [&whole, &tight] {
+        let errors = &told["encrypted"]["against_plan"];
+        assert!(errors["bits"].as_f64() > Some(10.0) && errors["strayed"] == 0, "{errors}");
+    }
+    assert_eq!(whole["evaluation"]["streamed"], Value::Null);
+    let streamed = &tight["evaluation"]["streamed"];
+    let values = &streamed["values"];
+    assert!(
+        values["written"].as_u64() > Some(8 * 784 * count as u64) && values["read"].as_u64() > Some(0),
+        "{streamed}"
+    );
+    let bytes = [&streamed["peak_ciphertexts"], &values["peak"]].map(|v| v.as_u64().expect("bytes"));
+    assert!(bytes.iter().sum::<u64>() <= 90 << 20, "{streamed}");
+    road.is_clean();
+}
+
+/// The same of two processes: neither has memory for a round.
+#[test]
+fn a_batch_that_fits_neither_party_is_answered() {
+    let road = Road::of_batches(pictures(500));
+    let serving = |spill: &str| {
+        let mut serve = road.serving("127.0.0.1:0");
+        serve.args(["--memory", "200MiB"]).arg("--spill").arg(road.at(spill));
+        serve
+    };
+    Outcome::from(serving("missing").output().expect("starts")).fails(&["missing"]);
+    let served = Served::of(serving("spill"));
+    let mut infer = road.infer(&served);
+    infer.args(["--memory", "40MiB"]).arg("--spill").arg(road.at("spill"));
+    let out = Outcome::from(infer.output().expect("starts")).ok();
+    road.check();
+    let told: Value = serde_json::from_str(&out.stdout).expect("json");
+    assert!(told["results"][0]["received_bytes"].as_u64() > Some(100 << 20), "{}", told["rounds"]);
+    assert_eq!(metric(served.address(), "fhec_panics_total"), Some(0.0));
+    road.is_clean();
 }

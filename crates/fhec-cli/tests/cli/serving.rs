@@ -113,14 +113,33 @@ fn a_batch_is_served_as_one_request() {
     let rows = rows(5, true);
     std::fs::write(at("five.npy"), floats(&[5, 1, 4, 4], &rows)).expect("writes");
     let (key, y) = (at("keys/secret.key"), at("y.npy"));
-    fhec!["infer", "--server", served.url, "--key", key, at("five.npy"), "-o", y].ok();
-    let all = read_npy(&y);
-    assert_eq!(all.len(), 15);
-    for (row, got) in rows.chunks(16).zip(all.chunks(3)) {
-        let x: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-        near(got, &small_result(1, &x));
+    // In memory, and through temporary files.
+    for memory in ["1GiB", "1KiB"] {
+        let more = [scratch.path().as_os_str(), "--memory".as_ref(), memory.as_ref()];
+        fhec![
+            "infer",
+            "--server",
+            served.url,
+            "--key",
+            key,
+            at("five.npy"),
+            "-o",
+            y,
+            "--spill",
+            more[0],
+            more[1],
+            more[2]
+        ]
+        .ok();
+        let all = read_npy(&y);
+        assert_eq!(all.len(), 15);
+        for (row, got) in rows.chunks(16).zip(all.chunks(3)) {
+            let x: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+            near(got, &small_result(1, &x));
+        }
+        std::fs::remove_file(&y).expect("is there");
     }
-    assert_eq!(metric(served.address(), "fhec_evaluation_seconds_count"), Some(1.0));
+    assert_eq!(metric(served.address(), "fhec_evaluation_seconds_count"), Some(2.0));
 }
 
 /// The sample picture `count` times, as the network's values; number `i` is `1 / (i + 1)` as bright with `fading`.

@@ -9,9 +9,11 @@
 //! Values of the server may live across rounds; which do follows from the program.
 
 mod check;
+mod lives;
 mod op;
 mod ports;
 
+pub use lives::{Lives, Moment};
 pub use op::{ClientOp, Window};
 
 use crate::Postprocess;

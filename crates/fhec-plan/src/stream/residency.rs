@@ -161,20 +161,33 @@ impl Residency {
         while self.live + self.reserved > self.budget {
             // The operands of this moment stay.
             let Some(&(next, id)) = self.order.last().filter(|&&(next, _)| next > self.now) else { break };
-            self.order.remove(&(next, id));
-            self.resident[id as usize] = ABSENT;
-            let bytes = schedule.bytes(id);
-            self.live -= bytes;
-            let write = !(self.on_disk[id as usize] || self.again && schedule.input(id).is_some());
-            if write {
-                self.on_disk[id as usize] = true;
-                self.disk += bytes;
-                self.transfers.written += bytes;
-                self.transfers.disk = self.transfers.disk.max(self.disk);
-            }
-            gone.push(Eviction { id, write });
+            gone.push(self.evict(schedule, next, id));
         }
         self.peak = self.peak.max(self.live + self.reserved);
         gone
+    }
+
+    /// Lets all values go, between two groups. Gives what has to leave.
+    pub fn clear(&mut self, schedule: &Schedule) -> Vec<Eviction> {
+        let mut gone = Vec::new();
+        while let Some(&(next, id)) = self.order.last() {
+            gone.push(self.evict(schedule, next, id));
+        }
+        gone
+    }
+
+    fn evict(&mut self, schedule: &Schedule, next: u32, id: u32) -> Eviction {
+        self.order.remove(&(next, id));
+        self.resident[id as usize] = ABSENT;
+        let bytes = schedule.bytes(id);
+        self.live -= bytes;
+        let write = !(self.on_disk[id as usize] || self.again && schedule.input(id).is_some());
+        if write {
+            self.on_disk[id as usize] = true;
+            self.disk += bytes;
+            self.transfers.written += bytes;
+            self.transfers.disk = self.transfers.disk.max(self.disk);
+        }
+        Eviction { id, write }
     }
 }

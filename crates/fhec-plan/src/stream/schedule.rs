@@ -359,6 +359,11 @@ impl Schedule {
         self.least
     }
 
+    /// Bytes that an evaluation takes to know where its ciphertexts are.
+    pub fn state_bytes(&self) -> u64 {
+        16 * self.total() as u64
+    }
+
     /// Bytes that the schedule itself takes.
     pub fn own_bytes(&self) -> u64 {
         let tiles: usize = self.tiles.iter().map(|t| size_of::<Tile>() + 4 * t.elements.len()).sum();

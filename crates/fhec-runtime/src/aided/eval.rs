@@ -8,7 +8,7 @@ use fhec_plan::{ClientOp, Postprocess, Window};
 pub(super) type Operand<'a> = (&'a [f64], &'a [usize]);
 
 /// Row-major strides.
-fn strides(shape: &[usize]) -> Vec<usize> {
+pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut out = vec![1; shape.len()];
     for d in (1..shape.len()).rev() {
         out[d - 1] = out[d] * shape[d];
@@ -42,7 +42,7 @@ fn strided(x: &[f64], shape: &[usize], first: i64, steps: &[i64]) -> Vec<f64> {
 }
 
 /// Steps along the axes of `shape` of a tensor that is broadcast to it.
-fn spread(own: &[usize], shape: &[usize]) -> Vec<i64> {
+pub(super) fn spread(own: &[usize], shape: &[usize]) -> Vec<i64> {
     let lead = shape.len() - own.len();
     let mut steps = vec![0; shape.len()];
     for (d, stride) in strides(own).into_iter().enumerate() {
@@ -59,7 +59,13 @@ fn zip(a: Operand<'_>, b: Operand<'_>, shape: &[usize], f: impl Fn(f64, f64) -> 
 }
 
 /// The positions under window `o` along axis `d` that lie in `[−grow[0], extent + grow[1])`.
-fn taps(window: &Window, d: usize, o: usize, extent: usize, grow: [usize; 2]) -> impl Iterator<Item = i64> + Clone {
+pub(super) fn taps(
+    window: &Window,
+    d: usize,
+    o: usize,
+    extent: usize,
+    grow: [usize; 2],
+) -> impl Iterator<Item = i64> + Clone {
     let corner = (o * window.strides[d]) as i64 - window.pads[d] as i64;
     let dilation = window.dilations[d] as i64;
     let (low, high) = (-(grow[0] as i64), (extent + grow[1]) as i64);

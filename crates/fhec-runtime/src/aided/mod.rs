@@ -2,9 +2,15 @@
 //!
 //! [`Play`] is what a client knows of one image: the inputs, what it has decrypted so far, and everything that it computes
 //! from these ([`fhec_plan::aided`]). It is used by [`Client`](crate::Client) between decryption and encryption, and by
-//! [`evaluate`], which plays both parts of a plan on a backend that computes in the clear.
+//! [`evaluate`], which plays both parts of a plan on a backend that computes in the clear. [`Batch`] is the same for many images that
+//! share ciphertexts, whose values need not fit memory.
 
+mod batch;
+mod elements;
 mod eval;
+mod origins;
+
+pub use batch::Batch;
 
 use crate::backend::Backend;
 use crate::driver::Execution;
@@ -29,20 +35,9 @@ impl<'a> Play<'a> {
     /// # Errors
     /// [`RuntimeError::InputCount`], [`RuntimeError::InputSize`], [`RuntimeError::InputValue`].
     pub fn new(aided: &'a Aided, inputs: &[Input], given: &[Vec<f64>]) -> Result<Self> {
-        let expected = aided.network_inputs;
-        if given.len() != expected || inputs.len() < expected {
-            return Err(RuntimeError::InputCount { found: given.len(), expected });
-        }
-        for (input, values) in inputs.iter().zip(given) {
-            let (name, shape) = (input.name.clone(), input.shape.clone());
-            let expected = input.layout.elements();
-            if values.len() != expected {
-                return Err(RuntimeError::InputSize { name, found: values.len(), expected, shape });
-            }
-            if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-                return Err(RuntimeError::InputValue { name, index });
-            }
-        }
+        let own = inputs.get(..aided.network_inputs);
+        let count = RuntimeError::InputCount { found: given.len(), expected: aided.network_inputs };
+        check_inputs(own.ok_or(count)?, given)?;
         let known = aided.available();
         let mut needed = known.clone();
         for (step, &round) in aided.steps.iter().zip(&known) {
@@ -115,6 +110,24 @@ impl<'a> Play<'a> {
         let result = self.aided.results.get(result).ok_or(RuntimeError::NoPort { what: "output", index: result })?;
         self.value(result.step)
     }
+}
+
+/// Checks that an image has a tensor for every input of a network, each of the right size and of finite numbers.
+fn check_inputs(inputs: &[Input], given: &[Vec<f64>]) -> Result<()> {
+    if given.len() != inputs.len() {
+        return Err(RuntimeError::InputCount { found: given.len(), expected: inputs.len() });
+    }
+    for (input, values) in inputs.iter().zip(given) {
+        let (name, shape) = (input.name.clone(), input.shape.clone());
+        let expected = input.layout.elements();
+        if values.len() != expected {
+            return Err(RuntimeError::InputSize { name, found: values.len(), expected, shape });
+        }
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(RuntimeError::InputValue { name, index });
+        }
+    }
+    Ok(())
 }
 
 /// Runs the network of a plan on a backend that computes in the clear, the client's part included: `inputs` has for each

@@ -10,6 +10,7 @@ mod tile;
 
 pub use ports::{BundleSink, BundleSource, Sink, Source};
 pub(crate) use ports::{images, misfit, places};
+pub(crate) use spill::Spill;
 pub use spill::{Spilling, Storage};
 
 use crate::ckks::CkksBackend;
@@ -113,6 +114,20 @@ impl Stream {
         self.vectors.clear();
         self.summands.clear();
         Ok(())
+    }
+
+    /// Puts on disk what the next round needs, so that waiting for it takes no memory but for a few bytes a ciphertext.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Spill`].
+    pub fn park(&mut self) -> Result<()> {
+        let schedule = Arc::clone(&self.schedule);
+        self.store.park(&schedule).map_err(RuntimeError::Spill)
+    }
+
+    /// Bytes of ciphertexts on disk.
+    pub fn on_disk(&self) -> u64 {
+        self.store.on_disk()
     }
 
     /// Bytes of ciphertexts in memory.

@@ -36,7 +36,7 @@ impl std::fmt::Debug for Spilling {
 }
 
 /// Values in storage that is made when the first one goes there.
-pub(super) struct Spill {
+pub(crate) struct Spill {
     to: Spilling,
     storage: Option<Box<dyn Storage>>,
     /// Places that are free again, by their size.
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Spill {
 }
 
 impl Spill {
-    pub(super) fn new(to: &Spilling) -> Self {
+    pub(crate) fn new(to: &Spilling) -> Self {
         Spill { to: to.clone(), storage: None, free: BTreeMap::new(), end: 0 }
     }
 
@@ -60,17 +60,24 @@ impl Spill {
     }
 
     /// Writes the polynomials of a value one after the other; gives the place.
-    pub(super) fn write(&mut self, parts: &[&[u64]]) -> Result<(u64, u64), OpError> {
+    pub(crate) fn write(&mut self, parts: &[&[u64]]) -> Result<(u64, u64), OpError> {
         let size = parts.iter().map(|p| 8 * p.len() as u64).sum();
-        let place = match self.free.get_mut(&size).and_then(Vec::pop) {
-            Some(place) => place,
-            None => {
-                self.end += size;
-                self.end - size
-            }
-        };
-        self.put(place, parts).map_err(|e| self.failed(e))?;
+        let place = self.place(size);
+        self.write_at(place, parts)?;
         Ok((place, size))
+    }
+
+    /// A place for so many bytes, which nothing was written to.
+    pub(crate) fn place(&mut self, size: u64) -> u64 {
+        self.free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| {
+            self.end += size;
+            self.end - size
+        })
+    }
+
+    /// Writes to a place, or to some of it.
+    pub(crate) fn write_at(&mut self, place: u64, parts: &[&[u64]]) -> Result<(), OpError> {
+        self.put(place, parts).map_err(|e| self.failed(e))
     }
 
     fn put(&mut self, place: u64, parts: &[&[u64]]) -> io::Result<()> {
@@ -83,7 +90,7 @@ impl Spill {
     }
 
     /// Reads what was written at a place; it stays there.
-    pub(super) fn read(&mut self, place: u64, parts: &mut [&mut [u64]]) -> Result<(), OpError> {
+    pub(crate) fn read(&mut self, place: u64, parts: &mut [&mut [u64]]) -> Result<(), OpError> {
         let mut get = || -> io::Result<()> {
             let storage = self.storage.as_mut().ok_or(io::ErrorKind::NotFound)?;
             storage.seek(SeekFrom::Start(place))?;
@@ -93,7 +100,7 @@ impl Spill {
     }
 
     /// Lets a place be written again.
-    pub(super) fn free(&mut self, (place, size): (u64, u64)) {
+    pub(crate) fn free(&mut self, (place, size): (u64, u64)) {
         self.free.entry(size).or_default().push(place);
     }
 }

@@ -7,7 +7,7 @@ use crate::error::OpError;
 use fhec_ckks::{Ciphertext, Context, Product};
 use fhec_math::{Eval, Poly};
 use fhec_plan::Verified;
-use fhec_plan::stream::{Residency, Schedule, Tile, Transfers};
+use fhec_plan::stream::{Eviction, Residency, Schedule, Tile, Transfers};
 use std::collections::BTreeMap;
 
 /// An element of a register.
@@ -61,16 +61,8 @@ impl Store {
         source: &mut dyn Source,
     ) -> OpResult<()> {
         let missing: Vec<u32> = group.iter().copied().filter(|&id| !self.residency.is_resident(id)).collect();
-        for eviction in self.residency.fetch(schedule, group) {
-            let Some(value) = self.values.remove(&eviction.id) else { continue };
-            if eviction.write {
-                let place = match &value {
-                    Element::Ciphertext(c) => self.spill.write(&[c.c0().data(), c.c1().data()]),
-                    Element::Product(p) => self.spill.write(&p.parts().map(Poly::data)),
-                };
-                self.places.insert(eviction.id, place?);
-            }
-        }
+        let gone = self.residency.fetch(schedule, group);
+        self.evict(gone)?;
         let mut inputs: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
         for id in missing {
             match (self.places.get(&id), schedule.input(id)) {
@@ -93,6 +85,32 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Lets values go.
+    fn evict(&mut self, gone: Vec<Eviction>) -> OpResult<()> {
+        for eviction in gone {
+            let Some(value) = self.values.remove(&eviction.id) else { continue };
+            if eviction.write {
+                let place = match &value {
+                    Element::Ciphertext(c) => self.spill.write(&[c.c0().data(), c.c1().data()]),
+                    Element::Product(p) => self.spill.write(&p.parts().map(Poly::data)),
+                };
+                self.places.insert(eviction.id, place?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all values go, between two tiles.
+    pub(super) fn park(&mut self, schedule: &Schedule) -> OpResult<()> {
+        let gone = self.residency.clear(schedule);
+        self.evict(gone)
+    }
+
+    /// Bytes of values on disk.
+    pub(super) fn on_disk(&self) -> u64 {
+        self.residency.on_disk()
     }
 
     /// Reads a value back.

@@ -223,6 +223,11 @@ impl Builder {
         self.verified()
     }
 
+    /// Adds the client's part.
+    pub(crate) fn aided(&mut self, aided: Aided) {
+        self.plan.aided = Some(aided);
+    }
+
     /// Finishes with the outputs written so far.
     pub(crate) fn verified(mut self) -> Arc<Verified> {
         let insecure = if self.plan.parameters.security.is_some() { Insecure::Refuse } else { ALLOW };

@@ -1,9 +1,11 @@
 //! Bodies of requests, piece by piece, with limits of size and time.
 
 use crate::error::refuse;
+use crate::spool::Spool;
 use axum::body::{Body, Bytes};
 use fhec_protocol::{Code, Refusal};
 use http_body_util::BodyExt;
+use std::io::Write;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -66,6 +68,28 @@ impl Incoming {
             self.rest = piece;
         }
         Ok(out)
+    }
+
+    /// Exactly `len` bytes, through a temporary file, and their hash.
+    pub(super) async fn spooled(&mut self, len: u64, spool: &Spool) -> Result<(Bytes, [u8; 32]), Refusal> {
+        /// Bytes that are written at a time.
+        const PART: u64 = 1 << 20;
+        let no_room = |error: std::io::Error| refuse(Code::Busy, format!("no temporary file: {error}"));
+        let mut file = spool.file().map_err(no_room)?;
+        let (mut hasher, mut left) = (blake3::Hasher::new(), len);
+        while left > 0 {
+            let part = self.exactly(left.min(PART) as usize).await?;
+            left -= part.len() as u64;
+            // A disk may be slow; others are served meanwhile.
+            let write = move || {
+                hasher.update(&part);
+                file.write_all(&part).map(|()| (file, hasher))
+            };
+            let written = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other);
+            (file, hasher) = written.and_then(|done| done).map_err(no_room)?;
+        }
+        let bytes = spool.bytes(&file).map_err(no_room)?;
+        Ok((bytes, *hasher.finalize().as_bytes()))
     }
 
     /// Refuses anything that follows.

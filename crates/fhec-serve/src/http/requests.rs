@@ -12,8 +12,11 @@ use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use fhec_ckks::container::{Header, Kind};
 use fhec_protocol::{Code, Frame, FrameKind, HEADER_LEN, NameError, Refusal, hex};
+use hyper::body::SizeHint;
 use serde::Deserialize;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Longest wait for a result in one answer.
@@ -109,7 +112,14 @@ async fn receive(service: &Service, headers: &HeaderMap, body: &mut Incoming) ->
     service.keys.use_now(frame.key)?;
     let admission = service.requests.admit(frame)?;
     body.must_end(frame.payload);
-    let payload: Bytes = body.exactly(frame.payload as usize).await?.into();
+    let (payload, digest) = match &service.streamed {
+        None => {
+            let payload = body.exactly(frame.payload as usize).await?;
+            let digest = *blake3::hash(&payload).as_bytes();
+            (Bytes::from(payload), digest)
+        }
+        Some(streamed) => body.spooled(frame.payload, streamed.spool()).await?,
+    };
     body.end().await?;
     service.metrics.received.fetch_add(frame.payload, Ordering::Relaxed);
     // All else in it is checked when its turn comes.
@@ -120,7 +130,7 @@ async fn receive(service: &Service, headers: &HeaderMap, body: &mut Incoming) ->
             format!("the payload holds {} of plan {}", header.kind.name(), hex(&header.plan)),
         ));
     }
-    service.requests.submit(admission, payload)?;
+    service.requests.submit(admission, payload, digest)?;
     Ok(frame)
 }
 
@@ -149,5 +159,30 @@ async fn result(service: &Service, name: Name, round: u32, wait: Duration) -> Re
 
 fn send(service: &Service, frame: Bytes) -> Response<Body> {
     service.metrics.sent.fetch_add(frame.len() as u64, Ordering::Relaxed);
-    binary(Body::from(frame))
+    binary(Body::new(Pieces(frame)))
+}
+
+/// A body in pieces, so that none of them needs to be in memory before it is sent.
+struct Pieces(Bytes);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        const PIECE: usize = 1 << 20;
+        let len = self.0.len().min(PIECE);
+        Poll::Ready((len > 0).then(|| Ok(hyper::body::Frame::data(self.0.split_to(len)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
 }

@@ -20,10 +20,14 @@ fn requests(all: usize, client: usize) -> Requests {
     Requests::new(RequestLimits { all, client, ttl: Duration::from_secs(60), instructions: 7 })
 }
 
+fn digest(payload: &str) -> [u8; 32] {
+    *blake3::hash(payload.as_bytes()).as_bytes()
+}
+
 fn submit(requests: &Requests, key: u8, request: u8, payload: &'static str) -> Result<(), Code> {
     let frame = Frame { rounds: 1, ..frame(key, request, 0) };
     let admission = requests.admit(frame).map_err(|refusal| refusal.code)?;
-    requests.submit(admission, payload.into()).map_err(|refusal| refusal.code)
+    requests.submit(admission, payload.into(), digest(payload)).map_err(|refusal| refusal.code)
 }
 
 fn ask(requests: &Requests, key: u8, request: u8, round: u32) -> Result<Option<Bytes>, Code> {
@@ -77,7 +81,7 @@ fn rounds_follow_each_other() {
     let r = requests(10, 10);
     let send = |round: u32| {
         let admission = r.admit(frame(1, 1, round)).map_err(|refusal| refusal.code)?;
-        r.submit(admission, "x".into()).map_err(|refusal| refusal.code)
+        r.submit(admission, "x".into(), digest("x")).map_err(|refusal| refusal.code)
     };
     assert_eq!(send(1), Err(Code::UnknownRequest));
     assert_eq!(send(0), Ok(()));
@@ -96,7 +100,7 @@ fn rounds_follow_each_other() {
 fn a_round_is_received_once_at_a_time() {
     let r = requests(10, 2);
     let admit = |request, round| r.admit(frame(1, request, round)).map_err(|refusal| refusal.code);
-    r.submit(admit(1, 0).expect("room"), "x".into()).expect("taken");
+    r.submit(admit(1, 0).expect("room"), "x".into(), digest("x")).expect("taken");
     work(&r, Ok("values"));
     let next = admit(1, 1).expect("the next round");
     // It is no further request.
@@ -108,10 +112,10 @@ fn a_round_is_received_once_at_a_time() {
     // A connection that broke.
     drop(next);
     let next = admit(1, 1).expect("the next round");
-    r.submit(next, "y".into()).expect("taken");
+    r.submit(next, "y".into(), digest("y")).expect("taken");
     drop(other);
     let again = admit(1, 1).expect("sent again");
-    r.submit(again, "y".into()).expect("the same");
+    r.submit(again, "y".into(), digest("y")).expect("the same");
     let table = r.table();
     assert!(table.again.is_empty() && table.receiving.is_empty());
 }
@@ -120,7 +124,7 @@ fn a_round_is_received_once_at_a_time() {
 fn what_waits_for_its_next_round_keeps_its_place() {
     let r = requests(2, 1);
     let admission = r.admit(frame(1, 1, 0)).expect("room");
-    r.submit(admission, "x".into()).expect("taken");
+    r.submit(admission, "x".into(), digest("x")).expect("taken");
     work(&r, Ok("values"));
     assert_eq!(ask(&r, 1, 1, 0), Ok(Some("values".into())));
     assert_eq!(submit(&r, 1, 2, "x"), Err(Code::Limited));
@@ -160,9 +164,9 @@ fn what_is_being_received_counts() {
     assert_eq!(admit(3, 1).err(), Some(Code::Busy));
     // A connection that broke.
     drop(second);
-    r.submit(first, "x".into()).expect("taken");
+    r.submit(first, "x".into(), digest("x")).expect("taken");
     let again = admit(1, 1).expect("the same request");
-    r.submit(again, "x".into()).expect("the same request");
+    r.submit(again, "x".into(), digest("x")).expect("the same request");
     drop(third);
     assert_eq!(submit(&r, 1, 3, "x"), Ok(()));
     assert_eq!(submit(&r, 2, 2, "x"), Ok(()));
@@ -183,6 +187,22 @@ fn what_nobody_asks_for_expires_but_for_what_runs() {
     assert_eq!(r.counts(), Counts { queued: 0, running: 1, unfetched: 0, fetched: 0 });
     r.finish(&frame, &watch, Ok("result".into()), None);
     assert_eq!(ask(&r, 1, 2, 0), Ok(Some("result".into())));
+}
+
+#[test]
+fn what_is_being_received_for_does_not_expire() {
+    let r = requests(10, 10);
+    assert_eq!(submit(&r, 1, 1, "x"), Ok(()));
+    work(&r, Ok("result"));
+    let late = || Instant::now() + Duration::from_secs(61);
+    let admission = r.admit(frame(1, 1, 0)).expect("the same request");
+    r.sweep(late());
+    assert_eq!(r.counts().unfetched, 1);
+    drop(admission);
+    r.sweep(Instant::now() + Duration::from_secs(59));
+    assert_eq!(r.counts().unfetched, 1);
+    r.sweep(late());
+    assert_eq!(r.counts().unfetched, 0);
 }
 
 #[test]

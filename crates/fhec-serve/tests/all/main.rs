@@ -9,3 +9,4 @@ mod parties;
 mod restart;
 mod road;
 mod rounds;
+mod streamed;

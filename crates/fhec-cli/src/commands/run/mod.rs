@@ -9,7 +9,7 @@ mod values;
 
 pub(crate) use estimate::Estimate;
 pub(crate) use stop::Interrupted;
-pub(crate) use streamed::streaming;
+pub(crate) use streamed::{folder, streaming};
 pub(crate) use values::{file_name as value_file, results};
 
 use crate::cli::Cli;

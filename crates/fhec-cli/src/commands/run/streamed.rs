@@ -24,7 +24,7 @@ pub(super) struct Streamed {
 }
 
 /// The folder of temporary files: that which was named, or else the system's.
-fn folder(spill: Option<&Path>) -> PathBuf {
+pub(crate) fn folder(spill: Option<&Path>) -> PathBuf {
     spill.map_or_else(std::env::temp_dir, Path::to_owned)
 }
 

@@ -10,9 +10,10 @@ use fhec_ckks::SecretKey;
 use fhec_math::SecretRng;
 use fhec_plan::Aided;
 use fhec_plan::verify::Verified;
-use fhec_runtime::{Client, EncryptionKey, Play, Server, postprocess};
+use fhec_runtime::{Batch, Client, EncryptionKey, Play, Server, postprocess};
 use rayon::prelude::*;
 use serde_json::json;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,9 +31,11 @@ pub(super) struct Encrypted {
 }
 
 impl Encrypted {
-    /// Makes the keys, for ciphertexts that take at most `memory` bytes.
-    pub(super) fn new(verified: &Arc<Verified>, memory: u64, spill: Option<&Path>) -> Result<Self> {
-        let large = verified.plan().is_batched() && verified.facts().peak_register_bytes() > memory;
+    /// Makes the keys, for `count` images and ciphertexts and values that take at most `memory` bytes.
+    pub(super) fn new(verified: &Arc<Verified>, count: usize, memory: u64, spill: Option<&Path>) -> Result<Self> {
+        let plan = verified.plan();
+        let values = || Batch::most(&plan.head(), count.min(plan.batch()));
+        let large = plan.is_batched() && verified.facts().peak_register_bytes().saturating_add(values()) > memory;
         let streamed = if large { Some(Streamed::new(verified, memory, spill)?) } else { None };
         let mut rng = SecretRng::from_os().context("the system gives no random numbers")?;
         let client = Client::new(verified.plan().head(), None)?;
@@ -55,27 +58,32 @@ impl Encrypted {
             let (done, last) = (all.len() as f64 / count as f64, self.runs.last().copied());
             let left = |seconds: f64| format::seconds(seconds * (count - all.len()).div_ceil(step) as f64);
             work.set(done, || (String::new(), last.map_or("?".into(), left)));
-            let images = (all.len()..count.min(all.len() + step)).map(|i| set.sample(i)).collect::<Result<Vec<_>>>()?;
-            all.extend(self.run(&images)?);
+            all.extend(self.run(set, all.len()..count.min(all.len() + step))?);
         }
         self.peak = memory::peak();
         Ok(all)
     }
 
     /// Outputs of samples that one run takes, after what is left to the client.
-    fn run(&mut self, images: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<f64>>> {
-        let head = self.client.head().clone();
-        let outputs = match (&mut self.streamed, &head.aided) {
-            (Some(streamed), _) => {
+    fn run(&mut self, set: &DataSet, range: Range<usize>) -> Result<Vec<Vec<f64>>> {
+        let (head, count) = (self.client.head().clone(), range.len());
+        let outputs = match &mut self.streamed {
+            Some(streamed) => {
                 let begin = Instant::now();
-                let outputs = streamed.run(&self.client, &self.secret, &self.server, &mut self.rng, images)?;
+                let (client, secret, server) = (&self.client, &self.secret, &self.server);
+                let outputs = streamed.run(client, secret, server, &mut self.rng, range, &|i| set.sample(i))?;
                 self.runs.push(begin.elapsed().as_secs_f64());
                 outputs
             }
-            (None, Some(aided)) => self.in_rounds(aided, images)?,
-            (None, None) => self.at_once(images)?,
+            None => {
+                let images = range.map(|i| set.sample(i)).collect::<Result<Vec<_>>>()?;
+                match &head.aided {
+                    Some(aided) => self.in_rounds(aided, &images)?,
+                    None => self.at_once(&images)?,
+                }
+            }
         };
-        let mut own = vec![Vec::new(); images.len()];
+        let mut own = vec![Vec::new(); count];
         for (values, output) in outputs.into_iter().zip(head.network_outputs()) {
             for (own, mut values) in own.iter_mut().zip(values) {
                 postprocess(&output.postprocess, &output.shape, &mut values);

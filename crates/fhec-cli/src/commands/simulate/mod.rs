@@ -66,10 +66,10 @@ pub(crate) struct Simulate {
     /// Threads to use; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Memory for ciphertexts of the encrypted backend; half of the machine's by default
+    /// Memory for ciphertexts and the client's values of the encrypted backend; half of the machine's by default
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     memory: Option<u64>,
-    /// Folder for a temporary file with the ciphertexts of a throughput plan that do not fit --memory; the system's by default
+    /// Folder for temporary files with what does not fit --memory of a batch: ciphertexts, and values as they are; the system's by default
     #[arg(long, value_name = "DIR")]
     spill: Option<PathBuf>,
     /// Print JSON instead of tables
@@ -186,7 +186,7 @@ fn encrypt(
     memory: u64,
     spill: Option<&Path>,
 ) -> Result<Encrypted> {
-    let mut encrypted = Encrypted::new(verified, memory, spill)?;
+    let mut encrypted = Encrypted::new(verified, samples.len(), memory, spill)?;
     let outputs = encrypted.evaluate(set, samples.len())?;
     for (sample, values) in samples.iter_mut().zip(outputs) {
         sample.noisy = Some(values);
