@@ -1,6 +1,6 @@
 //! Whole bootstraps: what `fhec bench --bootstrap` prints, and what calibration holds the price of a bootstrap against.
 
-use crate::clock::{median, repeat};
+use crate::clock::{in_turns, median, median_ratio};
 use crate::subject::shape;
 use crate::{Result, pool};
 use fhec_ckks::{
@@ -18,6 +18,9 @@ use std::time::Instant;
 /// log2 of the number of slots of the sparse bootstrap.
 const SPARSE: u32 = 12;
 
+/// Least runs of every bootstrap.
+const ROUNDS: usize = 7;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -25,7 +28,7 @@ pub struct Options {
     pub presets: Vec<BootstrapPreset>,
     /// Numbers of threads.
     pub threads: Vec<usize>,
-    /// Seconds that each bootstrap is repeated for, at least five times in any case.
+    /// Seconds that each bootstrap is repeated for, at least seven times in any case.
     pub seconds: f64,
 }
 
@@ -73,6 +76,11 @@ pub struct Row {
     pub seconds: f64,
     /// Number of runs.
     pub runs: usize,
+    /// Its time over that of one ciphertext of all slots and levels on as many threads: the median over all rounds, each of which runs
+    /// every bootstrap once. Absent for that one itself.
+    pub of_whole: Option<f64>,
+    /// The time on the first number of threads over its own, likewise. Absent for the first number.
+    pub speedup: Option<f64>,
     /// Bits of the standard deviation of the error, for random values in [−1, 1].
     pub precision_bits: f64,
     /// Bits of the error in the worst slot.
@@ -178,7 +186,7 @@ impl Subject {
         }
     }
 
-    /// Kinds that make sense for the preset.
+    /// Kinds that make sense for the preset, first that of one whole ciphertext.
     pub(crate) fn kinds(&self) -> Vec<Kind> {
         if self.preset.log_gain.is_some() {
             return vec![Kind::Full, Kind::Twice];
@@ -239,35 +247,61 @@ pub fn bench(
     for preset in &options.presets {
         peak();
         let subject = Subject::new(preset.clone(), watch)?;
-        let mut rows = Vec::new();
-        for kind in subject.kinds() {
-            // Also for the caches and the memory.
-            let (precision_bits, worst_slot_bits) = subject.precision(kind, &subject.run(kind)?)?;
-            let (_, log_slots, level) = subject.of(kind);
-            for &threads in &options.threads {
-                watch(&format!("2^{}, {}, {threads} threads: {}", preset.chain.log_n, preset.name, kind.name()));
-                let times = pool(threads)?.install(|| time(&subject, kind, options.seconds))?;
-                let (operation, seconds, runs) = (kind.name().to_owned(), median(&times), times.len());
-                rows.push(Row { operation, log_slots, level, threads, seconds, runs, precision_bits, worst_slot_bits });
-            }
-        }
+        let rows = rows(&subject, options, watch)?;
         reports.push(report(&subject, rows, peak()));
     }
     Ok(reports)
 }
 
-/// Part of the time of a bootstrap on one thread that a second one does not shorten. Both are taken in turns, `rounds` times, and the
+/// All kinds on all numbers of threads, in turns.
+fn rows(subject: &Subject, options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Result<Vec<Row>> {
+    let named = |what: &str| format!("2^{}, {}: {what}", subject.shape.log_n, subject.preset.name);
+    let kinds = subject.kinds();
+    let mut precision = Vec::with_capacity(kinds.len());
+    for &kind in &kinds {
+        // Also for the caches and the memory.
+        watch(&named(kind.name()));
+        precision.push(subject.precision(kind, &subject.run(kind)?)?);
+    }
+    let pools = options.threads.iter().map(|&threads| pool(threads)).collect::<Result<Vec<_>>>()?;
+    // Few slots beside all slots, on the same threads.
+    let cases: Vec<(usize, usize)> = (0..pools.len()).flat_map(|t| (0..kinds.len()).map(move |k| (k, t))).collect();
+    let times = in_turns(cases.len(), ROUNDS, options.seconds, |round, case| {
+        let (kind, threads) = cases[case];
+        let (name, count) = (kinds[kind].name(), options.threads[threads]);
+        watch(&named(&format!("{name}, {count} threads, round {}", round + 1)));
+        pools[threads].install(|| time(subject, kinds[kind]))
+    })?;
+    let of = |kind: usize, threads: usize| &times[threads * kinds.len() + kind];
+    let row = |kind: usize, threads: usize| {
+        let (_, log_slots, level) = subject.of(kinds[kind]);
+        let own = of(kind, threads);
+        Row {
+            operation: kinds[kind].name().to_owned(),
+            log_slots,
+            level,
+            threads: options.threads[threads],
+            seconds: median(own),
+            runs: own.len(),
+            of_whole: (kind > 0).then(|| median_ratio(own, of(0, threads))),
+            speedup: (threads > 0).then(|| median_ratio(of(kind, 0), own)),
+            precision_bits: precision[kind].0,
+            worst_slot_bits: precision[kind].1,
+        }
+    };
+    Ok((0..kinds.len())
+        .flat_map(|kind| (0..pools.len()).map(move |threads| (kind, threads)))
+        .map(|(k, t)| row(k, t))
+        .collect())
+}
+
+/// Part of the time of a bootstrap on one thread that a second one does not shorten. Both are taken in turns, and the
 /// least times count: whatever else runs takes a core from the two threads, and nothing from the one.
 pub(crate) fn sequential(subject: &Subject, rounds: usize) -> Result<f64> {
-    let mut least = [f64::INFINITY; 2];
-    for _ in 0..rounds {
-        for (threads, least) in (1..).zip(&mut least) {
-            let times = pool(threads)?.install(|| time(subject, Kind::Full, 0.0))?;
-            *least = times.into_iter().fold(*least, f64::min);
-        }
-    }
-    let [one, two] = least;
-    Ok(unshared(one, two))
+    let pools = [pool(1)?, pool(2)?];
+    let times = in_turns(2, rounds, 0.0, |_, i| pools[i].install(|| time(subject, Kind::Full)))?;
+    let least = |i: usize| times[i].iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(unshared(least(0), least(1)))
 }
 
 /// The part s of `one` for which two threads take s + (1 − s)/2 of it.
@@ -275,16 +309,10 @@ fn unshared(one: f64, two: f64) -> f64 {
     (2.0 * two / one - 1.0).clamp(0.0, 1.0)
 }
 
-fn time(subject: &Subject, kind: Kind, seconds: f64) -> Result<Vec<f64>> {
-    let mut failed = None;
-    let times = repeat(seconds, || {
-        let start = Instant::now();
-        let error = subject.run(kind).map(|results| drop(black_box(results))).err();
-        let time = start.elapsed().as_secs_f64();
-        failed = failed.take().or(error);
-        time
-    });
-    failed.map_or(Ok(times), |error| Err(error.into()))
+fn time(subject: &Subject, kind: Kind) -> Result<f64> {
+    let start = Instant::now();
+    drop(black_box(subject.run(kind)?));
+    Ok(start.elapsed().as_secs_f64())
 }
 
 fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report {
@@ -339,5 +367,11 @@ mod tests {
         assert!(report.security_bits >= 128.0 && report.levels == 4 && report.peak_bytes == Some(7));
         assert_eq!(report.rows.len(), 8);
         assert!(report.rows.iter().all(|r| r.seconds > 0.0 && r.precision_bits > 14.0 && r.worst_slot_bits > 11.0));
+        assert!(report.rows.iter().all(|r| r.runs == ROUNDS));
+        assert!(report.rows.iter().all(|r| r.of_whole.is_none() == (r.operation == "bootstrap")));
+        assert!(report.rows.iter().all(|r| r.speedup.is_none() == (r.threads == 1)));
+        // Two at once take longer than one and less long than two.
+        let pairs = report.rows.iter().filter(|r| r.operation == Kind::Pair.name());
+        assert!(pairs.filter_map(|r| r.of_whole).all(|ratio| (1.0..2.0).contains(&ratio)), "{:?}", report.rows);
     }
 }

@@ -21,6 +21,8 @@ pub const BOOTSTRAP_MEMORY: u64 = 8 << 30;
 
 /// How often everything is measured, minutes apart: a machine that is shared is slower for a while.
 const ROUNDS: usize = 3;
+/// How often a bootstrap runs on one thread and on two.
+const BOOTSTRAP_ROUNDS: usize = 15;
 
 /// How to calibrate.
 #[derive(Clone, Debug)]
@@ -123,7 +125,7 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         prices.bootstrap = four_figures(factor(&timer.samples[from..], &prices));
         if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
             (timer.watch)("bootstraps on one thread and on two");
-            prices.sequential = four_figures(bootstrap::sequential(&subject, ROUNDS)?);
+            prices.sequential = four_figures(bootstrap::sequential(&subject, BOOTSTRAP_ROUNDS)?);
         }
     }
     let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();

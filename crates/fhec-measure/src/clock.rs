@@ -46,6 +46,36 @@ pub fn repeat(seconds: f64, mut timed: impl FnMut() -> f64) -> Vec<f64> {
     times
 }
 
+/// Times so many things in turns: in every round each of them once, every other round backwards, until `seconds` have passed for
+/// each on average, at least `rounds` times. A machine that is slow for a while is slow for all of them, so that times of the same round
+/// can be compared. Gives the times of each, by round.
+///
+/// # Errors
+/// The first one of `timed`, which gets the round and what to time.
+pub fn in_turns<E>(
+    things: usize,
+    rounds: usize,
+    seconds: f64,
+    mut timed: impl FnMut(usize, usize) -> Result<f64, E>,
+) -> Result<Vec<Vec<f64>>, E> {
+    let start = Instant::now();
+    let mut times = vec![Vec::new(); things];
+    let mut round = 0;
+    while round < rounds || (start.elapsed().as_secs_f64() < seconds * things as f64 && round < MOST_RUNS) {
+        for turn in 0..things {
+            let thing = if round % 2 == 0 { turn } else { things - 1 - turn };
+            times[thing].push(timed(round, thing)?);
+        }
+        round += 1;
+    }
+    Ok(times)
+}
+
+/// The middle one of the ratios of times of the same round.
+pub fn median_ratio(times: &[f64], to: &[f64]) -> f64 {
+    median(&times.iter().zip(to).map(|(a, b)| a / b).collect::<Vec<f64>>())
+}
+
 /// Memory that nobody needs.
 pub struct Sweep(Vec<u64>);
 
@@ -74,6 +104,33 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 100.0]), 3.0);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn turns_are_rounds() {
+        // Everything is three times as slow in the second round, and the second thing takes twice the first.
+        let mut order = Vec::new();
+        let times = in_turns::<()>(3, 3, 0.0, |round, thing| {
+            order.push((round, thing));
+            Ok([1.0, 2.0, 10.0][thing] * [1.0, 3.0, 1.0][round])
+        });
+        let times = times.expect("nothing fails");
+        assert_eq!(order, [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0), (2, 0), (2, 1), (2, 2)]);
+        assert_eq!(times, [[1.0, 3.0, 1.0], [2.0, 6.0, 2.0], [10.0, 30.0, 10.0]]);
+        assert_eq!(median_ratio(&times[1], &times[0]), 2.0);
+        assert_eq!(median_ratio(&[1.0, 3.0, 5.0], &[2.0, 1.0, 5.0]), 1.0);
+        let mut calls = 0;
+        let failed = in_turns(2, 5, 0.0, |_, thing| {
+            calls += 1;
+            if thing == 1 { Err("broken") } else { Ok(1.0) }
+        });
+        assert_eq!((failed, calls), (Err("broken"), 2));
+        // A slow round is enough for the time, but not for the number.
+        let slow = in_turns::<()>(1, 2, 0.001, |_, _| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            Ok(1.0)
+        });
+        assert_eq!(slow.map(|times| times[0].len()), Ok(2));
     }
 
     #[test]

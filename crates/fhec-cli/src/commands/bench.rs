@@ -34,6 +34,8 @@ called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
 
 Bootstraps run at parameters of their own, all with 128 bits of security: shallow (2^15), deep,
 arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].
+They run in turns, each once in a round, seven rounds at least. Times are medians, and so are the ratios of
+times of the same round: to the time of a whole bootstrap, and to that on the first number of threads.
 
 With --ablation a network is compiled for throughput mode and run on a full batch of encrypted samples, with all
 techniques, without each of them, and without any. That takes minutes.
@@ -188,12 +190,15 @@ fn bootstraps_as_text(machine: &Machine, reports: &[bootstrap::Report]) -> Strin
             format::bytes(r.key_bytes as u64),
             format::bytes(r.matrix_bytes as u64),
         ));
+        let ratio = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.2}"));
         let mut table = Table::new(&[
             ("operation", Align::Left),
             ("slots", Align::Right),
             ("to level", Align::Right),
             ("threads", Align::Right),
             ("time", Align::Right),
+            ("of whole", Align::Right),
+            ("speed-up", Align::Right),
             ("bits", Align::Right),
             ("worst slot", Align::Right),
         ]);
@@ -204,6 +209,8 @@ fn bootstraps_as_text(machine: &Machine, reports: &[bootstrap::Report]) -> Strin
                 row.level.to_string(),
                 row.threads.to_string(),
                 format::seconds(row.seconds),
+                ratio(row.of_whole),
+                ratio(row.speedup),
                 format!("{:.1}", row.precision_bits),
                 format!("{:.1}", row.worst_slot_bits),
             ]);

@@ -128,6 +128,7 @@ fn bootstraps_come_with_precision_and_memory() {
     assert!(number(&found["peak_bytes"]) > number(&found["key_bytes"]));
     let rows = found["rows"].as_array().expect("rows");
     assert!(rows.iter().all(|r| r["threads"] == 2 && number(&r["precision_bits"]) > 14.0));
+    assert!(rows[0]["of_whole"].is_null() && rows[1..].iter().all(|r| number(&r["of_whole"]) > 0.1));
 }
 
 /// The promise of the table: a model's first run in a fresh process takes what was predicted, within a factor of 1.5. Measured with
