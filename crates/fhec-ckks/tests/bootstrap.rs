@@ -222,6 +222,23 @@ fn the_arcsine_and_larger_messages_in_a_medium_ring() {
     run.verdict();
 }
 
+/// Small primes and a small message ratio: rounding and the bent sine err alike.
+#[test]
+fn compact_sizes_in_a_medium_ring() {
+    let spec = BootstrapSpec {
+        slots_to_coeffs: vec![vec![4, 4], vec![4]],
+        coeffs_to_slots: vec![4, 4, 4],
+        ..BootstrapChain::compact_spec()
+    };
+    let chain = BootstrapChain { log_n: 13, ..BootstrapChain::compact() };
+    let run = Run::new(&chain, spec, Security::Insecure(InsecureToken::for_tests()), &[10, 12]);
+    let top = run.bootstrapper.output_level();
+    check(&run, 12, top, (12.0, 9.0));
+    check(&run, 10, 3, (12.0, 9.0));
+    check_pair(&run, 12, top, (12.0, 9.0));
+    run.verdict();
+}
+
 /// Chebyshev coefficients of nearly the best polynomial for `f` on [−1, 1].
 fn fit(f: impl Fn(f64) -> f64, degree: usize) -> Vec<f64> {
     let n = 4 * (degree + 1);
@@ -330,6 +347,19 @@ fn deep_parameters() {
         let found = after_a_bootstrap(&run, &bootstrapper, 0);
         print_gain(&format!("message ratio 2^{log_message_ratio}"), found);
     }
+    run.verdict();
+}
+
+#[test]
+fn compact_parameters() {
+    if !slow() {
+        return;
+    }
+    let run = preset(&BootstrapPreset::compact(), &[12, 13, 14]);
+    let top = run.bootstrapper.output_level();
+    check(&run, 14, top, (12.0, 9.0));
+    check(&run, 13, top, (12.0, 9.0));
+    check(&run, 12, 4, (12.0, 9.0));
     run.verdict();
 }
 

@@ -71,6 +71,33 @@ impl BootstrapChain {
         }
     }
 
+    /// `N = 2^15`, 6 message levels of 31 bits, 2^864: 128 bits of security. The circuit is [`compact_spec`](Self::compact_spec).
+    pub fn compact() -> Self {
+        Self {
+            log_n: 15,
+            base: 43,
+            slots_to_coeffs: 43,
+            message: 31,
+            message_levels: 6,
+            eval_mod: 43,
+            coeffs_to_slots: 39,
+            special: 44,
+            special_count: 2,
+        }
+    }
+
+    /// The circuit for [`compact`](Self::compact). A small message ratio makes up for small primes: errors of rounding are 2^-14 then, as
+    /// large as what the sine bends the largest values.
+    pub fn compact_spec() -> BootstrapSpec {
+        BootstrapSpec {
+            log_message_ratio: 7,
+            slots_to_coeffs: vec![vec![4, 4], vec![4, 2]],
+            coeffs_to_slots: vec![4, 4, 6],
+            input_scale: Scale::pow2(31),
+            ..BootstrapSpec::default()
+        }
+    }
+
     /// Primes and digits for a circuit. Digits are as few as the special primes allow, and of as equal size as possible.
     ///
     /// # Errors

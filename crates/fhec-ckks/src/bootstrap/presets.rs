@@ -21,7 +21,12 @@ pub struct BootstrapPreset {
 impl BootstrapPreset {
     /// All presets, small rings first.
     pub fn all() -> Vec<Self> {
-        vec![Self::shallow(), Self::deep(), Self::arcsine(), Self::twice(), Self::large()]
+        vec![Self::compact(), Self::shallow(), Self::deep(), Self::arcsine(), Self::twice(), Self::large()]
+    }
+
+    /// `N = 2^15`, six levels of 31 bits: what the compiler chooses where ten or twelve bits are enough.
+    pub fn compact() -> Self {
+        Self { name: "compact", chain: BootstrapChain::compact(), spec: BootstrapChain::compact_spec(), log_gain: None }
     }
 
     /// `N = 2^15`, four levels: for networks that are hardly too deep for no bootstrap at all.
@@ -89,7 +94,8 @@ mod tests {
 
     #[test]
     fn all_are_secure_and_balanced() {
-        let expected: [(&str, &[usize], f64, usize); 5] = [
+        let expected: [(&str, &[usize], f64, usize); 6] = [
+            ("compact", &[2; 10], 864.0, 6),
             ("shallow", &[2; 9], 853.0, 4),
             ("deep", &[10, 10, 9], 1740.0, 14),
             ("arcsine", &[10, 9, 9], 1742.0, 11),

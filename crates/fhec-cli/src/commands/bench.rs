@@ -32,7 +32,7 @@ Parameters are as large as 128 bits of security let them be, with primes of up t
 are medians of a tight loop, each limb count by itself; rotations share nothing unless they are
 called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
 
-Bootstraps run at parameters of their own, all with 128 bits of security: shallow (2^15), deep,
+Bootstraps run at parameters of their own, all with 128 bits of security: compact and shallow (2^15), deep,
 arcsine and twice (2^16), large (2^17). They need 2, 6 and 9 GiB; values are random in [-1, 1].
 They run in turns, each once in a round, seven rounds at least. Times are medians, and so are the ratios of
 times of the same round: to the time of a whole bootstrap, and to that on the first number of threads.
@@ -76,7 +76,7 @@ pub(crate) struct Bench {
     /// Run whole bootstraps instead, of these presets; the deep one by default
     #[arg(
         long, value_name = "PRESET,…", value_delimiter = ',', num_args = 0..=1, require_equals = false,
-        default_missing_value = "deep", value_parser = ["shallow", "deep", "arcsine", "twice", "large"],
+        default_missing_value = "deep", value_parser = ["compact", "shallow", "deep", "arcsine", "twice", "large"],
         conflicts_with = "log_n"
     )]
     bootstrap: Option<Vec<String>>,
