@@ -26,6 +26,11 @@ impl Placed {
     pub fn top(&self) -> usize {
         self.levels.iter().copied().max().unwrap_or(0)
     }
+
+    /// Whether any value takes more than one ciphertext.
+    pub fn several(&self) -> bool {
+        self.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1)
+    }
 }
 
 /// The level at which every value must be: the highest one that a consumer wants.

@@ -96,7 +96,7 @@ pub(crate) fn best(
             reasons.push((log_n, Unfit::Security));
             continue;
         }
-        let several = placed.graph.nodes.iter().any(|n| n.layout.ciphertexts > 1);
+        let several = placed.several();
         match ring(placed, log_n, samples, options, demands, driver)? {
             Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
             // Twice the images in more than twice the time: a still larger ring is slower still.
@@ -119,11 +119,18 @@ pub(crate) fn best(
     let asked = (samples, options, demands, least_bits);
     // Likely ones first: what is cheap makes all others end early. The small ring holds enough where primes may be small.
     let mut likely = BOOTSTRAPPED;
-    if Sizes::for_precision(demands.precision_bits).count() == 1 {
+    let small = Sizes::for_precision(demands.precision_bits).count() > 1;
+    if !small {
         likely.reverse();
     }
     for log_n in likely.into_iter().filter(|_| !batched) {
         best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
+        // Twice the ring at twice the price leaves more levels between bootstraps, but a small chain has enough of them: only fewer
+        // ciphertexts would pay.
+        let enough = |b: &Choice| b.chosen.is_some() && b.selected.prediction.bits >= demands.precision_bits;
+        if small && best.as_ref().is_some_and(|b| enough(b) && !b.stage.placed().several()) {
+            break;
+        }
     }
     let log_n = *RINGS.end();
     // What fits no smaller ring has so many levels, and the largest is so slow, that bootstraps are always faster.
