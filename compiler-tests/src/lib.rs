@@ -27,6 +27,7 @@ pub fn fixed_prices() -> CostTable {
         expand: 0.35,
         read_byte: 0.5,
         bootstrap: 1.0,
+        bootstrap_small: None,
         sequential: 0.2,
         base_memory: 24 << 20,
     }

@@ -115,14 +115,16 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
         prices.read_byte = four_figures(read);
         let built_in = CostTable::default();
         (prices.base_memory, prices.bootstrap) = (built_in.base_memory, built_in.bootstrap);
+        prices.bootstrap_small = built_in.bootstrap_small;
         Ok(prices)
     })?;
     if options.bootstraps && options.log_n.contains(&BOOTSTRAP_RING) {
         // Keys are made by all threads, outside of what is measured.
+        let subject = Subject::new(BootstrapPreset::compact(), &mut *timer.watch)?;
+        prices.bootstrap_small = Some(bootstraps(&subject, &mut timer, &alone, &prices)?);
+        drop(subject);
         let subject = Subject::new(BootstrapPreset::deep(), &mut *timer.watch)?;
-        let from = timer.samples.len();
-        alone.install(|| timer.bootstraps(&subject))?;
-        prices.bootstrap = four_figures(factor(&timer.samples[from..], &prices));
+        prices.bootstrap = bootstraps(&subject, &mut timer, &alone, &prices)?;
         if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
             (timer.watch)("bootstraps on one thread and on two");
             prices.sequential = four_figures(bootstrap::sequential(&subject, BOOTSTRAP_ROUNDS)?);
@@ -130,6 +132,13 @@ pub fn calibrate(options: &Options, watch: &mut (dyn FnMut(&str) + Send)) -> Res
     }
     let measurements = timer.samples.iter().map(|s| measurement(s, &prices)).collect();
     Ok(Calibration { prices, measurements })
+}
+
+/// Measures the bootstraps of a subject: what they take, relative to their parts.
+fn bootstraps(subject: &Subject, timer: &mut Timer<'_>, alone: &rayon::ThreadPool, prices: &CostTable) -> Result<f64> {
+    let from = timer.samples.len();
+    alone.install(|| timer.bootstraps(subject))?;
+    Ok(four_figures(factor(&timer.samples[from..], prices)))
 }
 
 /// The samples of the first round, each with the middle one of the times of all rounds.
@@ -143,7 +152,7 @@ fn middle(mut rounds: Vec<Vec<Sample>>) -> Vec<Sample> {
 
 /// The mean ratio of some measurements and the prices of their parts.
 fn factor(samples: &[Sample], prices: &CostTable) -> f64 {
-    let parts = CostTable { bootstrap: 1.0, ..prices.clone() };
+    let parts = CostTable { bootstrap: 1.0, bootstrap_small: None, ..prices.clone() };
     let ratio = |s: &Sample| (s.seconds / (s.predict)(&parts.prices(&s.shape))).ln();
     (samples.iter().map(ratio).sum::<f64>() / samples.len() as f64).exp()
 }
@@ -181,6 +190,7 @@ mod tests {
         }
         let p = &found.prices;
         assert_eq!(p.bootstrap, CostTable::default().bootstrap, "measured at 2^16 only");
+        assert_eq!(p.bootstrap_small, CostTable::default().bootstrap_small, "measured with it");
         assert!(p.touch > 0.0 && p.fill > 0.0 && p.expand > 0.0 && p.read_byte > 0.0, "{p:?}");
         let file = CostFile::new(built_in().machine.clone(), 1, p.clone(), found.measurements.clone());
         assert_eq!(CostFile::parse(&file.to_json()), Ok(file));

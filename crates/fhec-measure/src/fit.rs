@@ -24,7 +24,7 @@ pub(crate) fn free() -> CostTable {
     let mut table = CostTable::default();
     FIELDS.iter().for_each(|field| *field(&mut table) = 0.0);
     (table.fill, table.touch, table.touch_huge, table.expand, table.read_byte) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    table.bootstrap = 1.0;
+    (table.bootstrap, table.bootstrap_small) = (1.0, None);
     table
 }
 

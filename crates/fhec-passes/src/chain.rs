@@ -45,7 +45,7 @@ const SIZES: [Sizes; 2] = [
         eval_mod: 43.0,
         coeffs_to_slots: 39.0,
         special: 44.0,
-        message_ratio: 7,
+        message_ratio: 8,
         least_message: LEAST_MESSAGES[0],
         most_bits: 13.0,
     },

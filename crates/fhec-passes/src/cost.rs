@@ -53,6 +53,10 @@ pub struct CostTable {
     /// paths of their own. Where it was not measured, 1.
     #[serde(default = "one")]
     pub bootstrap: f64,
+    /// The same in rings below 2^16, where chains have many digits of few primes. Where it was not measured,
+    /// [`bootstrap`](Self::bootstrap).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_small: Option<f64>,
     /// Part of the time on one thread that more threads do not shorten. Where it was not measured, that of the bootstraps of
     /// the machine of the built-in table.
     #[serde(default = "sequential")]
@@ -122,7 +126,8 @@ impl Prices<'_> {
 
     /// How bootstraps compare with the sum of their parts.
     pub(crate) fn bootstrap_factor(&self) -> f64 {
-        self.table.bootstrap
+        let small = self.table.bootstrap_small.filter(|_| self.shape.log_n < 16);
+        small.unwrap_or(self.table.bootstrap)
     }
 
     /// The shape that is priced.

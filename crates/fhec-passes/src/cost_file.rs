@@ -159,8 +159,11 @@ impl CostTable {
                 return Err(format!("{name} is {price}"));
             }
         }
-        if !(0.01..=100.0).contains(&self.bootstrap) {
-            return Err(format!("bootstrap is {}, a factor from 0.01 to 100", self.bootstrap));
+        let factors = [("bootstrap", Some(self.bootstrap)), ("bootstrap_small", self.bootstrap_small)];
+        for (name, factor) in factors.into_iter().filter_map(|(name, factor)| Some((name, factor?))) {
+            if !(0.01..=100.0).contains(&factor) {
+                return Err(format!("{name} is {factor}, a factor from 0.01 to 100"));
+            }
         }
         if !(0.0..=1.0).contains(&self.sequential) {
             return Err(format!("sequential is {}, a part of the whole", self.sequential));
@@ -214,6 +217,7 @@ mod tests {
         refused(&price("convert", "-0.5"), "convert is -0.5");
         refused(&price("convert", "1e300"), "convert");
         refused(&price("bootstrap", "0"), "bootstrap is 0");
+        refused(&price("bootstrap_small", "200"), "bootstrap_small is 200");
         refused(&price("sequential", "1.5"), "sequential is 1.5");
         let free = ["butterfly", "multiply_accumulate", "pointwise", "convert"].map(|name| price(name, "0"));
         assert!(free.iter().all(|text| CostFile::parse(text).is_ok()));

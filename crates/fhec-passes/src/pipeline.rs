@@ -346,8 +346,8 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
 }
 
 /// Errors of encryption that are this part of what approximations may do to the outputs do not show beside them: they make the error
-/// larger by a two-thousandth.
-const UNSEEN: f64 = 1.0 / 32.0;
+/// larger by a five-hundredth.
+const UNSEEN: f64 = 1.0 / 16.0;
 
 /// Bits of precision that encryption has to leave.
 fn precision(approximated: &Approximated, options: &Options) -> f64 {

@@ -86,11 +86,11 @@ impl BootstrapChain {
         }
     }
 
-    /// The circuit for [`compact`](Self::compact). A small message ratio makes up for small primes: errors of rounding are 2^-14 then, as
-    /// large as what the sine bends the largest values.
+    /// The circuit for [`compact`](Self::compact). A small message ratio makes up for small primes: errors of rounding are 2^-14 then. What the
+    /// sine bends the largest values is less, as it has to be: that adds up from bootstrap to bootstrap.
     pub fn compact_spec() -> BootstrapSpec {
         BootstrapSpec {
-            log_message_ratio: 7,
+            log_message_ratio: 8,
             slots_to_coeffs: vec![vec![4, 4], vec![4, 2]],
             coeffs_to_slots: vec![4, 4, 6],
             input_scale: Scale::pow2(31),

@@ -79,7 +79,7 @@ pub(crate) struct Settings {
     /// Security in bits (classical attacks)
     #[arg(long, value_name = "BITS", default_value = "128", value_parser = ["128", "192", "256"])]
     pub(crate) security: String,
-    /// Precision of the worst output, in bits of its range; by default 15, or as many as make errors of encryption 1/32 of what
+    /// Precision of the worst output, in bits of its range; by default 15, or as many as make errors of encryption 1/16 of what
     /// --accuracy-drop allows
     #[arg(long, value_name = "B", value_parser = parse_bits)]
     pub(crate) precision_bits: Option<f64>,
