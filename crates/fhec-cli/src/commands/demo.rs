@@ -2,7 +2,7 @@
 
 use super::digit::draw;
 use super::run::{Job, set_threads};
-use super::{compile, decrypt, keygen};
+use super::{compile, keygen, results};
 use crate::data::load_inputs;
 use crate::files::{self, Access, print};
 use crate::format::{self, seconds};
@@ -233,9 +233,9 @@ impl Stage {
         ))?;
 
         let output = &head.outputs[0];
-        let logits = decrypt::finish(output, client.decrypt(&secret, &result, 0)?.concat(), false);
+        let logits = results::finish(output, client.decrypt(&secret, &result, 0)?.concat(), false);
         let clear = Interpreter::new(graph)?.run(&compile::tensors(&specs, values)?)?;
-        let best = decrypt::largest(&logits, 2);
+        let best = results::largest(&logits, 2);
         let label = LABELS.lines().nth(index).unwrap_or("?").trim();
         let worst = logits.iter().zip(clear[0].values()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         let right = best[0].to_string() == label;

@@ -15,6 +15,7 @@ pub(crate) mod explain;
 pub(crate) mod infer;
 pub(crate) mod keygen;
 mod plot;
+pub(crate) mod results;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod simulate;

@@ -4,8 +4,8 @@ mod samples;
 mod session;
 mod streamed;
 
-use crate::commands::decrypt::{batch_shape, choose, largest, top};
-use crate::data::{names, npy};
+use crate::commands::results::{Shown, batch_shape, largest, top};
+use crate::data::npy;
 use crate::files::{self, Access, print, status};
 use crate::format;
 use crate::keys::{self, refuse_secret};
@@ -68,18 +68,8 @@ pub(crate) struct Infer {
     /// Where the values go, as a NumPy array of float64
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["top", "json"])]
     output: Option<PathBuf>,
-    /// Print the K largest values of each result
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
-    top: Option<u32>,
-    /// Names of the classes for --top, one a line
-    #[arg(long, value_name = "FILE", requires = "top")]
-    labels: Option<PathBuf>,
-    /// Which output, for a model with several
-    #[arg(long, value_name = "NAME")]
-    select: Option<String>,
-    /// Do not round to the predicted precision
-    #[arg(long)]
-    raw: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// Memory for the values and ciphertexts of batches; half of the machine's by default
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     memory: Option<u64>,
@@ -100,7 +90,7 @@ pub(crate) struct Infer {
 impl Infer {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
-        let labels = self.labels.as_deref().map(names).transpose()?;
+        let labels = self.shown.labels()?;
         let roots = self.ca.as_deref().map(files::read).transpose()?;
         let options = Options { roots: roots.as_deref(), patience: self.patience, notice: |why| files::warn(why) };
         let connection = Connection::new(&self.server, &options)?;
@@ -108,7 +98,7 @@ impl Infer {
         let head = plan_file::head(&connection.plan_head()?).with_context(|| format!("plan of {}", self.server))?;
         ensure!(limits.rounds == head.rounds(), "the server says {} rounds, its plan {}", limits.rounds, head.rounds());
         let outputs = head.network_outputs();
-        let output = choose(self.select.as_deref(), &outputs)?;
+        let output = self.shown.output(&outputs)?;
         let client = keys::Client::new(&head)?;
         // The secret key names the plan that it was made for, so no server can pass off another one.
         let secret = client.secret_key(&self.key).with_context(|| format!("plan of {}", self.server))?;
@@ -125,43 +115,62 @@ impl Infer {
             key,
             uploading: Mutex::new(()),
             output,
-            raw: self.raw,
+            raw: self.shown.raw,
             memory: memory::allowance(self.memory),
             folder: self.spill.clone().unwrap_or_else(std::env::temp_dir),
         };
         let uploaded = session.upload()?;
         let parallel = usize::from(self.parallel).min(limits.requests).max(1);
         let answers = session.all(&samples, parallel)?;
-        self.report(&head, &outputs[output], &answers, uploaded, labels.as_deref())
-    }
-
-    fn report(
-        &self,
-        head: &PlanHead,
-        output: &Output,
-        answers: &[Answer],
-        uploaded: u64,
-        labels: Option<&[String]>,
-    ) -> Result<()> {
+        let report =
+            Report { head: &head, output: &outputs[output], answers: &answers, uploaded, labels: labels.as_deref() };
         if let Some(path) = &self.output {
-            let results: Vec<&[f64]> = results(answers).map(|(_, values)| values).collect();
-            let (shape, values) = (stacked(&output.shape, results.len()), results.concat());
-            files::write(path, Access::Public, |out| npy::write(out, &shape, &values))?;
+            report.save(path)?;
         }
         if self.json {
-            let value = self.as_json(head, output, answers, uploaded, labels);
+            let value = report.as_json(&self.server, self.shown.top);
             return print(&format!("{value:#}\n"));
         }
-        let count = results(answers).count();
-        for (i, (_, values)) in results(answers).enumerate() {
-            let Some(k) = self.top else { break };
+        report.print(self.shown.top)
+    }
+}
+
+/// What came of all samples.
+struct Report<'a> {
+    head: &'a PlanHead,
+    output: &'a Output,
+    answers: &'a [Answer],
+    /// Bytes of evaluation keys that had to be sent.
+    uploaded: u64,
+    /// Names of the classes.
+    labels: Option<&'a [String]>,
+}
+
+impl Report<'_> {
+    /// The results of all samples, with the answer that each came in.
+    fn results(&self) -> impl Iterator<Item = (&Answer, &[f64])> {
+        self.answers.iter().flat_map(|answer| answer.values.iter().map(move |values| (answer, &values[..])))
+    }
+
+    /// Writes all results as one array.
+    fn save(&self, path: &Path) -> Result<()> {
+        let results: Vec<&[f64]> = self.results().map(|(_, values)| values).collect();
+        let (shape, values) = (stacked(&self.output.shape, results.len()), results.concat());
+        files::write(path, Access::Public, |out| npy::write(out, &shape, &values))
+    }
+
+    /// Prints the `k` largest values of each result, and what it took.
+    fn print(&self, k: Option<u32>) -> Result<()> {
+        let count = self.results().count();
+        for (i, (_, values)) in self.results().enumerate() {
+            let Some(k) = k else { break };
             if count > 1 {
                 print(&format!("sample {i}\n"))?;
             }
-            print(&top(output, values, k as usize, labels))?;
+            print(&top(self.output, values, k as usize, self.labels))?;
         }
-        let sum = |of: fn(&Answer) -> usize| answers.iter().map(of).sum::<usize>() as u64;
-        let seconds: f64 = answers.iter().map(|a| a.seconds).sum();
+        let sum = |of: fn(&Answer) -> usize| self.answers.iter().map(of).sum::<usize>() as u64;
+        let seconds: f64 = self.answers.iter().map(|a| a.seconds).sum();
         status(&format!(
             "{}, {} each, {} sent, {} received",
             format::count(count, "sample"),
@@ -172,40 +181,28 @@ impl Infer {
         Ok(())
     }
 
-    fn as_json(
-        &self,
-        head: &PlanHead,
-        output: &Output,
-        answers: &[Answer],
-        uploaded: u64,
-        labels: Option<&[String]>,
-    ) -> Value {
+    fn as_json(&self, server: &str, k: Option<u32>) -> Value {
         let class = |values: &[f64], i: usize| {
-            let name = labels.and_then(|l| l.get(i)).cloned().unwrap_or_else(|| i.to_string());
+            let name = self.labels.and_then(|l| l.get(i)).cloned().unwrap_or_else(|| i.to_string());
             json!({ "class": name, "index": i, "value": values[i] })
         };
         let result = |(a, values): (&Answer, &[f64])| {
             let mut value = json!({
                 "values": values, "seconds": a.seconds, "client_seconds": a.own_seconds, "sent_bytes": a.sent, "received_bytes": a.received,
             });
-            if let Some(k) = self.top {
+            if let Some(k) = k {
                 let best = largest(values, k as usize);
                 value["top"] = best.into_iter().map(|i| class(values, i)).collect();
             }
             value
         };
         json!({
-            "server": self.server, "model": head.model, "plan": short_hash(&head.hash),
-            "output": { "name": output.name, "shape": output.shape },
-            "uploaded_key_bytes": uploaded, "rounds": head.rounds(),
-            "results": results(answers).map(result).collect::<Vec<_>>(),
+            "server": server, "model": self.head.model, "plan": short_hash(&self.head.hash),
+            "output": { "name": self.output.name, "shape": self.output.shape },
+            "uploaded_key_bytes": self.uploaded, "rounds": self.head.rounds(),
+            "results": self.results().map(result).collect::<Vec<_>>(),
         })
     }
-}
-
-/// The results of all samples, with the answer that each came in.
-fn results(answers: &[Answer]) -> impl Iterator<Item = (&Answer, &[f64])> {
-    answers.iter().flat_map(|answer| answer.values.iter().map(move |values| (answer, &values[..])))
 }
 
 /// The shape of several results; that of one is the output's own.

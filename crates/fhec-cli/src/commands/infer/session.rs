@@ -1,7 +1,7 @@
 //! Requests of one command to one server.
 
 use super::samples::Samples;
-use crate::commands::decrypt::finish;
+use crate::commands::results::finish;
 use crate::files::{self, status};
 use crate::format;
 use crate::keys;

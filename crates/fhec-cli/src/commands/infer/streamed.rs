@@ -2,7 +2,7 @@
 
 use super::samples::Samples;
 use super::session::{Answer, Session, UnderWay};
-use crate::commands::decrypt::finish;
+use crate::commands::results::finish;
 use crate::files;
 use anyhow::{Context, Result};
 use fhec_client::random_request;

@@ -307,7 +307,7 @@ impl Comparison {
 
 /// The largest value's index, the first of equals.
 fn class(values: &[f64]) -> usize {
-    super::decrypt::largest(values, 1).first().copied().unwrap_or(0)
+    super::results::largest(values, 1).first().copied().unwrap_or(0)
 }
 
 /// All comparisons of a run.
