@@ -3,10 +3,13 @@
 
 use compiler_tests::networks::{dense, finish, input, plain, product, samples};
 use compiler_tests::{calibration_digits, cost_line, fixed_prices, model, sample_digits};
+use fhec_ckks::BootstrapChain;
 use fhec_ir::nn::{Graph, Interpreter, Op, Range, ValueId};
 use fhec_ir::{Origin, Tensor, he};
+use fhec_math::bootstrap::BootstrapSpec;
 use fhec_passes::{Compiled, Options, compile_watched};
-use fhec_plan::{Insecure, verify::verify};
+use fhec_plan::{Insecure, Parameters, verify::verify};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// A skip around a square and a dense layer, then x² + x: level drops, a shared scale, one rescale for the sum.
@@ -116,12 +119,12 @@ fn relu(degree: usize) -> Vec<f64> {
     (0..=degree).map(coefficient).collect()
 }
 
-/// Four residual blocks of two dense layers, with polynomials of seven levels: deeper than any chain.
-fn deep_residual() -> Graph {
+/// Four residual blocks of two dense layers, with polynomials of some degree: with seven levels each deeper than any chain.
+fn deep_residual(degree: usize) -> Graph {
     let mut g = Graph { name: "deep_residual".into(), ..Graph::default() };
     let interval = Range { lo: -4.0, hi: 4.0 };
     let activation = |g: &mut Graph, x: ValueId, name: &str| {
-        let op = Op::Polynomial { chebyshev: relu(126), interval, label: "Relu".into() };
+        let op = Op::Polynomial { chebyshev: relu(degree), interval, label: "Relu".into() };
         let shape = g.node(x).shape.clone();
         g.push(op, vec![x], shape, Origin::named(name))
     };
@@ -143,7 +146,7 @@ fn deep_residual() -> Graph {
 fn bootstraps() {
     let samples = samples(16);
     let options = Options { samples: samples.clone(), cost: fixed_prices(), ..Options::default() };
-    let graph = deep_residual();
+    let graph = deep_residual(126);
     let mut text = back(&graph, &options, &["bootstraps"], &samples[..2]);
     let plan = compile_watched(&graph, &options, &mut |_| {}).expect("compiles").plan;
     for b in &plan.report.bootstraps {
@@ -153,4 +156,21 @@ fn bootstraps() {
             .expect("takes all");
     }
     insta::assert_snapshot!("bootstraps", text);
+}
+
+/// Small primes are those of the preset `compact`, which the engine tests and `fhec bench` measures.
+#[test]
+fn few_bits_take_the_primes_of_the_compact_preset() {
+    let options =
+        Options { samples: samples(16), precision_bits: Some(9.0), cost: fixed_prices(), ..Options::default() };
+    let Parameters { log_n, q, p, bootstrap, .. } =
+        compile_watched(&deep_residual(14), &options, &mut |_| {}).expect("compiles").plan.parameters;
+    let (chain, circuit) = (BootstrapChain::compact(), BootstrapChain::compact_spec());
+    let spec = bootstrap.expect("deeper than the chain");
+    assert_eq!(spec, BootstrapSpec { input_scale: spec.input_scale.clone(), ..circuit });
+    let bits = |primes: &[u64]| primes.iter().map(|&p| (p as f64).log2().round() as u32).collect::<BTreeSet<u32>>();
+    let (low, up) = (1 + spec.slots_to_coeffs.len(), q.len() - spec.coeffs_to_slots.len());
+    let found = [&q[..1], &q[1..low], &q[up - spec.eval_mod_levels()..up], &q[up..], &p].map(bits);
+    let sizes = [chain.base, chain.slots_to_coeffs, chain.eval_mod, chain.coeffs_to_slots, chain.special];
+    assert_eq!((log_n, found), (chain.log_n, sizes.map(|size| BTreeSet::from([size]))));
 }

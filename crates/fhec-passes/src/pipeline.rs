@@ -86,6 +86,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// The bits of precision that are asked for, or `enough` where nothing is.
+    pub(crate) fn bits_or(&self, enough: Option<f64>) -> f64 {
+        self.precision_bits.or(enough).unwrap_or(PRECISION_BITS)
+    }
+}
+
 /// A compiled network.
 #[derive(Clone, Debug)]
 pub struct Compiled {
@@ -360,7 +367,7 @@ fn precision(approximated: &Approximated, options: &Options) -> f64 {
         widths.map(|r| ((r.hi - r.lo) / (UNSEEN * error)).log2()).fold(0.0, f64::max)
     };
     let bits = approximated.allowed_error.map(allowed).filter(|bits| (1.0..PRECISION_BITS).contains(bits));
-    options.precision_bits.or(bits).unwrap_or(PRECISION_BITS)
+    options.bits_or(bits)
 }
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far

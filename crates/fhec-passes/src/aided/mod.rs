@@ -24,7 +24,7 @@ use crate::fold_batch_norm::fold_batch_norm;
 use crate::mode::Mode;
 use crate::packed::choose;
 use crate::parameters::{Demands, Goal};
-use crate::pipeline::{CompileError, Compiled, Options, PRECISION_BITS, probe_samples};
+use crate::pipeline::{CompileError, Compiled, Options, probe_samples};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
@@ -79,7 +79,7 @@ pub fn compile_aided(
     refuse_unsupported(&parts.server)?;
     let samples = samples(&graph, options);
     let inner = travelling(&graph, &parts, &samples)?;
-    let wanted = options.precision_bits.unwrap_or(PRECISION_BITS);
+    let wanted = options.bits_or(None);
     let mut asked = wanted;
     let mut found: Option<(Compiled, f64)> = None;
     for _ in 0..ATTEMPTS {
