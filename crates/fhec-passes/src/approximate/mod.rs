@@ -22,7 +22,7 @@ use rayon::prelude::*;
 pub(crate) use refine::{Activation, Candidate, Refinement};
 use search::{Search, logits};
 use std::collections::BTreeMap;
-use target::{DEGREES, Target, function, spread};
+use target::{DEGREES, Target, clipped, function, spread};
 
 /// Rounds of widening intervals and tightening the tolerance before the search gives up.
 const ROUNDS: usize = 10;
@@ -254,7 +254,9 @@ fn layerwise<'a>(
         let targets = targets(graph, &intervals);
         let found = search.choose(&targets, tolerance)?;
         let replaced = search.replaced(&targets, &found.picks);
-        let (seen, outputs) = observe(&replaced.graph, samples, &logits(&replaced.graph))?;
+        let (clipped, values) = clipped(&replaced);
+        let (seen, outputs) = observe(&clipped, samples, &logits(&clipped))?;
+        let seen: Vec<Summary> = values.iter().map(|value| seen[value.index()]).collect();
         escaped = widen_where_needed(&mut intervals, &replaced.operands, &seen);
         if escaped.is_some() {
             continue;

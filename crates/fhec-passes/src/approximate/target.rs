@@ -192,6 +192,34 @@ pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize], of
     Replaced { graph, operands }
 }
 
+/// The same network where every operand is held within its interval before a polynomial sees it, and the value in it that stands for each
+/// of the old ones.
+///
+/// Where nothing leaves its interval it computes the same. Where something does, later layers still see what they would see if it had
+/// not: outside of their intervals polynomials grow so quickly that a few layers later nothing is left to learn.
+pub(super) fn clipped(replaced: &Replaced) -> (Graph, Vec<ValueId>) {
+    let graph = &replaced.graph;
+    let mut values = Vec::with_capacity(graph.nodes.len());
+    let clipped = Rewriter::run(graph, |rw, id| {
+        let node = graph.node(id);
+        let value = match (&node.op, node.inputs.as_slice()) {
+            (Op::Polynomial { interval, .. }, &[operand])
+                if replaced.operands.iter().any(|(_, o, i)| (o, i) == (&operand, interval)) =>
+            {
+                let clip = Activation::Clip { min: interval.lo, max: interval.hi };
+                let held =
+                    Node { op: Op::Activation(clip), inputs: vec![rw.value(operand)], ..graph.node(operand).clone() };
+                let held = rw.add(held);
+                rw.add(Node { inputs: vec![held], ..node.clone() })
+            }
+            _ => rw.keep(id),
+        };
+        values.push(value);
+        value
+    });
+    (clipped, values)
+}
+
 /// The line with the given Chebyshev coefficients, as a factor and an offset.
 fn line(interval: Range, [constant, slope]: [f64; 2]) -> (f64, f64) {
     let (mid, half) = ((interval.lo + interval.hi) / 2.0, (interval.hi - interval.lo) / 2.0);

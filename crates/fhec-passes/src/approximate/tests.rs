@@ -1,6 +1,6 @@
 //! Predicted errors against real ones, and data that approximation must survive.
 
-use super::target::replace;
+use super::target::{clipped, replace};
 use super::*;
 use crate::calibrate::calibrate;
 use crate::calibrate::summarise;
@@ -215,6 +215,31 @@ fn values_that_drift_widen_intervals_or_are_refused() {
     // What is not a number is never inside.
     seen[operand.index()].range.hi = f64::NAN;
     assert!(widen_where_needed(&mut intervals, &replaced.operands, &seen).is_some());
+}
+
+#[test]
+fn what_leaves_an_interval_does_not_hide_what_later_layers_see() {
+    let samples = images(8);
+    let (graph, intervals) = ready(&residual(8, 5), &samples);
+    // Everything that runs sees: as it is, and held within the intervals.
+    let both = |intervals: &BTreeMap<ValueId, Range>| {
+        let targets = targets(&graph, intervals);
+        let replaced = replace(&graph, &targets, &vec![3; targets.len()], &[]);
+        let (held, values) = clipped(&replaced);
+        let (plain, held) = (summarise(&replaced.graph, &samples), summarise(&held, &samples).expect("runs"));
+        let held: Vec<Range> = values.iter().map(|value| held[value.index()].range).collect();
+        (plain.expect("runs").iter().map(|s| s.range).collect::<Vec<_>>(), held)
+    };
+    let (plain, held) = both(&intervals);
+    assert_eq!(plain, held);
+    // The first interval is much too narrow.
+    let mut narrow = intervals.clone();
+    let first = narrow.values_mut().next().expect("activations");
+    *first = Range { lo: first.lo / 4.0, hi: first.hi / 4.0 };
+    let (away, seen) = both(&narrow);
+    let last = plain.len() - 1;
+    assert!(!(away[last].hi.abs() < 1e6 * plain[last].hi), "{:?} after {:?}", away[last], plain[last]);
+    assert!(seen.iter().zip(&plain).all(|(s, p)| s.hi - s.lo < 3.0 * (p.hi - p.lo)), "{seen:?}");
 }
 
 #[test]
