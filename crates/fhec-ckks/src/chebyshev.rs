@@ -55,11 +55,12 @@ pub fn eval(
         } else {
             sum.scalar(value(&powers, step.a - step.b), -1.0)?;
         }
-        let power = sum.finish()?;
-        powers[step.index] = Some(match power {
-            Degree2::No(ciphertext) => Value::Degree1(evaluator.rescale(&ciphertext)?),
-            Degree2::Yes(product) if step.relinearise => Value::Degree1(evaluator.relinearise_rescale(&product)?),
-            Degree2::Yes(product) => Value::Degree2(evaluator.rescale_product(&product)?),
+        powers[step.index] = Some(match step.relinearise {
+            true => Value::Degree1(sum.relinearised(evaluator)?),
+            false => match sum.finish()? {
+                Degree2::No(ciphertext) => Value::Degree1(evaluator.rescale(&ciphertext)?),
+                Degree2::Yes(product) => Value::Degree2(evaluator.rescale_product(&product)?),
+            },
         });
     }
     let mut nodes: Vec<Option<Ciphertext>> = Vec::with_capacity(plan.nodes().len());
@@ -75,12 +76,19 @@ pub fn eval(
             sum.scalar(value(&powers, term.power), term.coefficient)?;
         }
         sum.constant(node.constant)?;
-        nodes.push(Some(match sum.finish()? {
-            Degree2::No(ciphertext) => evaluator.rescale(&ciphertext)?,
-            Degree2::Yes(product) => evaluator.relinearise_rescale(&product)?,
-        }));
+        nodes.push(Some(sum.relinearised(evaluator)?));
     }
     Ok(nodes.pop().flatten().expect("a plan has a last node, which nothing consumes"))
+}
+
+/// `x² + constant`, one level lower: a cosine of twice the angle, up to factors.
+pub(crate) fn square_plus(evaluator: &Evaluator, x: &Ciphertext, constant: f64) -> Result<Ciphertext> {
+    let context = &**evaluator.context();
+    context.check_level("chebyshev", x.level(), 1)?;
+    let mut sum = Sum::new(context, x.level(), x.scale().square());
+    sum.multiply(x, x);
+    sum.constant(constant)?;
+    sum.relinearised(evaluator)
 }
 
 /// `C_1 = 2x`: by an addition, or, where no product makes further powers, by halving the scale.

@@ -89,9 +89,7 @@ impl EvalMod {
         let mut z = chebyshev::eval(evaluator, &shifted, &self.plan.scaled(2.0 * a), &first)?;
         for _ in 0..rounds {
             a *= a;
-            let mut square = evaluator.square(&z)?;
-            evaluator.add_scalar_to_product_assign(&mut square, -2.0 * a)?;
-            z = evaluator.relinearise_rescale(&square)?;
+            z = chebyshev::square_plus(evaluator, &z, -2.0 * a)?;
         }
         Ok(z.with_scale(out_scale.clone()))
     }

@@ -1,11 +1,12 @@
 //! Sums of products and scalar multiples, computed limb by limb with one reduction.
 
 use fhec_math::diagonals::{DiagonalTerm, sum_products};
-use fhec_math::{Eval, Modulus, Poly, Scale, pointwise};
+use fhec_math::{Eval, Poly, Scale, pointwise};
 use rayon::prelude::*;
 
 use super::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
+use crate::evaluator::Evaluator;
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -80,11 +81,15 @@ impl<'a> Sum<'a> {
         Ok(())
     }
 
+    /// Whether it has degree 2: a product takes part.
+    pub(super) fn is_square(&self) -> bool {
+        !self.products.is_empty() || self.scalars.iter().any(|s| matches!(s.0, Value::Degree2(_)))
+    }
+
     /// Computes the sum.
     pub(super) fn finish(self) -> Result<Degree2> {
-        let (context, level) = (self.context, self.level);
+        let (context, level, square) = (self.context, self.level, self.is_square());
         let (n, limbs) = (context.n(), level + 1);
-        let square = !self.products.is_empty() || self.scalars.iter().any(|s| matches!(s.0, Value::Degree2(_)));
         let parts = if square { 3 } else { 2 };
         let mut out: Vec<Poly<Eval>> = (0..parts).map(|_| Poly::scratch(n, limbs)).collect();
         let mut tasks: Vec<Vec<&mut [u64]>> = (0..limbs).map(|_| Vec::with_capacity(parts)).collect();
@@ -93,9 +98,12 @@ impl<'a> Sum<'a> {
                 task.push(limb);
             }
         }
-        let work = parts * n * (self.products.len() + self.scalars.len());
-        let tasks = tasks.into_par_iter().enumerate().with_min_len((HEAVY / work.max(1)).max(1));
-        tasks.for_each_init(Vec::new, |scratch, (i, mut out)| self.limb(context.q(i), i, &mut out, scratch));
+        let tasks = tasks.into_par_iter().enumerate().with_min_len(self.least_limbs(parts));
+        tasks.for_each(|(i, mut out)| {
+            let [out0, out1, rest @ ..] = &mut out[..] else { return };
+            self.first_two(i, [&mut **out0, &mut **out1]);
+            rest.iter_mut().for_each(|out2| self.third(i, out2));
+        });
         let mut out = out.into_iter();
         let mut next = || out.next().unwrap_or_else(|| Poly::zero(n, limbs));
         let (c0, c1, id) = (next(), next(), context.id());
@@ -106,43 +114,67 @@ impl<'a> Sum<'a> {
         })
     }
 
-    /// Limb `i` of all parts.
-    fn limb(&self, m: &Modulus, i: usize, out: &mut [&mut [u64]], scratch: &mut Vec<u64>) {
-        let n = self.context.n();
+    /// Computes the sum, relinearises it where it has degree 2, and rescales it. Of degree 2 the first two parts never exist as a whole.
+    pub(super) fn relinearised(self, evaluator: &Evaluator) -> Result<Ciphertext> {
+        if !self.is_square() {
+            return match self.finish()? {
+                Degree2::No(ciphertext) => evaluator.rescale(&ciphertext),
+                Degree2::Yes(product) => evaluator.relinearise_rescale(&product),
+            };
+        }
+        let mut c2 = Poly::scratch(self.context.n(), self.level + 1);
+        let limbs = c2.par_iter_mut().enumerate().with_min_len(self.least_limbs(1));
+        limbs.for_each(|(i, limb)| self.third(i, limb));
+        evaluator.relinearise_rescale_made(&c2, self.level, &self.scale, &|i, out| self.first_two(i, out))
+    }
+
+    /// So many limbs of so many parts are worth a thread.
+    fn least_limbs(&self, parts: usize) -> usize {
+        let work = parts * self.context.n() * (self.products.len() + self.scalars.len());
+        (HEAVY / work.max(1)).max(1)
+    }
+
+    /// Limb `i` of the first two parts.
+    fn first_two(&self, i: usize, [out0, out1]: [&mut [u64]; 2]) {
+        let (m, n) = (self.context.q(i), self.context.n());
         // A constant is a diagonal that never changes.
         let constants: Vec<[u64; 1]> = self.scalars.iter().map(|(_, k)| [m.reduce_i128(*k)]).collect();
-        let scalars = || constants.iter().zip(&self.scalars);
         let mut terms = Vec::with_capacity(self.products.len() + self.scalars.len());
         terms.extend(self.products.iter().map(|(a, b)| DiagonalTerm {
             values: a.c0().limb(i),
             repeat: 1,
             factors: [b.c0().limb(i), b.c1().limb(i)],
         }));
-        terms.extend(scalars().map(|(constant, (value, _))| {
+        terms.extend(constants.iter().zip(&self.scalars).map(|(constant, (value, _))| {
             let parts = value.parts();
             DiagonalTerm { values: constant, repeat: n, factors: [parts[0].limb(i), parts[1].limb(i)] }
         }));
-        let [out0, out1, rest @ ..] = out else { return };
-        sum_products(m, &terms, [&mut **out0, &mut **out1]);
+        sum_products(m, &terms, [&mut *out0, &mut *out1]);
+        for (a, b) in &self.products {
+            pointwise::mul_add_assign(m, out1, a.c1().limb(i), b.c0().limb(i));
+        }
         if self.constant != 0 {
             pointwise::add_scalar_assign(m, out0, m.reduce_i128(self.constant));
         }
-        let [out2] = rest else { return };
-        scratch.clear();
-        scratch.resize(2 * n, 0);
-        let (middle, zeros) = scratch.split_at_mut(n);
-        terms.clear();
-        terms.extend(self.products.iter().map(|(a, b)| DiagonalTerm {
-            values: a.c1().limb(i),
-            repeat: 1,
-            factors: [b.c0().limb(i), b.c1().limb(i)],
-        }));
-        terms.extend(scalars().filter_map(|(constant, (value, _))| {
-            let c2 = value.parts().get(2)?.limb(i);
-            Some(DiagonalTerm { values: constant, repeat: n, factors: [&*zeros, c2] })
-        }));
-        sum_products(m, &terms, [middle, &mut **out2]);
-        pointwise::add_assign(m, out1, middle);
+    }
+
+    /// Limb `i` of the third part.
+    fn third(&self, i: usize, out: &mut [u64]) {
+        let m = self.context.q(i);
+        match self.products.split_first() {
+            Some(((a, b), rest)) => {
+                pointwise::mul_into(m, out, a.c1().limb(i), b.c1().limb(i));
+                for (a, b) in rest {
+                    pointwise::mul_add_assign(m, out, a.c1().limb(i), b.c1().limb(i));
+                }
+            }
+            None => out.fill(0),
+        }
+        for (value, k) in &self.scalars {
+            if let Some(c2) = value.parts().get(2) {
+                pointwise::mul_scalar_add_assign(m, out, c2.limb(i), m.reduce_i128(*k));
+            }
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use fhec_math::{Eval, Modulus, Poly, pointwise};
+use fhec_math::{Eval, Modulus, Poly, Scale, pointwise};
 use rayon::prelude::*;
 
 use super::{Evaluator, check_reach};
 use crate::cipher::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Digits, Switch, switch};
+use crate::keyswitch::{Digits, Limbs, Switch, switch};
 use crate::limbs::{HEAVY, LIGHT, par_chunks};
 
 impl Evaluator {
@@ -146,7 +146,7 @@ impl Evaluator {
         self.check("relinearise", a)?;
         let key = self.relin_key("relinearise", a.level)?;
         let add = Switch { add: [Some(&a.c0), Some(&a.c1)], ..Switch::default() };
-        let [c0, c1] = self.switch_product(a, key, add, false)?;
+        let [c0, c1] = self.switch_third(&a.c2, a.level, key, add, false)?;
         Ok(Ciphertext { c0, c1, level: a.level, scale: a.scale.clone(), id: a.id })
     }
 
@@ -160,21 +160,37 @@ impl Evaluator {
         self.context.check_level("relinearise_rescale", a.level, 1)?;
         let key = self.relin_key("relinearise_rescale", a.level)?;
         let lift = Switch { lift: [Some(&a.c0), Some(&a.c1)], ..Switch::default() };
-        let [c0, c1] = self.switch_product(a, key, lift, true)?;
+        let [c0, c1] = self.switch_third(&a.c2, a.level, key, lift, true)?;
         let scale = self.rescaled(&a.scale, a.level);
         Ok(Ciphertext { c0, c1, level: a.level - 1, scale, id: a.id })
     }
 
-    /// The third part under the secret itself.
-    fn switch_product(
+    /// [`relinearise_rescale`](Self::relinearise_rescale) of a product of which only the third part is there: the others are made limb by limb where
+    /// they are used, which saves writing and reading them.
+    pub(crate) fn relinearise_rescale_made(
         &self,
-        a: &Product,
+        c2: &Poly<Eval>,
+        level: usize,
+        scale: &Scale,
+        made: &Limbs<'_>,
+    ) -> Result<Ciphertext> {
+        self.context.check_level("relinearise_rescale", level, 1)?;
+        let key = self.relin_key("relinearise_rescale", level)?;
+        let [c0, c1] = self.switch_third(c2, level, key, Switch { made: Some(made), ..Switch::default() }, true)?;
+        Ok(Ciphertext { c0, c1, level: level - 1, scale: self.rescaled(scale, level), id: self.context.id() })
+    }
+
+    /// The third part under the secret itself.
+    fn switch_third(
+        &self,
+        c2: &Poly<Eval>,
+        level: usize,
         key: &SwitchingKey,
         with: Switch<'_>,
         rescale: bool,
     ) -> Result<[Poly<Eval>; 2]> {
-        let digits = Digits::new(&self.context, &a.c2, a.level);
-        let switched = switch(&self.context, digits, a.level, &[(key, with)], rescale)?;
+        let digits = Digits::new(&self.context, c2, level);
+        let switched = switch(&self.context, digits, level, &[(key, with)], rescale)?;
         Ok(switched.into_iter().next().expect("one switch gives one pair"))
     }
 

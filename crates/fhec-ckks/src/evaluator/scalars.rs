@@ -3,7 +3,7 @@
 use fhec_math::{Eval, Poly, Scale, pointwise};
 
 use super::Evaluator;
-use crate::cipher::{Ciphertext, Product};
+use crate::cipher::Ciphertext;
 use crate::error::{CkksError, Result};
 use crate::limbs::{LIGHT, par_chunks, par_chunks2};
 
@@ -91,18 +91,6 @@ impl Evaluator {
     pub fn add_scalar_assign(&self, a: &mut Ciphertext, value: f64) -> Result<()> {
         self.check("add_scalar", a)?;
         let k = Self::integer("add_scalar", value, &a.scale)?;
-        self.add_integer(&mut a.c0, k);
-        Ok(())
-    }
-
-    /// `a += value` in every slot of a product.
-    ///
-    /// # Errors
-    /// As [`mul_scalar`](Self::mul_scalar).
-    pub fn add_scalar_to_product_assign(&self, a: &mut Product, value: f64) -> Result<()> {
-        let op = "add_scalar_to_product";
-        self.check(op, a)?;
-        let k = Self::integer(op, value, &a.scale)?;
         self.add_integer(&mut a.c0, k);
         Ok(())
     }

@@ -14,12 +14,17 @@ use crate::keys::SwitchingKey;
 use crate::limbs::{Conversion, convert};
 use crate::params::Context;
 
+/// Two polynomials that are made where they are used: fills a limb of both.
+pub(crate) type Limbs<'a> = dyn Fn(usize, [&mut [u64]; 2]) + Sync + 'a;
+
 /// What to make of the digits with one key: `σ(⌊(Σ_d c_d·b_d + P·l_0) / D⌉ + a_0)` and the same with `a_d`, `l_1`, `a_1`, where `D` is
 /// `P` or, with a rescale, `P·q_level`.
 #[derive(Default)]
 pub(crate) struct Switch<'a> {
     /// `l_0` and `l_1`, absent for zero.
     pub(crate) lift: [Option<&'a Poly<Eval>>; 2],
+    /// More of `l_0` and `l_1`. Each limb is asked for once.
+    pub(crate) made: Option<&'a Limbs<'a>>,
     /// `a_0` and `a_1`, absent for zero.
     pub(crate) add: [Option<&'a Poly<Eval>>; 2],
     /// `σ`, absent for the identity. The key is made for its inverse.
@@ -47,16 +52,19 @@ pub(crate) fn switch(
     let polys = |limbs: usize| -> Vec<[Poly<Eval>; 2]> {
         switches.iter().map(|_| std::array::from_fn(|_| Poly::scratch(n, limbs))).collect()
     };
+    // Room for limbs that are made.
+    let making = if switches.iter().any(|(_, switch)| switch.made.is_some()) { 2 * n } else { 0 };
     let mut tails = polys(all - kept);
     digits.each(
         context,
         level,
         kept..all,
         by_limb(&mut tails, all - kept),
-        || (),
-        |(), i, digits, outs| {
+        || AlignedVec::scratch(making),
+        |making, i, digits, outs| {
             for ((key, switch), [out0, out1]) in switches.iter().zip(outs) {
                 dot_limb(context, level, i, digits, key, switch.lift, [&mut *out0, &mut *out1]);
+                add_made(context, level, i, switch.made, making, [&mut *out0, &mut *out1]);
                 context.qp_table(level, i).inverse(out0);
                 context.qp_table(level, i).inverse(out1);
             }
@@ -69,12 +77,14 @@ pub(crate) fn switch(
         level,
         0..kept,
         by_limb(&mut outs, kept),
-        || AlignedVec::scratch(2 * n),
+        || AlignedVec::scratch(2 * n + making),
         |scratch, i, digits, outs| {
             let m = context.q(i);
-            let (sum0, sum1) = scratch.split_at_mut(n);
+            let (sums, making) = scratch.split_at_mut(2 * n);
+            let (sum0, sum1) = sums.split_at_mut(n);
             for ((key, switch), (parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
                 dot_limb(context, level, i, digits, key, switch.lift, [&mut *sum0, &mut *sum1]);
+                add_made(context, level, i, switch.made, making, [&mut *sum0, &mut *sum1]);
                 for (k, (sum, out)) in [&mut *sum0, &mut *sum1].into_iter().zip(parts).enumerate() {
                     if let Some(from) = from {
                         pointwise::switch_centered(from, m, tail[k].limb(0), out);
@@ -188,4 +198,21 @@ pub(super) fn dot_limb(
             }
         }
     }
+}
+
+/// Adds one limb of `P` times what is made.
+fn add_made(
+    context: &Context,
+    level: usize,
+    i: usize,
+    made: Option<&Limbs<'_>>,
+    scratch: &mut [u64],
+    [out0, out1]: Pair<'_>,
+) {
+    let Some(made) = made.filter(|_| i <= level) else { return };
+    let (part0, part1) = scratch.split_at_mut(context.n());
+    made(i, [&mut *part0, &mut *part1]);
+    let p = context.p_mod_q(level, i);
+    pointwise::mul_scalar_add_assign(context.q(i), out0, part0, p);
+    pointwise::mul_scalar_add_assign(context.q(i), out1, part1, p);
 }

@@ -81,15 +81,29 @@ fn switches_equal_their_pieces() {
                     lift: [Some(&l0), None],
                     add: [None, (!rescale).then_some(&a1)],
                     automorphism: element.map(|e| Automorphism::get(8, e)),
+                    made: None,
+                };
+                // The same limbs, made where they are used.
+                let limbs = |i: usize, [out0, out1]: [&mut [u64]; 2]| {
+                    out0.copy_from_slice(l0.limb(i));
+                    out1.fill(0);
                 };
                 let key = |e: u64| keys.galois(e).expect("a key");
-                let jobs = || vec![(key(elements[0]), with(Some(elements[0]))), (key(elements[1]), with(None))];
+                let made = || Switch { lift: [None; 2], made: Some(&limbs), ..with(Some(elements[1])) };
+                let jobs = || {
+                    let lifted = [(elements[0], with(Some(elements[0]))), (elements[1], with(None))];
+                    lifted
+                        .into_iter()
+                        .chain([(elements[1], made())])
+                        .map(|(e, with)| (key(e), with))
+                        .collect::<Vec<_>>()
+                };
                 let streamed =
                     switch(&context, Digits::new(&context, &c, level), level, &jobs(), rescale).expect("keys");
                 let hoisted = switch(&context, Digits::Decomposed(&decomposed), level, &jobs(), rescale).expect("keys");
                 for ((key, job), (streamed, hoisted)) in jobs().into_iter().zip(streamed.iter().zip(&hoisted)) {
                     for part in 0..2 {
-                        let mut expected = sum(&context, &decomposed, key, part == 1, job.lift[part], rescale);
+                        let mut expected = sum(&context, &decomposed, key, part == 1, [Some(&l0), None][part], rescale);
                         if let Some(add) = job.add[part] {
                             for i in 0..expected.limbs() {
                                 pointwise::add_assign(context.q(i), expected.limb_mut(i), add.limb(i));
