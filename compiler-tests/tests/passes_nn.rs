@@ -1,7 +1,7 @@
 //! The tensor passes: snapshots of small graphs, and the same meaning before and after.
 
 use compiler_tests::{calibration_digits, model, shared};
-use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Range, ValueId};
+use fhec_ir::nn::{Activation, Conv, Graph, Interpreter, Op, Output, Pool, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
 use fhec_math::chebyshev::depth_of_degree;
 use fhec_passes::approximate::{ApproximateOptions, approximate};
@@ -223,6 +223,19 @@ fn a_used_intermediate_is_not_merged_away() {
     let scaled = net.then(Op::MulConst(factor), &[c], "scale");
     let before = net.finish(&[c, scaled]);
     assert_same(&before, &canonicalise(&before));
+}
+
+#[test]
+fn the_maximum_of_one_value_needs_no_comparison() {
+    let mut net = Net::new(&[1, 2, 5, 5]);
+    let x = net.last;
+    let one = [1, 1];
+    let pool = Pool { kernel: one, strides: [2, 2], pads: [0; 4], dilations: one, counted_pads: [0; 4] };
+    let y = net.with_shape(Op::MaxPool(pool), &[x], &[1, 2, 3, 3], "subsample");
+    let before = net.finish(&[y]);
+    let after = canonicalise(&before);
+    refuse_unsupported(&after).expect("no maximum is left");
+    assert_same(&before, &after);
 }
 
 /// conv → f → conv, over an image.

@@ -13,6 +13,7 @@ pub const MAX_POWER: u32 = 64;
 ///
 /// * `x · x` → `x²`; `(xᵃ)ᵇ` → `xᵃᵇ` up to [`MAX_POWER`]; `x + x` → `2x`
 /// * `PRelu(x)` → `slope·x + (1 − slope)·ReLU(x)`, exactly
+/// * the maximum of one value → that value: such a pooling only takes some of its input
 /// * multiplications and additions of constants that vary by channel at most move into the
 ///   convolution, dense layer, or constant operation before them, if nothing else uses its value
 /// * multiplications by 1 and additions of 0 vanish
@@ -79,6 +80,9 @@ fn once(graph: &Graph) -> Graph {
                 replace(rw, node, Op::MulConst(two), &node.inputs[..1])
             }
             Op::PRelu { slope } => prelu(rw, graph, node, *slope),
+            Op::MaxPool(pool) if pool.kernel == [1, 1] && pool.pads == [0; 4] => {
+                replace(rw, node, Op::AveragePool(pool.clone()), &node.inputs)
+            }
             Op::MulConst(c) | Op::AddConst(c) => {
                 let product = matches!(node.op, Op::MulConst(_));
                 let constant = graph.tensor(*c);
