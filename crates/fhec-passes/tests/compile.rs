@@ -249,8 +249,8 @@ fn a_fixed_batch_is_no_reason_to_refuse() {
     let mut g = Graph { name: "batch".into(), ..Graph::default() };
     let shape = vec![2, 3, 4, 4];
     let mut x = g.push(Op::Input { name: "x".into() }, vec![], shape.clone(), Origin::named("x"));
-    for (i, op) in
-        [Op::AveragePool(pool.clone()), Op::AveragePool(pool.clone()), Op::MaxPool(pool)].into_iter().enumerate()
+    let maximum = Pool { kernel: [3, 3], pads: [1; 4], ..pool.clone() };
+    for (i, op) in [Op::AveragePool(pool.clone()), Op::AveragePool(pool), Op::MaxPool(maximum)].into_iter().enumerate()
     {
         x = g.push(op, vec![x], shape.clone(), Origin::named(format!("pool{i}")));
     }
