@@ -20,7 +20,7 @@ pub use schedule::Schedule;
 use crate::cipher::{Ciphertext, Product};
 use crate::error::Result;
 use crate::evaluator::Evaluator;
-use sum::{Degree2, Sum, Value};
+use sum::{Sum, Value};
 
 /// Evaluates the series of `plan` on every slot.
 ///
@@ -57,10 +57,7 @@ pub fn eval(
         }
         powers[step.index] = Some(match step.relinearise {
             true => Value::Degree1(sum.relinearised(evaluator)?),
-            false => match sum.finish()? {
-                Degree2::No(ciphertext) => Value::Degree1(evaluator.rescale(&ciphertext)?),
-                Degree2::Yes(product) => Value::Degree2(evaluator.rescale_product(&product)?),
-            },
+            false => Value::Degree2(evaluator.rescale_product(&sum.product())?),
         });
     }
     let mut nodes: Vec<Option<Ciphertext>> = Vec::with_capacity(plan.nodes().len());
@@ -83,9 +80,7 @@ pub fn eval(
 
 /// `x² + constant`, one level lower: a cosine of twice the angle, up to factors.
 pub(crate) fn square_plus(evaluator: &Evaluator, x: &Ciphertext, constant: f64) -> Result<Ciphertext> {
-    let context = &**evaluator.context();
-    context.check_level("chebyshev", x.level(), 1)?;
-    let mut sum = Sum::new(context, x.level(), x.scale().square());
+    let mut sum = Sum::new(evaluator.context(), x.level(), x.scale().square());
     sum.multiply(x, x);
     sum.constant(constant)?;
     sum.relinearised(evaluator)

@@ -38,14 +38,6 @@ impl Value {
     }
 }
 
-/// A finished sum.
-pub(super) enum Degree2 {
-    /// Of two parts.
-    No(Ciphertext),
-    /// Of three parts: a product took part.
-    Yes(Product),
-}
-
 /// A sum in the making. Operands lie at its level or above; of higher ones the lower limbs are used.
 pub(super) struct Sum<'a> {
     context: &'a Context,
@@ -82,50 +74,42 @@ impl<'a> Sum<'a> {
     }
 
     /// Whether it has degree 2: a product takes part.
-    pub(super) fn is_square(&self) -> bool {
+    fn is_square(&self) -> bool {
         !self.products.is_empty() || self.scalars.iter().any(|s| matches!(s.0, Value::Degree2(_)))
     }
 
-    /// Computes the sum.
-    pub(super) fn finish(self) -> Result<Degree2> {
-        let (context, level, square) = (self.context, self.level, self.is_square());
-        let (n, limbs) = (context.n(), level + 1);
-        let parts = if square { 3 } else { 2 };
-        let mut out: Vec<Poly<Eval>> = (0..parts).map(|_| Poly::scratch(n, limbs)).collect();
-        let mut tasks: Vec<Vec<&mut [u64]>> = (0..limbs).map(|_| Vec::with_capacity(parts)).collect();
-        for poly in &mut out {
-            for (task, limb) in tasks.iter_mut().zip(poly.iter_mut()) {
-                task.push(limb);
-            }
-        }
-        let tasks = tasks.into_par_iter().enumerate().with_min_len(self.least_limbs(parts));
-        tasks.for_each(|(i, mut out)| {
-            let [out0, out1, rest @ ..] = &mut out[..] else { return };
-            self.first_two(i, [&mut **out0, &mut **out1]);
-            rest.iter_mut().for_each(|out2| self.third(i, out2));
-        });
-        let mut out = out.into_iter();
-        let mut next = || out.next().unwrap_or_else(|| Poly::zero(n, limbs));
-        let (c0, c1, id) = (next(), next(), context.id());
-        Ok(if square {
-            Degree2::Yes(Product { c0, c1, c2: next(), level, scale: self.scale, id })
-        } else {
-            Degree2::No(Ciphertext { c0, c1, level, scale: self.scale, id })
-        })
+    /// Computes a sum of degree 2, all parts of it.
+    pub(super) fn product(self) -> Product {
+        debug_assert!(self.is_square());
+        let ((c0, c1), c2) = (self.first_parts(), self.third_part());
+        Product { c0, c1, c2, level: self.level, scale: self.scale, id: self.context.id() }
     }
 
     /// Computes the sum, relinearises it where it has degree 2, and rescales it. Of degree 2 the first two parts never exist as a whole.
     pub(super) fn relinearised(self, evaluator: &Evaluator) -> Result<Ciphertext> {
-        if !self.is_square() {
-            return match self.finish()? {
-                Degree2::No(ciphertext) => evaluator.rescale(&ciphertext),
-                Degree2::Yes(product) => evaluator.relinearise_rescale(&product),
-            };
+        if self.is_square() {
+            let c2 = self.third_part();
+            return evaluator.relinearise_rescale_made(&c2, self.level, &self.scale, &|i, out| self.first_two(i, out));
         }
+        let (c0, c1) = self.first_parts();
+        evaluator.rescale(&Ciphertext { c0, c1, level: self.level, scale: self.scale, id: self.context.id() })
+    }
+
+    /// The first two parts.
+    fn first_parts(&self) -> (Poly<Eval>, Poly<Eval>) {
+        let part = || Poly::scratch(self.context.n(), self.level + 1);
+        let (mut c0, mut c1) = (part(), part());
+        let limbs = c0.par_iter_mut().zip(c1.par_iter_mut()).enumerate().with_min_len(self.least_limbs(2));
+        limbs.for_each(|(i, (out0, out1))| self.first_two(i, [out0, out1]));
+        (c0, c1)
+    }
+
+    /// The third part.
+    fn third_part(&self) -> Poly<Eval> {
         let mut c2 = Poly::scratch(self.context.n(), self.level + 1);
         let limbs = c2.par_iter_mut().enumerate().with_min_len(self.least_limbs(1));
-        limbs.for_each(|(i, limb)| self.third(i, limb));
-        evaluator.relinearise_rescale_made(&c2, self.level, &self.scale, &|i, out| self.first_two(i, out))
+        limbs.for_each(|(i, out)| self.third(i, out));
+        c2
     }
 
     /// So many limbs of so many parts are worth a thread.
