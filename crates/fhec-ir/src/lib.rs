@@ -10,6 +10,7 @@
 //! which passes are tested.
 
 pub mod he;
+pub mod matmul;
 pub mod nn;
 pub mod origin;
 pub mod tensor;

@@ -203,7 +203,7 @@ pub struct Distribution {
     pub mean: f64,
     /// Standard deviation.
     pub std: f64,
-    /// Counts over equal bins of the node's range.
+    /// Counts over equal bins of the node's range; empty where no activation reads the value.
     pub histogram: Vec<u64>,
 }
 

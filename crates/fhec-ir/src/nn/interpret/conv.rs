@@ -1,8 +1,8 @@
-//! Convolution: the windows are gathered into panels of [`PANEL`] output positions, and each panel is
-//! multiplied by the kernel matrix while it is in cache. Its transpose scatters such panels.
+//! Convolution: what is under the windows of [`PANEL`] output positions is multiplied by the kernel matrix, straight from the image where
+//! windows lie side by side, and from a panel that it is gathered into where they do not. Its transpose scatters such panels.
 
-use super::matmul::{PANEL, Packed};
 use crate::Tensor;
+use crate::matmul::{PANEL, Packed};
 use crate::nn::Conv;
 
 /// The convolution of `x` `[n, c, h, w]` by `weight` `[out, c/groups, kh, kw]`.
@@ -16,15 +16,21 @@ pub(super) fn conv(conv: &Conv, x: &Tensor, weight: &Tensor, bias: Option<&Tenso
         for (group, kernel) in kernels.iter().enumerate() {
             g.rows(image, group).for_each(|(inside, row)| frame[inside].copy_from_slice(&x.values()[row]));
             for first in (0..g.positions()).step_by(PANEL) {
-                g.gather(&mut panel, &frame, &g.corners(first));
+                let corners = g.corners(first);
                 let used = PANEL.min(g.positions() - first);
-                kernel.times_panel(&panel, |o, sums| {
+                let emit = |o: usize, sums: &[f64; PANEL]| {
                     let start = bias.map_or(0.0, |b| b.values()[group * g.group_out + o]);
                     let at = g.output(image, group, o) + first;
                     for (y, s) in values[at..at + used].iter_mut().zip(sums) {
                         *y = start + s;
                     }
-                });
+                };
+                if corners.windows(2).all(|c| c[0] + 1 == c[1]) {
+                    kernel.times_rows_of(&frame, corners[0], &g.taps, emit);
+                } else {
+                    g.gather(&mut panel, &frame, &corners);
+                    kernel.times_panel(&panel, emit);
+                }
             }
         }
     }
@@ -156,13 +162,8 @@ impl Geometry {
 
     /// `panel[k][p]` = what is under tap `k` of window `p`.
     fn gather(&self, panel: &mut [[f64; PANEL]], frame: &[f64], corners: &[usize; PANEL]) {
-        let side_by_side = corners.windows(2).all(|c| c[0] + 1 == c[1]);
         for (column, &tap) in panel.iter_mut().zip(&self.taps) {
-            if side_by_side {
-                column.copy_from_slice(&frame[corners[0] + tap..][..PANEL]);
-            } else {
-                *column = corners.map(|corner| frame[corner + tap]);
-            }
+            *column = corners.map(|corner| frame[corner + tap]);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One walk backwards per quantity, each operation by the transpose of its derivative.
 
-use super::{Interpreter, conv, movement, window};
+use super::{Interpreter, conv, movement, window, zip};
 use crate::Tensor;
 use crate::nn::Activation;
 use crate::nn::graph::{ConstId, Op, Range, ValueId};
@@ -45,10 +45,6 @@ fn add(sum: &mut Option<Tensor>, part: Tensor) {
         Some(sum) => zip(&sum, &part, |a, b| a + b),
         None => part,
     });
-}
-
-fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
-    a.zip(b, f).expect("shapes were checked")
 }
 
 /// The gradient with respect to each operand, given the gradient `g` with respect to the result `y`.

@@ -4,11 +4,12 @@
 //! every sum is taken in one fixed order.
 
 mod conv;
+mod dense;
 mod gradient;
-mod matmul;
 mod movement;
 mod window;
 
+use super::Activation;
 use super::graph::{ConstId, Graph, Op, ValueId};
 use super::verify::verify;
 use crate::{Diagnostics, Tensor};
@@ -160,6 +161,20 @@ impl<'a> Interpreter<'a> {
     }
 }
 
+/// Elementwise, with broadcasting.
+fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
+    a.zip(b, f).expect("shapes were checked")
+}
+
+/// A function of every element; the common ones are told apart once and not for each.
+fn activate(function: &Activation, x: &Tensor) -> Tensor {
+    match *function {
+        Activation::Relu => x.map(|x| Activation::Relu.eval(x)),
+        Activation::Clip { min, max } => x.map(|x| Activation::Clip { min, max }.eval(x)),
+        _ => x.map(|x| function.eval(x)),
+    }
+}
+
 /// The result of one operation; also for folding constants. `shape` is the shape of the result, as
 /// [`shape::infer`](super::shape::infer) gives it.
 ///
@@ -168,11 +183,10 @@ impl<'a> Interpreter<'a> {
 /// compute from: ask [`shape::infer`](super::shape::infer) first.
 pub fn eval(op: &Op, operands: &[&Tensor], constants: &[Tensor], shape: &[usize]) -> Tensor {
     let constant = |id: ConstId| &constants[id.index()];
-    let zip = |a: &Tensor, b: &Tensor, f: fn(f64, f64) -> f64| a.zip(b, f).expect("shapes were checked");
     match op {
         Op::Input { name } => panic!("input '{name}' has no value"),
         Op::Conv(c) => conv::conv(c, operands[0], constant(c.weight), c.bias.map(constant), shape),
-        Op::Dense { weight, bias } => matmul::dense(operands[0], constant(*weight), bias.map(constant), shape),
+        Op::Dense { weight, bias } => dense::dense(operands[0], constant(*weight), bias.map(constant), shape),
         Op::BatchNorm { scale, bias, mean, variance, epsilon } => {
             let norm = |values: [&Tensor; 4], channel: usize, x: f64| {
                 let [scale, bias, mean, variance] = values.map(|t| t.values()[channel]);
@@ -203,7 +217,7 @@ pub fn eval(op: &Op, operands: &[&Tensor], constants: &[Tensor], shape: &[usize]
         Op::Concat { axis } => movement::concat(*axis, operands),
         Op::Slice { starts, steps } => movement::slice(operands[0], starts, steps, shape),
         Op::Pad { before, value, .. } => movement::pad(operands[0], before, *value, shape),
-        Op::Activation(a) => operands[0].map(|x| a.eval(x)),
+        Op::Activation(a) => activate(a, operands[0]),
         Op::PRelu { slope } => zip(operands[0], constant(*slope), |x, s| if x >= 0.0 { x } else { s * x }),
         Op::Polynomial { chebyshev, interval, .. } => {
             let (sum, width) = (interval.lo + interval.hi, interval.hi - interval.lo);
