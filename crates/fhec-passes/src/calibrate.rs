@@ -1,6 +1,7 @@
 //! Ranges and distributions of every value, from sample inputs.
 
 use crate::bound::hull;
+use crate::histogram::Histogram;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Distribution, Graph, InputError, Interpreter, Op, Range, ValueId};
 use rayon::prelude::*;
@@ -13,11 +14,14 @@ pub const MARGIN: f64 = 0.4;
 /// Bins of a value's histogram.
 const BINS: usize = 64;
 
+/// Samples that are run before what they showed is summed up.
+const BLOCK: usize = 32;
+
 /// Sample inputs: for each sample, one tensor per model input.
 pub type Samples = [Vec<Tensor>];
 
 /// What one value did over the samples.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
     /// Smallest and largest number, without margin.
     pub(crate) range: Range,
@@ -29,7 +33,8 @@ pub(crate) struct Summary {
 impl Summary {
     /// Of one list, by several running results side by side.
     fn of(values: &[f64]) -> Self {
-        const LANES: usize = 8;
+        // As many as fit the registers that every processor has.
+        const LANES: usize = 4;
         let (mut lo, mut hi) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
         let (mut sum, mut squares) = ([0.0; LANES], [0.0; LANES]);
         let blocks = values.chunks_exact(LANES);
@@ -56,25 +61,38 @@ impl Summary {
 /// # Errors
 /// When a sample does not fit the model's inputs.
 pub fn calibrate(graph: &Graph, samples: &Samples) -> Result<Graph, InputError> {
-    Ok(calibrate_with(graph, samples)?.0)
+    Ok(calibrate_with(graph, samples)?.graph)
 }
 
-/// [`calibrate`] with what the values did.
+/// A graph with ranges and distributions, and what else the samples showed.
+pub(crate) struct Calibrated {
+    pub(crate) graph: Graph,
+    /// For every sample the outputs one after the other, those of a softmax before it.
+    pub(crate) outputs: Vec<Vec<f64>>,
+    pub(crate) summaries: Vec<Summary>,
+}
+
+/// [`calibrate`] with all that was seen.
 ///
 /// # Errors
 /// When a sample does not fit the model's inputs.
-pub(crate) fn calibrate_with(graph: &Graph, samples: &Samples) -> Result<(Graph, Vec<Summary>), InputError> {
-    let summaries = summarise(graph, samples)?;
+pub(crate) fn calibrate_with(graph: &Graph, samples: &Samples) -> Result<Calibrated, InputError> {
+    let mut read = vec![false; graph.nodes.len()];
+    let activations = graph.nodes.iter().filter(|n| matches!(n.op, Op::Activation(_)));
+    activations.flat_map(|n| &n.inputs).for_each(|v| read[v.index()] = true);
+    let histogram = |id: ValueId, value: &[f64], summary: &Summary| {
+        if read[id.index()] { Histogram::of(value, summary.range) } else { Histogram::default() }
+    };
+    let Observed { summaries, outputs, details } = observe_with(graph, samples, histogram, Histogram::add)?;
     let mut out = annotate(graph, &summaries);
-    let ranges: Vec<Range> = out.nodes.iter().filter_map(|n| n.range).collect();
-    // Not by the graph with these ranges, which is broken where samples overflow.
-    let histograms = histograms(graph, &ranges, samples)?;
-    for ((node, s), histogram) in out.nodes.iter_mut().zip(&summaries).zip(histograms) {
+    for (((node, s), histogram), read) in out.nodes.iter_mut().zip(&summaries).zip(details).zip(read) {
         let mean = s.sum / s.count as f64;
         let std = (s.squares / s.count as f64 - mean * mean).max(0.0).sqrt();
+        let range = node.range.filter(|_| read);
+        let histogram = range.map_or_else(Vec::new, |range| histogram.over_bins(range, BINS));
         node.distribution = Some(Distribution { mean, std, histogram });
     }
-    Ok((out, summaries))
+    Ok(Calibrated { graph: out, outputs, summaries })
 }
 
 /// Sets the ranges alone.
@@ -102,79 +120,69 @@ pub(crate) fn widen_by(r: Range, margin: f64) -> Range {
     Range { lo: r.lo - below.max(least), hi: r.hi + above.max(least) }
 }
 
-/// What every value did over the samples.
-///
-/// # Errors
-/// When a sample does not fit the model's inputs.
-pub(crate) fn summarise(graph: &Graph, samples: &Samples) -> Result<Vec<Summary>, InputError> {
-    Ok(observe(graph, samples, &[])?.0)
+/// What samples showed.
+pub(crate) struct Observed<D> {
+    /// What every value did.
+    pub(crate) summaries: Vec<Summary>,
+    /// For every sample the outputs one after the other, those of a softmax before it.
+    pub(crate) outputs: Vec<Vec<f64>>,
+    /// Something else of every value.
+    details: Vec<D>,
 }
 
-/// [`summarise`], and for every sample some of the values themselves, one after the other.
+/// What every value did over the samples, and the outputs.
 ///
 /// # Errors
 /// When a sample does not fit the model's inputs.
-pub(crate) fn observe(
+pub(crate) fn observe(graph: &Graph, samples: &Samples) -> Result<Observed<()>, InputError> {
+    observe_with(graph, samples, |_, _, _| (), |_, ()| ())
+}
+
+/// [`observe`], with something of every value of a sample, summed up over the samples.
+fn observe_with<D: Send>(
     graph: &Graph,
     samples: &Samples,
-    wanted: &[ValueId],
-) -> Result<(Vec<Summary>, Vec<Vec<f64>>), InputError> {
-    let position = |node: usize| wanted.iter().position(|id| id.index() == node);
-    let runs = each_sample(graph, samples, |node, value| {
-        (Summary::of(value.values()), position(node).map(|at| (at, value.values().to_vec())))
-    })?;
-    let mut total: Vec<Summary> = Vec::new();
-    let mut values = Vec::with_capacity(runs.len());
-    // Sample by sample in order, so that sums do not depend on the number of threads.
-    for run in runs {
-        let (summaries, kept): (Vec<Summary>, Vec<_>) = run.into_iter().unzip();
-        let mut kept: Vec<(usize, Vec<f64>)> = kept.into_iter().flatten().collect();
-        kept.sort_by_key(|(at, _)| *at);
-        values.push(kept.into_iter().flat_map(|(_, values)| values).collect());
-        if total.is_empty() {
-            total = summaries;
-            continue;
-        }
-        for (t, r) in total.iter_mut().zip(summaries) {
-            let range = hull(t.range, r.range);
-            *t = Summary { range, sum: t.sum + r.sum, squares: t.squares + r.squares, count: t.count + r.count };
+    detail: impl Fn(ValueId, &[f64], &Summary) -> D + Sync,
+    sum: impl Fn(&mut D, D),
+) -> Result<Observed<D>, InputError> {
+    let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
+    let wanted = logits(graph);
+    let run = |inputs: &Vec<Tensor>| {
+        let mut seen = Vec::with_capacity(graph.nodes.len());
+        let mut outputs = vec![Vec::new(); wanted.len()];
+        interpreter.run_with(inputs, |id, value| {
+            let summary = Summary::of(value.values());
+            seen.push((summary, detail(id, value.values(), &summary)));
+            let own = outputs.iter_mut().zip(&wanted).filter(|(_, wanted)| **wanted == id);
+            own.for_each(|(own, _)| own.extend_from_slice(value.values()));
+        })?;
+        Ok((seen, outputs.concat()))
+    };
+    let mut total = Observed { summaries: Vec::new(), outputs: Vec::with_capacity(samples.len()), details: Vec::new() };
+    for block in samples.chunks(BLOCK) {
+        let runs: Vec<_> = block.par_iter().map(run).collect::<Result<_, InputError>>()?;
+        // Sample by sample in order, so that sums do not depend on the number of threads.
+        for (seen, own) in runs {
+            total.outputs.push(own);
+            if total.summaries.is_empty() {
+                (total.summaries, total.details) = seen.into_iter().unzip();
+                continue;
+            }
+            for ((t, details), (r, detail)) in total.summaries.iter_mut().zip(&mut total.details).zip(seen) {
+                let range = hull(t.range, r.range);
+                *t = Summary { range, sum: t.sum + r.sum, squares: t.squares + r.squares, count: t.count + r.count };
+                sum(details, detail);
+            }
         }
     }
-    Ok((total, values))
+    Ok(total)
 }
 
-fn histograms(graph: &Graph, ranges: &[Range], samples: &Samples) -> Result<Vec<Vec<u64>>, InputError> {
-    let runs = each_sample(graph, samples, |node, value| {
-        let range = ranges[node];
-        let scale = BINS as f64 / (range.hi - range.lo).max(f64::MIN_POSITIVE);
-        let mut bins = vec![0u64; BINS];
-        for x in value.values() {
-            bins[(((x - range.lo) * scale) as usize).min(BINS - 1)] += 1;
-        }
-        bins
-    })?;
-    let total = runs.into_iter().reduce(|mut total, run| {
-        for (t, r) in total.iter_mut().flatten().zip(run.into_iter().flatten()) {
-            *t += r;
-        }
-        total
-    });
-    Ok(total.unwrap_or_default())
-}
-
-/// `f` of every value of every sample, samples in order.
-fn each_sample<T: Send>(
-    graph: &Graph,
-    samples: &Samples,
-    f: impl Fn(usize, &Tensor) -> T + Sync,
-) -> Result<Vec<Vec<T>>, InputError> {
-    let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
-    samples
-        .par_iter()
-        .map(|inputs| {
-            let mut values = Vec::with_capacity(graph.nodes.len());
-            interpreter.run_with(inputs, |id, value| values.push(f(id.index(), value)))?;
-            Ok(values)
-        })
-        .collect()
+/// The outputs; of one that is a softmax, what goes into it.
+pub(crate) fn logits(graph: &Graph) -> Vec<ValueId> {
+    let logit = |o: &fhec_ir::nn::Output| match graph.node(o.value).op {
+        Op::Softmax { .. } => graph.node(o.value).inputs[0],
+        _ => o.value,
+    };
+    graph.outputs.iter().map(logit).collect()
 }

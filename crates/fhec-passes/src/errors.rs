@@ -5,14 +5,16 @@
 //! nodes add is drawn at random instead, slot by slot, and what is there already is multiplied by the derivative of each layer at the values of
 //! a few samples. The mean square over the slots is the prediction.
 
-use crate::magnitudes::{Flat, Magnitudes, rotate, size, walk};
+use crate::magnitudes::{Flat, Magnitudes, rotate, size};
 use crate::matrices::MatrixInfo;
 use crate::noise::{Injection, SAFETY};
+use crate::products::{Slots, add_product};
 use crate::sensitivity::derivative;
 use fhec_ir::Tensor;
 use fhec_ir::he::{Graph, LinearTerm, Op, ValueId};
 use fhec_ir::nn::InputError;
-use fhec_math::chebyshev::clenshaw;
+use fhec_math::chebyshev::clenshaw_all;
+use rayon::prelude::*;
 use std::f64::consts::TAU;
 
 /// Samples whose values decide the derivatives; each has errors of its own.
@@ -34,26 +36,31 @@ pub(crate) fn carried(
     for id in graph.ids() {
         graph.node(id).inputs.iter().for_each(|v| last_use[v.index()] = id.index());
     }
-    let mut run = Run { graph, values, errors: Vec::with_capacity(graph.nodes.len()) };
-    let mut normal = Normal(0x243f_6a88_85a3_08d3);
-    let mut found = Vec::with_capacity(graph.nodes.len());
-    for (id, injection) in graph.ids().zip(injections) {
-        let mut errors = run.forward(id);
-        run.inject(id, matrices, injection, &mut errors, &mut normal);
-        let squares: f64 = errors.iter().map(|e| e * e).sum();
-        found.push((squares / errors.len().max(1) as f64).sqrt() * SAFETY);
-        run.errors.push(errors);
-        for v in graph.node(id).inputs.iter().filter(|v| last_use[v.index()] == id.index()) {
-            run.errors[v.index()] = Vec::new();
+    let of_sample = |(number, values): (usize, &Magnitudes<'_>)| {
+        let mut run = Run { graph, values, errors: Vec::with_capacity(graph.nodes.len()) };
+        let mut normal = Normal(0x243f_6a88_85a3_08d3 ^ number as u64);
+        let mut squares = Vec::with_capacity(graph.nodes.len());
+        for (id, injection) in graph.ids().zip(injections) {
+            let mut errors = run.forward(id);
+            run.inject(id, matrices, injection, &mut errors, &mut normal);
+            squares.push(errors.iter().map(|e| e * e).sum::<f64>() / errors.len().max(1) as f64);
+            run.errors.push(errors);
+            for v in graph.node(id).inputs.iter().filter(|v| last_use[v.index()] == id.index()) {
+                run.errors[v.index()] = Vec::new();
+            }
         }
-    }
-    Ok(found)
+        squares
+    };
+    let found: Vec<Vec<f64>> = values.par_iter().enumerate().map(of_sample).collect();
+    let mean = |node: usize| found.iter().map(|squares| squares[node]).sum::<f64>() / found.len().max(1) as f64;
+    Ok((0..graph.nodes.len()).map(|node| mean(node).sqrt() * SAFETY).collect())
 }
 
+/// The errors of one sample.
 struct Run<'a> {
     graph: &'a Graph,
-    values: Magnitudes<'a>,
-    /// By value and flat slot: one number a sample. Empty once nothing reads it any more.
+    values: &'a Magnitudes<'a>,
+    /// By value and flat slot. Empty once nothing reads it any more.
     errors: Vec<Vec<f64>>,
 }
 
@@ -61,27 +68,25 @@ impl Run<'_> {
     /// What the errors of its operands do to a node.
     fn forward(&self, id: ValueId) -> Vec<f64> {
         let node = self.graph.node(id);
-        let columns = self.values.samples;
         let error = |k: usize| &self.errors[node.inputs[k].index()];
-        let value = |k: usize| self.values.all(node.inputs[k]);
+        let value = |k: usize| self.values.of_value(node.inputs[k]);
         let scaled = |factor: f64| error(0).iter().map(|e| e * factor).collect();
         let both = |f: &dyn Fn(f64, f64) -> f64| error(0).iter().zip(error(1)).map(|(&a, &b)| f(a, b)).collect();
         match &node.op {
-            Op::Input(_) => vec![0.0; size(&node.layout) * columns],
+            Op::Input(_) => vec![0.0; size(&node.layout)],
             Op::LinearMap { terms, .. } => {
-                let mut out = vec![0.0; size(&node.layout) * columns];
+                let mut out = vec![0.0; size(&node.layout)];
                 for (k, (term, source)) in terms.iter().zip(&node.inputs).enumerate() {
-                    let (errors, from) = (error(k), &self.graph.node(*source).layout);
-                    walk(self.graph, term.matrix, Flat::of(&node.layout), Flat::of(from), |row, col, w| {
-                        let o = &mut out[row * columns..][..columns];
-                        o.iter_mut().zip(&errors[col * columns..]).for_each(|(o, e)| *o += w * e);
-                    });
+                    let from = Slots { flat: Flat::of(&self.graph.node(*source).layout), width: 1 };
+                    let to = Slots { flat: Flat::of(&node.layout), width: 1 };
+                    add_product(self.graph, term.matrix, (from, error(k)), (to, &mut out));
                 }
                 out
             }
             Op::Polynomial { poly, .. } => {
-                let slope = derivative(&self.graph.polynomials[poly.index()].chebyshev);
-                error(0).iter().zip(value(0)).map(|(e, &x)| e * clenshaw(&slope, x)).collect()
+                let mut slopes = value(0).to_vec();
+                clenshaw_all(&derivative(&self.graph.polynomials[poly.index()].chebyshev), &mut slopes);
+                error(0).iter().zip(slopes).map(|(e, slope)| e * slope).collect()
             }
             Op::Add => both(&|a, b| a + b),
             Op::Sub => both(&|a, b| a - b),
@@ -95,13 +100,10 @@ impl Run<'_> {
             Op::Negate => scaled(-1.0),
             Op::MulScalar { value, .. } => scaled(*value),
             Op::MulVector { vector, .. } => {
-                let period = self.graph.vectors[vector.index()].period;
-                let factors = self.values.vector(*vector);
-                let factor =
-                    |slot: usize| factors[slot / node.layout.period * period + slot % node.layout.period % period];
-                error(0).iter().enumerate().map(|(i, e)| e * factor(i / columns)).collect()
+                let factors = self.values.vector(*vector, &node.layout);
+                error(0).iter().zip(factors).map(|(e, factor)| e * factor).collect()
             }
-            Op::Rotate(steps) => rotate(error(0), node.layout.period, *steps, columns),
+            Op::Rotate(steps) => rotate(error(0), node.layout.period, *steps, 1),
             Op::AddScalar(_)
             | Op::AddVector(_)
             | Op::Relinearise
@@ -135,9 +137,8 @@ impl Run<'_> {
         if injection.slots == 0.0 && injection.entries == 0.0 {
             return;
         }
-        for (slot, numbers) in errors.chunks_exact_mut(self.values.samples).enumerate() {
-            let std = (injection.slots + injection.entries * rows(slot)).sqrt();
-            numbers.iter_mut().for_each(|e| *e += std * normal.next());
+        for (slot, error) in errors.iter_mut().enumerate() {
+            *error += (injection.slots + injection.entries * rows(slot)).sqrt() * normal.next();
         }
     }
 }

@@ -1,19 +1,19 @@
-//! What values a graph really sees: a few samples in f64, all of them in one walk over each matrix.
+//! What values a graph really sees: a few samples in f64.
 
+use crate::products::{Slots, add_product};
 use fhec_ir::Tensor;
 use fhec_ir::he::interpret::weights;
 use fhec_ir::he::{Graph, Op, ValueId};
 use fhec_ir::nn::InputError;
-use fhec_math::chebyshev::clenshaw;
-use fhec_plan::{Layout, MatrixId, VectorId, Weights};
+use fhec_math::chebyshev::clenshaw_all;
+use fhec_plan::{Layout, VectorId, Weights};
+use rayon::prelude::*;
 
-/// Values of a graph over some samples.
+/// Values of a graph for one sample.
 pub(crate) struct Magnitudes<'a> {
     graph: &'a Graph,
     weights: Weights,
-    /// Number of samples.
-    pub(crate) samples: usize,
-    /// By value and flat slot: one number a sample.
+    /// By value and flat slot.
     values: Vec<Vec<f64>>,
 }
 
@@ -50,109 +50,84 @@ pub(crate) fn rotate(x: &[f64], period: usize, steps: i64, columns: usize) -> Ve
     out
 }
 
-/// `f(row, column, weight)` for every point of a matrix, with row and column where [`Flat`] puts them.
-pub(crate) fn walk(graph: &Graph, matrix: MatrixId, to: Flat, from: Flat, mut f: impl FnMut(usize, usize, f64)) {
-    for nest in &graph.matrices[matrix.index()].nests {
-        let values = nest.tensor.map(|t| graph.tensors[t.index()].values());
-        nest.for_each(|row, col, weight| {
-            f(to.at(row), from.at(col), nest.factor * values.map_or(1.0, |v| v[weight as usize]));
-        });
-    }
-}
-
 impl<'a> Magnitudes<'a> {
-    /// Runs the samples, inputs of the network with one tensor per graph input each.
-    pub(crate) fn of(graph: &'a Graph, samples: &[Vec<Tensor>]) -> Result<Self, InputError> {
+    /// Runs samples side by side: inputs of the network, with one tensor per graph input each.
+    pub(crate) fn of(graph: &'a Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Self>, InputError> {
         samples.iter().try_for_each(|s| check(graph, s))?;
-        let values = Vec::with_capacity(graph.nodes.len());
-        let mut this = Magnitudes { graph, weights: weights(graph), samples: samples.len(), values };
-        for id in graph.ids() {
-            let value = this.value(id, samples);
-            this.values.push(value);
-        }
-        Ok(this)
+        let weights = weights(graph);
+        let run = |sample: &Vec<Tensor>| {
+            let values = Vec::with_capacity(graph.nodes.len());
+            let mut this = Magnitudes { graph, weights: weights.clone(), values };
+            for id in graph.ids() {
+                let value = this.value(id, sample);
+                this.values.push(value);
+            }
+            this
+        };
+        Ok(samples.par_iter().map(run).collect())
     }
 
-    /// The number of flat slot and sample.
-    pub(crate) fn at(&self, id: ValueId, slot: usize, sample: usize) -> f64 {
-        self.values[id.index()][slot * self.samples + sample]
-    }
-
-    /// All numbers of a value.
-    pub(crate) fn all(&self, id: ValueId) -> &[f64] {
+    /// The numbers of a value, by flat slot.
+    pub(crate) fn of_value(&self, id: ValueId) -> &[f64] {
         &self.values[id.index()]
     }
 
-    /// Numbers of a value's elements, slots without element left out, sample after sample.
+    /// Numbers of a value's elements, slots without element left out.
     pub(crate) fn elements(&self, id: ValueId) -> impl Iterator<Item = f64> + '_ {
         let layout = &self.graph.node(id).layout;
-        let (flat, positions) = (Flat::of(layout), layout.positions());
-        (0..self.samples).flat_map(move |s| {
-            let at = |p: usize| self.at(id, flat.at(p as i64), s);
-            positions.iter().map(|&p| at(p)).collect::<Vec<_>>()
-        })
+        let flat = Flat::of(layout);
+        layout.positions().into_iter().map(move |p| self.values[id.index()][flat.at(p as i64)])
     }
 
-    /// The numbers of a vector, flat.
-    pub(crate) fn vector(&self, id: VectorId) -> Vec<f64> {
-        self.graph.vectors[id.index()].values(&self.weights).concat()
+    /// The numbers of a vector, which may have a shorter period, for every flat slot of a layout.
+    pub(crate) fn vector(&self, id: VectorId, layout: &Layout) -> Vec<f64> {
+        let vector = &self.graph.vectors[id.index()];
+        let values = vector.values(&self.weights).concat();
+        let at = |slot: usize| values[slot / layout.period * vector.period + slot % layout.period % vector.period];
+        (0..size(layout)).map(at).collect()
     }
 
-    fn value(&self, id: ValueId, samples: &[Vec<Tensor>]) -> Vec<f64> {
+    fn value(&self, id: ValueId, sample: &[Tensor]) -> Vec<f64> {
         let node = self.graph.node(id);
-        let columns = self.samples;
-        let operand = |k: usize| &self.values[node.inputs[k].index()];
+        let operand = |k: usize| self.of_value(node.inputs[k]);
         let map = |f: &dyn Fn(f64) -> f64| operand(0).iter().map(|&x| f(x)).collect();
-        let zip = |f: &dyn Fn(f64, f64) -> f64| operand(0).iter().zip(operand(1)).map(|(&x, &y)| f(x, y)).collect();
-        // Combines every slot with an entry of a vector that may have a shorter period.
-        let with_vector = |vector: VectorId, mut out: Vec<f64>, f: &dyn Fn(f64, f64) -> f64| {
-            let period = self.graph.vectors[vector.index()].period;
-            let values = self.vector(vector);
-            for (slot, numbers) in out.chunks_exact_mut(columns).enumerate() {
-                let v = values[slot / node.layout.period * period + slot % node.layout.period % period];
-                numbers.iter_mut().for_each(|x| *x = f(*x, v));
-            }
-            out
-        };
+        let zip = |x: &[f64], y: &[f64], f: fn(f64, f64) -> f64| x.iter().zip(y).map(|(&x, &y)| f(x, y)).collect();
         match &node.op {
             Op::Input(index) => {
-                let mut out = vec![0.0; size(&node.layout) * columns];
+                let mut out = vec![0.0; size(&node.layout)];
                 let (flat, factor) = (Flat::of(&node.layout), self.graph.inputs[*index].factor);
-                for (s, sample) in samples.iter().enumerate() {
-                    for (position, v) in node.layout.positions().into_iter().zip(sample[*index].values()) {
-                        out[flat.at(position as i64) * columns + s] = v * factor;
-                    }
+                for (position, v) in node.layout.positions().into_iter().zip(sample[*index].values()) {
+                    out[flat.at(position as i64)] = v * factor;
                 }
                 out
             }
             Op::LinearMap { terms, bias, .. } => {
-                let mut out = vec![0.0; size(&node.layout) * columns];
+                let mut out = match bias {
+                    Some(bias) => self.vector(*bias, &node.layout),
+                    None => vec![0.0; size(&node.layout)],
+                };
                 for (term, source) in terms.iter().zip(&node.inputs) {
-                    let (x, from) = (&self.values[source.index()], &self.graph.node(*source).layout);
-                    walk(self.graph, term.matrix, Flat::of(&node.layout), Flat::of(from), |row, col, w| {
-                        let o = &mut out[row * columns..][..columns];
-                        o.iter_mut().zip(&x[col * columns..]).for_each(|(o, x)| *o += w * x);
-                    });
+                    let from = Slots { flat: Flat::of(&self.graph.node(*source).layout), width: 1 };
+                    let to = Slots { flat: Flat::of(&node.layout), width: 1 };
+                    add_product(self.graph, term.matrix, (from, self.of_value(*source)), (to, &mut out));
                 }
-                match bias {
-                    Some(bias) => with_vector(*bias, out, &|x, b| x + b),
-                    None => out,
-                }
+                out
             }
             Op::Polynomial { poly, .. } => {
-                let c = &self.graph.polynomials[poly.index()].chebyshev;
-                map(&|x| clenshaw(c, x))
+                let mut out = operand(0).to_vec();
+                clenshaw_all(&self.graph.polynomials[poly.index()].chebyshev, &mut out);
+                out
             }
-            Op::Add => zip(&|x, y| x + y),
-            Op::Sub => zip(&|x, y| x - y),
-            Op::Mul => zip(&|x, y| x * y),
+            Op::Add => zip(operand(0), operand(1), |x, y| x + y),
+            Op::Sub => zip(operand(0), operand(1), |x, y| x - y),
+            Op::Mul => zip(operand(0), operand(1), |x, y| x * y),
             Op::Negate => map(&|x| -x),
             Op::MulScalar { value, .. } => map(&|x| x * value),
             Op::AddScalar(value) => map(&|x| x + value),
-            Op::AddVector(vector) => with_vector(*vector, operand(0).clone(), &|x, v| x + v),
-            Op::MulVector { vector, .. } => with_vector(*vector, operand(0).clone(), &|x, v| x * v),
-            Op::Rotate(steps) => rotate(operand(0), node.layout.period, *steps, columns),
-            Op::Relinearise | Op::Rescale | Op::LevelDrop(_) | Op::Bootstrap { .. } => operand(0).clone(),
+            Op::AddVector(vector) => zip(operand(0), &self.vector(*vector, &node.layout), |x, v| x + v),
+            Op::MulVector { vector, .. } => zip(operand(0), &self.vector(*vector, &node.layout), |x, v| x * v),
+            Op::Rotate(steps) => rotate(operand(0), node.layout.period, *steps, 1),
+            Op::Relinearise | Op::Rescale | Op::LevelDrop(_) | Op::Bootstrap { .. } => operand(0).to_vec(),
         }
     }
 }
@@ -216,12 +191,12 @@ mod tests {
         let g = dense();
         let sample = |s: usize| vec![Tensor::new(vec![20], (0..20).map(|i| ((s * 20 + i) as f64).cos()).collect())];
         let samples: Vec<_> = (0..3).map(sample).collect();
-        let m = Magnitudes::of(&g, &samples).expect("samples fit");
-        for (s, sample) in samples.iter().enumerate() {
+        let found = Magnitudes::of(&g, &samples).expect("samples fit");
+        for (found, sample) in found.iter().zip(&samples) {
             let want = interpret_slots(&g, sample).expect("runs");
             for id in g.ids() {
                 for (slot, want) in want[id.index()][0][..g.node(id).layout.period].iter().enumerate() {
-                    assert!((m.at(id, slot, s) - want).abs() < 1e-9);
+                    assert!((found.of_value(id)[slot] - want).abs() < 1e-9);
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::shape::plan_term;
 use fhec_ir::he::{Graph, LinearTerm};
 use fhec_plan::linear::{LinearGroup, groups};
 use fhec_plan::{Diagonals, Matrix, NestWeights};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// One linear map's diagonals and row norms.
@@ -38,13 +39,21 @@ impl MatrixInfo {
             }
         }
         let mut values = vec![0.0; matrix.diagonal_period()];
+        let mut touched = Vec::new();
         for (at, key) in diagonals.keys().iter().enumerate() {
-            diagonals.fill(matrix, tensors, at, &mut values);
-            products += usize::from(values.iter().any(|&v| v != 0.0));
+            diagonals.for_each(matrix, tensors, at, |slot, weight| {
+                values[slot] += weight;
+                touched.push(slot);
+            });
             let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
-            for period in values.chunks(matrix.out_period) {
-                rows.iter_mut().zip(period).for_each(|(row, v)| *row += v * v);
+            let mut used = false;
+            // A slot that was touched twice is zero the second time.
+            for slot in touched.drain(..) {
+                let v = std::mem::take(&mut values[slot]);
+                used |= v != 0.0;
+                rows[slot & (matrix.out_period - 1)] += v * v;
             }
+            products += usize::from(used);
         }
         let mean_row_norm2 = row_norm2.iter().sum::<f64>() / row_norm2.len().max(1) as f64;
         MatrixInfo { diagonals, row_norm2, products, mean_row_norm2 }
@@ -58,7 +67,7 @@ pub fn analyse(graph: &Graph) -> Vec<MatrixInfo> {
         let tensors: Vec<_> = matrix.nests.iter().map(|n| n.tensor.map(|t| shared[t.index()].clone())).collect();
         MatrixInfo::of(matrix, &tensors)
     };
-    graph.matrices.iter().map(of).collect()
+    graph.matrices.par_iter().map(of).collect()
 }
 
 /// How the terms of a linear map are evaluated together; see [`fhec_plan::linear`].

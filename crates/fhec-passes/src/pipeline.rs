@@ -2,7 +2,7 @@
 
 use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, Refinable, approximate_refinably};
 use crate::bound::bound_ranges;
-use crate::calibrate::calibrate;
+use crate::calibrate::calibrate_with;
 use crate::canonicalise::canonicalise;
 use crate::cost::CostTable;
 use crate::driver::{Broken, Driver, PassRun};
@@ -294,8 +294,8 @@ fn faster(mut whole: Compiled, mut thin: Compiled, note: &str) -> Compiled {
 
 /// Compiles what [`canonical`] gives.
 fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Compiled, CompileError> {
-    let (ranged, mut notes) = ranged(graph, options, driver)?;
-    let (mut approximated, refinement) = polynomial(&ranged, options, driver)?;
+    let Ranged { graph: ranged, outputs, mut notes } = ranged(graph, options, driver)?;
+    let (mut approximated, refinement) = polynomial(&ranged, outputs, options, driver)?;
     let samples = probe_samples(&ranged, options);
     let batched = options.mode != Mode::Latency;
     let enough = precision(&approximated, options);
@@ -400,23 +400,30 @@ fn bounded(graph: nn::Graph) -> Result<nn::Graph, CompileError> {
     Ok(graph)
 }
 
-/// Passes on the tensor graph up to ranges, and what the user should know.
-fn ranged(
-    graph: &nn::Graph,
-    options: &Options,
-    driver: &mut Driver<'_>,
-) -> Result<(nn::Graph, Vec<String>), CompileError> {
+/// A tensor graph with ranges.
+struct Ranged {
+    graph: nn::Graph,
+    /// Its outputs for the samples, where there are any.
+    outputs: Option<Vec<Vec<f64>>>,
+    /// What the user should know.
+    notes: Vec<String>,
+}
+
+/// Passes on the tensor graph up to ranges.
+fn ranged(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Ranged, CompileError> {
     // Every value gets a range: what approximation intervals, scales and q_0 rest on.
-    let mut notes = Vec::new();
+    let (mut notes, mut outputs) = (Vec::new(), None);
     for output in &graph.outputs {
         if matches!(graph.node(output.value).op, Op::Softmax { .. }) {
             notes.push(format!("output '{}': softmax is left to the client, after decryption", output.name));
         }
     }
     let graph = match options.input_range {
-        _ if !options.samples.is_empty() => {
-            driver.try_nn("calibrate", graph, |g| bounded(calibrate(g, &options.samples)?))?
-        }
+        _ if !options.samples.is_empty() => driver.try_nn("calibrate", graph, |g| {
+            let found = calibrate_with(g, &options.samples)?;
+            outputs = Some(found.outputs);
+            bounded(found.graph)
+        })?,
         Some(range) => {
             notes.push(
                 "ranges come from interval arithmetic, not from data: expect them far too wide; calibration data makes \
@@ -427,18 +434,19 @@ fn ranged(
         }
         None => return Err(CompileError::NoRange),
     };
-    Ok((graph, notes))
+    Ok(Ranged { graph, outputs, notes })
 }
 
 /// Activations become polynomials; from here on the network is what will be evaluated.
 fn polynomial<'a>(
     graph: &'a nn::Graph,
+    outputs: Option<Vec<Vec<f64>>>,
     options: &'a Options,
     driver: &mut Driver<'_>,
 ) -> Result<Refinable<'a>, CompileError> {
     let mut made = None;
     driver.try_nn("approximate", graph, |_| {
-        let (approximated, refinement) = approximate_refinably(graph, &options.samples, &options.approximate)?;
+        let (approximated, refinement) = approximate_refinably(graph, &options.samples, outputs, &options.approximate)?;
         Ok::<_, CompileError>(made.insert((approximated, refinement)).0.graph.clone())
     })?;
     Ok(made.expect("the pass ran"))

@@ -84,8 +84,8 @@ pub(crate) fn best(
     let mut depth = None;
     for log_n in *RINGS.start()..=LARGEST_BY_CHOICE {
         driver.for_ring(log_n);
-        let placed = match back(graph, log_n, options, driver) {
-            Ok(placed) => placed,
+        let (ready, placed) = match back(graph, log_n, options, driver) {
+            Ok(both) => both,
             // A channel that does not fit a small ciphertext may fit a larger one.
             Err(CompileError::Model(_)) => continue,
             Err(other) => return Err(other),
@@ -97,7 +97,7 @@ pub(crate) fn best(
             continue;
         }
         let several = placed.several();
-        match ring(placed, log_n, samples, options, demands, driver)? {
+        match ring((&ready, placed), log_n, samples, options, demands, driver)? {
             Ok(choice) if best.as_ref().is_none_or(|b| choice.objective < b.objective) => best = Some(choice),
             // Twice the images in more than twice the time: a still larger ring is slower still.
             Ok(_) if batched => break,
@@ -138,7 +138,7 @@ pub(crate) fn best(
     if !levelled && !precise && depth.is_none_or(|depth| deep_enough(depth, log_n, options.security)) {
         driver.for_ring(log_n);
         match back(graph, log_n, options, driver) {
-            Ok(placed) => match ring(placed, log_n, samples, options, demands, driver)? {
+            Ok((ready, placed)) => match ring((&ready, placed), log_n, samples, options, demands, driver)? {
                 Ok(choice) if choice.beats(best.as_ref(), demands) => best = Some(choice),
                 Ok(_) => {}
                 Err(why) => reasons.push((log_n, why)),
@@ -182,8 +182,8 @@ fn bootstrapped(
         reasons.push((log_n, Unfit::Levels));
         return Ok(best);
     }
-    let analysis = Analysis::without_samples(&ready);
-    let mut analysed = None;
+    let mut analysed = driver.analysed.known(&ready, samples);
+    let analysis = analysed.clone().unwrap_or_else(|| Analysis::without_samples(&ready));
     // Small primes first: where they are precise enough nothing larger is cheaper.
     for sizes in Sizes::for_precision(demands.precision_bits) {
         // Dearer than what is there already, by estimates that are never far off.
@@ -283,17 +283,22 @@ fn bootstrap_keys(graph: &he::Graph, shape: &Shape) -> BTreeSet<u64> {
     keys.filter(|_| !slots.is_empty()).unwrap_or_default().into_keys().collect()
 }
 
-/// Passes on the ciphertext graph, for one ring without bootstraps.
-fn back(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'_>) -> Result<Placed, CompileError> {
-    let graph = ready(graph, log_n, options, driver)?;
+/// Passes on the ciphertext graph, for one ring without bootstraps: the graph before levels are placed, and with them.
+fn back(
+    graph: &nn::Graph,
+    log_n: u32,
+    options: &Options,
+    driver: &mut Driver<'_>,
+) -> Result<(he::Graph, Placed), CompileError> {
+    let ready = ready(graph, log_n, options, driver)?;
     // Every value goes to the lowest level its users allow.
     let mut levels = Vec::new();
-    let graph = driver.he("levels", &graph, |g| {
+    let graph = driver.he("levels", &ready, |g| {
         let placed = levels::run(g);
         levels = placed.levels;
         placed.graph
     })?;
-    Ok(Placed { graph, levels })
+    Ok((ready, Placed { graph, levels }))
 }
 
 /// Passes on the ciphertext graph up to the placement of levels.
@@ -320,7 +325,7 @@ fn ready(graph: &nn::Graph, log_n: u32, options: &Options, driver: &mut Driver<'
 /// Babies and giants of every map, and parameters. Each depends on the other: babies are priced for plausible
 /// parameters first, and once more for those that were selected.
 fn ring(
-    placed: Placed,
+    (ready, placed): (&he::Graph, Placed),
     log_n: u32,
     samples: &[Vec<Tensor>],
     options: &Options,
@@ -328,7 +333,7 @@ fn ring(
     driver: &mut Driver<'_>,
 ) -> Result<Result<Choice, Unfit>, CompileError> {
     let mut shape = Shape::nominal(log_n, placed.top());
-    let analysis = driver.analysed.of(&placed.graph, samples)?;
+    let analysis = driver.analysed.of(ready, samples)?.placed(&placed.graph);
     let analysed = Stage::analysed(placed, analysis);
     let mut best: Option<Choice> = None;
     for pass in ["plan-bsgs", "replan-bsgs"] {

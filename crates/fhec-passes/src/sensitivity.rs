@@ -6,12 +6,14 @@
 //! forward propagation of variances this keeps the correlations that errors acquire on their way,
 //! and it uses the magnitudes that really occur instead of worst-case ranges.
 
-use crate::magnitudes::{Flat, Magnitudes, rotate, size, walk};
+use crate::magnitudes::{Flat, Magnitudes, rotate, size};
 use crate::matrices::MatrixInfo;
+use crate::products::{Slots, add_transposed};
 use fhec_ir::Tensor;
 use fhec_ir::he::{Graph, LinearTerm, Node, Op, ValueId};
 use fhec_ir::nn::InputError;
 use fhec_math::chebyshev::clenshaw;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Output elements whose error is followed.
@@ -91,95 +93,103 @@ impl Sensitivity {
     }
 }
 
+/// The derivatives for one sample.
 struct Run<'a> {
     graph: &'a Graph,
-    values: Magnitudes<'a>,
+    values: &'a Magnitudes<'a>,
     /// The followed elements that each value can reach, and all between; where a network is in parts that is a small share of all.
-    reach: Vec<Range<usize>>,
+    reach: &'a [Range<usize>],
+    /// Of values that are still needed: for every slot those of the followed elements that it reaches.
+    adjoint: Vec<Vec<f64>>,
 }
 
-impl Run<'_> {
-    /// Derivatives that are kept for every slot of a value.
-    fn columns(&self, value: usize) -> usize {
-        self.reach[value].len() * self.values.samples
+impl<'a> Run<'a> {
+    /// Begins at the followed elements.
+    fn new(
+        graph: &'a Graph,
+        values: &'a Magnitudes<'a>,
+        reach: &'a [Range<usize>],
+        elements: &[(usize, usize)],
+    ) -> Self {
+        let mut run = Run { graph, values, reach, adjoint: vec![Vec::new(); graph.nodes.len()] };
+        for (j, &(output, position)) in elements.iter().enumerate() {
+            let id = graph.outputs[output].value;
+            let at = Flat::of(&graph.node(id).layout).at(position as i64);
+            let (seed, reach) = (run.adjoint(id), &reach[id.index()]);
+            seed[at * reach.len() + j - reach.start] += 1.0;
+        }
+        run
     }
 
-    /// Adds the derivatives by a node's operands, given those by the node: for every slot and sample those of the followed elements
-    /// that it reaches.
-    fn backward(&self, id: ValueId, own: &[f64], adjoint: &mut [Vec<f64>]) {
-        let node = self.graph.node(id);
-        let (columns, width) = (self.columns(id.index()), self.reach[id.index()].len());
-        // `target += factor(sample) · own` for the derivatives of one slot.
-        let add_slot = |v: usize, target: &mut [f64], own: &[f64], factor: &dyn Fn(usize) -> f64| {
-            let from = self.reach[id.index()].start - self.reach[v].start;
-            let samples = target.chunks_exact_mut(self.reach[v].len()).zip(own.chunks_exact(width));
-            for (sample, (t, o)) in samples.enumerate() {
-                let f = factor(sample);
-                t[from..from + width].iter_mut().zip(o).for_each(|(t, o)| *t += f * o);
-            }
-        };
-        let mut add_from = |k: usize, own: &[f64], factor: &dyn Fn(usize, usize) -> f64| {
-            let v = node.inputs[k].index();
-            let wide = self.columns(v);
-            let target = &mut adjoint[v];
-            target.resize(size(&self.graph.nodes[v].layout) * wide, 0.0);
-            for (slot, (t, o)) in target.chunks_exact_mut(wide).zip(own.chunks_exact(columns)).enumerate() {
-                add_slot(v, t, o, &|sample| factor(slot, sample));
-            }
-        };
-        let mut add = |k: usize, factor: &dyn Fn(usize, usize) -> f64| add_from(k, own, factor);
-        let value = |k: usize, slot: usize, sample: usize| self.values.at(node.inputs[k], slot, sample);
+    /// The derivatives by a value, all zero at first.
+    fn adjoint(&mut self, id: ValueId) -> &mut Vec<f64> {
+        let all = size(&self.graph.node(id).layout) * self.reach[id.index()].len();
+        let adjoint = &mut self.adjoint[id.index()];
+        adjoint.resize(all, 0.0);
+        adjoint
+    }
+
+    /// Adds the derivatives by a node's operands, given those by the node.
+    fn backward(&mut self, id: ValueId, own: &[f64]) {
+        let (graph, values) = (self.graph, self.values);
+        let node = graph.node(id);
+        let reach = &self.reach[id.index()];
+        let value = |k: usize, slot: usize| values.of_value(node.inputs[k])[slot];
         match &node.op {
             Op::Input(_) => {}
             Op::LinearMap { terms, .. } => {
-                for (term, source) in terms.iter().zip(&node.inputs) {
-                    let (v, wide) = (source.index(), self.columns(source.index()));
-                    let from = &self.graph.node(*source).layout;
-                    let target = &mut adjoint[v];
-                    target.resize(size(from) * wide, 0.0);
-                    walk(self.graph, term.matrix, Flat::of(&node.layout), Flat::of(from), |row, col, w| {
-                        let (o, t) = (&own[row * columns..][..columns], &mut target[col * wide..][..wide]);
-                        match wide == columns {
-                            true => t.iter_mut().zip(o).for_each(|(t, o)| *t += w * o),
-                            false => add_slot(v, t, o, &|_| w),
-                        }
-                    });
+                for (term, &source) in terms.iter().zip(&node.inputs) {
+                    let wide = &self.reach[source.index()];
+                    let from = Slots { flat: Flat::of(&node.layout), width: reach.len() };
+                    let to = Slots { flat: Flat::of(&graph.node(source).layout), width: wide.len() };
+                    let first = reach.start - wide.start;
+                    add_transposed(graph, term.matrix, (from, own), (to, self.adjoint(source), first));
                 }
             }
             Op::Polynomial { poly, .. } => {
-                let slope = derivative(&self.graph.polynomials[poly.index()].chebyshev);
-                add(0, &|slot, sample| clenshaw(&slope, value(0, slot, sample)));
+                let slope = derivative(&graph.polynomials[poly.index()].chebyshev);
+                self.add(id, 0, own, |slot| clenshaw(&slope, value(0, slot)));
             }
             Op::Add => {
-                add(0, &|_, _| 1.0);
-                add(1, &|_, _| 1.0);
+                self.add(id, 0, own, |_| 1.0);
+                self.add(id, 1, own, |_| 1.0);
             }
             Op::Sub => {
-                add(0, &|_, _| 1.0);
-                add(1, &|_, _| -1.0);
+                self.add(id, 0, own, |_| 1.0);
+                self.add(id, 1, own, |_| -1.0);
             }
             Op::Mul => {
-                add(0, &|slot, sample| value(1, slot, sample));
-                add(1, &|slot, sample| value(0, slot, sample));
+                self.add(id, 0, own, |slot| value(1, slot));
+                self.add(id, 1, own, |slot| value(0, slot));
             }
-            Op::Negate => add(0, &|_, _| -1.0),
-            Op::MulScalar { value, .. } => add(0, &|_, _| *value),
+            Op::Negate => self.add(id, 0, own, |_| -1.0),
+            Op::MulScalar { value, .. } => self.add(id, 0, own, |_| *value),
             Op::MulVector { vector, .. } => {
-                let factors = self.values.vector(*vector);
-                add(0, &|slot, _| factors[slot]);
+                let factors = values.vector(*vector, &node.layout);
+                self.add(id, 0, own, |slot| factors[slot]);
             }
             Op::Rotate(steps) => {
-                let back = rotate(own, node.layout.period, -steps, columns);
-                add_from(0, &back, &|_, _| 1.0);
+                let back = rotate(own, node.layout.period, -steps, reach.len());
+                self.add(id, 0, &back, |_| 1.0);
             }
             Op::AddScalar(_)
             | Op::AddVector(_)
             | Op::Relinearise
             | Op::Rescale
             | Op::LevelDrop(_)
-            | Op::Bootstrap { .. } => {
-                add(0, &|_, _| 1.0);
-            }
+            | Op::Bootstrap { .. } => self.add(id, 0, own, |_| 1.0),
+        }
+    }
+
+    /// Adds `factor(slot)` times derivatives by a node to those by its operand number `k`.
+    fn add(&mut self, id: ValueId, k: usize, own: &[f64], factor: impl Fn(usize) -> f64) {
+        let operand = self.graph.node(id).inputs[k];
+        let (reach, wide) = (self.reach[id.index()].clone(), self.reach[operand.index()].clone());
+        let inside = reach.start - wide.start..reach.end - wide.start;
+        let target = self.adjoint(operand).chunks_exact_mut(wide.len());
+        for (slot, (target, own)) in target.zip(own.chunks_exact(reach.len())).enumerate() {
+            let f = factor(slot);
+            target[inside.clone()].iter_mut().zip(own).for_each(|(t, o)| *t += f * o);
         }
     }
 }
@@ -224,31 +234,37 @@ pub(crate) fn derivative(c: &[f64]) -> Vec<f64> {
 pub fn analyse(graph: &Graph, matrices: &[MatrixInfo], samples: &[Vec<Tensor>]) -> Result<Sensitivity, InputError> {
     let values = Magnitudes::of(graph, &samples[..samples.len().min(MAX_SAMPLES)])?;
     let elements = followed(graph);
-    let run = Run { graph, values, reach: reach(graph, &elements) };
-    let (values, samples) = (&run.values, run.values.samples);
-    let mut adjoint: Vec<Vec<f64>> = vec![Vec::new(); graph.nodes.len()];
-    for (j, &(output, position)) in elements.iter().enumerate() {
-        let id = graph.outputs[output].value;
-        let (layout, reach) = (&graph.node(id).layout, &run.reach[id.index()]);
-        let (seed, columns) = (&mut adjoint[id.index()], run.columns(id.index()));
-        seed.resize(size(layout) * columns, 0.0);
-        let at = Flat::of(layout).at(position as i64) * columns + j - reach.start;
-        (0..samples).for_each(|s| seed[at + s * reach.len()] += 1.0);
-    }
-    let none = || Gains { slots: vec![0.0; elements.len()], entries: vec![0.0; elements.len()] };
-    let mut gains: Vec<Gains> = graph.nodes.iter().map(|_| none()).collect();
-    for id in graph.ids().collect::<Vec<_>>().into_iter().rev() {
-        let own = std::mem::take(&mut adjoint[id.index()]);
-        if !own.is_empty() {
-            add_gains(graph, id, &own, &run.reach[id.index()], samples, matrices, &mut gains[id.index()]);
-            run.backward(id, &own, &mut adjoint);
+    let reach = reach(graph, &elements);
+    let of_sample = |values: &Magnitudes<'_>| {
+        let none = || Gains { slots: vec![0.0; elements.len()], entries: vec![0.0; elements.len()] };
+        let mut gains: Vec<Gains> = graph.nodes.iter().map(|_| none()).collect();
+        let mut run = Run::new(graph, values, &reach, &elements);
+        for id in graph.ids().collect::<Vec<_>>().into_iter().rev() {
+            let own = std::mem::take(&mut run.adjoint[id.index()]);
+            if !own.is_empty() {
+                add_gains(graph, id, &own, &reach[id.index()], matrices, &mut gains[id.index()]);
+                run.backward(id, &own);
+            }
         }
-    }
-    let mean_square = graph.ids().map(|id| mean_square(values.all(id))).collect();
-    let arguments = graph.ids().map(|id| arguments(graph, values, id)).collect();
-    let output_range = graph.outputs.iter().map(|o| range(values.elements(o.value))).collect();
-    let column_output = elements.iter().map(|e| e.0).collect();
-    Ok(Sensitivity { gains, mean_square, arguments, column_output, output_range })
+        gains
+    };
+    // Sample by sample in order, so that sums do not depend on the number of threads.
+    let found: Vec<Vec<Gains>> = values.par_iter().map(of_sample).collect();
+    let gains = |node: usize| {
+        let mean = |list: &dyn Fn(&Gains) -> &Vec<f64>| {
+            let sum = |column: usize| found.iter().map(|gains| list(&gains[node])[column]).sum::<f64>();
+            (0..elements.len()).map(|column| sum(column) / values.len() as f64).collect()
+        };
+        Gains { slots: mean(&|g| &g.slots), entries: mean(&|g| &g.entries) }
+    };
+    let all = |id: ValueId| values.iter().flat_map(move |v| v.of_value(id));
+    Ok(Sensitivity {
+        gains: (0..graph.nodes.len()).map(gains).collect(),
+        mean_square: graph.ids().map(|id| mean_square(all(id))).collect(),
+        arguments: graph.ids().map(|id| arguments(graph, &values, id)).collect(),
+        column_output: elements.iter().map(|e| e.0).collect(),
+        output_range: graph.outputs.iter().map(|o| range(values.iter().flat_map(|v| v.elements(o.value)))).collect(),
+    })
 }
 
 /// Which elements of which outputs are followed: `(output, global slot)`, spread evenly.
@@ -264,23 +280,17 @@ fn followed(graph: &Graph) -> Vec<(usize, usize)> {
     list
 }
 
-/// Adds up the derivatives of the slots of a value by the followed elements that it reaches.
+/// Adds up the squares of the derivatives of the slots of a value by the followed elements that it reaches.
 fn add_gains(
     graph: &Graph,
     id: ValueId,
     own: &[f64],
     reach: &Range<usize>,
-    samples: usize,
     matrices: &[MatrixInfo],
     gains: &mut Gains,
 ) {
-    let (node, width) = (graph.node(id), reach.len());
-    let mut squares = vec![0.0; width];
-    for (slot, row) in own.chunks_exact(width * samples).enumerate() {
-        squares.fill(0.0);
-        for part in row.chunks_exact(width) {
-            squares.iter_mut().zip(part).for_each(|(s, x)| *s += x * x / samples as f64);
-        }
+    let node = graph.node(id);
+    for (slot, row) in own.chunks_exact(reach.len()).enumerate() {
         let norm: f64 = match &node.op {
             Op::LinearMap { terms, .. } => {
                 let row_of = |t: &LinearTerm| {
@@ -293,25 +303,26 @@ fn add_gains(
             _ => 0.0,
         };
         let own = gains.slots[reach.clone()].iter_mut().zip(&mut gains.entries[reach.clone()]);
-        for ((slots, entries), square) in own.zip(&squares) {
-            *slots += square;
-            *entries += square * norm;
+        for ((slots, entries), x) in own.zip(row) {
+            *slots += x * x;
+            *entries += x * x * norm;
         }
     }
 }
 
-fn mean_square(numbers: &[f64]) -> f64 {
-    numbers.iter().map(|x| x * x).sum::<f64>() / numbers.len().max(1) as f64
+fn mean_square<'a>(numbers: impl Iterator<Item = &'a f64>) -> f64 {
+    let (sum, count) = numbers.fold((0.0, 0usize), |(sum, count), x| (sum + x * x, count + 1));
+    sum / count.max(1) as f64
 }
 
-fn arguments(graph: &Graph, values: &Magnitudes<'_>, id: ValueId) -> Vec<f64> {
+fn arguments(graph: &Graph, values: &[Magnitudes<'_>], id: ValueId) -> Vec<f64> {
     let node = graph.node(id);
     if !matches!(node.op, Op::Polynomial { .. }) {
         return Vec::new();
     }
     let source = node.inputs[0];
-    let count = graph.node(source).layout.elements() * values.samples;
-    values.elements(source).step_by(count.div_ceil(MAX_ARGUMENTS).max(1)).collect()
+    let count = graph.node(source).layout.elements() * values.len();
+    values.iter().flat_map(|v| v.elements(source)).step_by(count.div_ceil(MAX_ARGUMENTS).max(1)).collect()
 }
 
 fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {

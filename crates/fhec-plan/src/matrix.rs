@@ -73,8 +73,13 @@ impl Nest {
     /// Calls `f(row, col, weight)` for every point that the guards admit.
     pub fn for_each(&self, mut f: impl FnMut(i64, i64, i64)) {
         let loops: Vec<usize> = (0..self.dims.len()).collect();
+        self.for_each_over(&loops, &mut f);
+    }
+
+    /// The same for some of the loops, outermost first, with the indices of all others zero. No guard may depend on those.
+    pub fn for_each_over(&self, loops: &[usize], mut f: impl FnMut(i64, i64, i64)) {
         let guards = self.guards.iter().map(|g| g.constant);
-        Walk { nest: self, loops: &loops }.from([self.row, self.col, self.weight], guards, &mut f);
+        Walk { nest: self, loops }.from([self.row, self.col, self.weight], guards, &mut f);
     }
 }
 

@@ -17,7 +17,7 @@ mod sides;
 mod split;
 
 use crate::bound::bound_ranges;
-use crate::calibrate::{annotate, calibrate, summarise, widen_by};
+use crate::calibrate::{annotate, calibrate, observe, widen_by};
 use crate::canonicalise::canonicalise;
 use crate::driver::{Broken, Driver, PassRun, Problem};
 use crate::fold_batch_norm::fold_batch_norm;
@@ -174,7 +174,7 @@ fn ranges(
     );
     driver.try_nn("estimate-ranges", graph, |g| {
         let random = probe_samples(g, options);
-        let mut out = annotate(g, &summarise(g, &random)?);
+        let mut out = annotate(g, &observe(g, &random)?.summaries);
         let bound = bound_ranges(g, range);
         for (node, certain) in out.nodes.iter_mut().zip(&bound.nodes) {
             let (Some(seen), Some(certain)) = (node.range, certain.range) else { continue };

@@ -1,9 +1,7 @@
 //! What an error of the outputs does to the classes that a network decides for.
 
 use super::ApproximateError;
-use super::search::{logits, outputs_of};
-use crate::calibrate::Samples;
-use fhec_ir::Tensor;
+use crate::calibrate::logits;
 use fhec_ir::nn::Graph;
 use libm::erfc;
 use std::f64::consts::SQRT_2;
@@ -18,16 +16,16 @@ pub(super) struct Decisions {
 }
 
 impl Decisions {
-    /// Runs the network.
+    /// From the network's outputs, sample by sample.
     ///
     /// # Errors
-    /// [`ApproximateError::NoClasses`] for a network that has not one output of several classes; samples that do not fit.
-    pub(super) fn new(graph: &Graph, samples: &Samples, share: f64) -> Result<Self, ApproximateError> {
+    /// [`ApproximateError::NoClasses`] for a network that has not one output of several classes.
+    pub(super) fn new(graph: &Graph, outputs: Vec<Vec<f64>>, share: f64) -> Result<Self, ApproximateError> {
         match logits(graph).as_slice() {
             [output] if graph.node(*output).shape.iter().product::<usize>() > 1 => {}
             _ => return Err(ApproximateError::NoClasses),
         }
-        Ok(Decisions { outputs: outputs_of(graph, &all(samples))?, share })
+        Ok(Decisions { outputs, share })
     }
 
     /// The error of the outputs, relative to `spread`, at which the allowed share is expected to change.
@@ -56,10 +54,6 @@ impl Decisions {
             self.outputs.len()
         )
     }
-}
-
-fn all(samples: &Samples) -> Vec<&[Tensor]> {
-    samples.iter().map(Vec::as_slice).collect()
 }
 
 /// Expected share of the samples whose largest output changes if every output is off by an independent normal error of

@@ -12,7 +12,7 @@ mod response;
 mod search;
 mod target;
 
-use crate::calibrate::{Samples, Summary, annotate, calibrate_with, observe, widen, widen_by};
+use crate::calibrate::{Calibrated, Samples, Summary, annotate, calibrate_with, observe, widen, widen_by};
 use accuracy::Decisions;
 use fhec_ir::Origin;
 use fhec_ir::nn::{Graph, InputError, Op, Range, ValueId};
@@ -20,7 +20,7 @@ use fhec_math::minimax::MinimaxError;
 use minimax::Composites;
 use rayon::prelude::*;
 pub(crate) use refine::{Activation, Candidate, Refinement};
-use search::{Search, logits};
+use search::Search;
 use std::collections::BTreeMap;
 use target::{DEGREES, Target, clipped, function, spread};
 
@@ -188,36 +188,39 @@ pub fn approximate(
     samples: &Samples,
     options: &ApproximateOptions,
 ) -> Result<Approximated, ApproximateError> {
+    Ok(approximate_refinably(graph, samples, None, options)?.0)
+}
+
+/// [`approximate`], where degrees can be chosen anew once more is known of what they cost. `outputs` are those of the network, sample
+/// by sample, where they are known.
+pub(crate) fn approximate_refinably<'a>(
+    graph: &'a Graph,
+    samples: &'a Samples,
+    outputs: Option<Vec<Vec<f64>>>,
+    options: &ApproximateOptions,
+) -> Result<Refinable<'a>, ApproximateError> {
     match options.method {
-        Method::Layerwise => Ok(layerwise(graph, samples, options)?.0),
+        Method::Layerwise => layerwise(graph, samples, outputs, options),
         Method::Minimax(alpha) => {
             let composed = composed(graph, samples, alpha)?;
             // What is not piecewise linear is left.
-            let mut all = layerwise(&composed.graph, samples, options)?.0;
+            let mut all = layerwise(&composed.graph, samples, None, options)?.0;
             let left = all.approximations.iter().map(|a| {
                 format!("'{}': {} is not piecewise linear and gets a polynomial of its own", a.origin, a.function)
             });
             all.notes.extend(left);
             all.approximations.splice(..0, composed.approximations);
-            Ok(all)
+            Ok((all, None))
         }
         Method::Keep => {
             let kept = graph.nodes.iter().filter_map(|n| Some((n.origin.clone(), function(n)?.name())));
             let kept: Vec<_> = kept.collect();
-            if kept.is_empty() { Ok(layerwise(graph, samples, options)?.0) } else { Err(ApproximateError::Kept(kept)) }
+            if kept.is_empty() {
+                layerwise(graph, samples, outputs, options)
+            } else {
+                Err(ApproximateError::Kept(kept))
+            }
         }
-    }
-}
-
-/// [`approximate`], where degrees can be chosen anew once more is known of what they cost.
-pub(crate) fn approximate_refinably<'a>(
-    graph: &'a Graph,
-    samples: &'a Samples,
-    options: &ApproximateOptions,
-) -> Result<Refinable<'a>, ApproximateError> {
-    match options.method {
-        Method::Layerwise => layerwise(graph, samples, options),
-        _ => Ok((approximate(graph, samples, options)?, None)),
     }
 }
 
@@ -225,6 +228,7 @@ pub(crate) fn approximate_refinably<'a>(
 fn layerwise<'a>(
     graph: &'a Graph,
     samples: &'a Samples,
+    outputs: Option<Vec<Vec<f64>>>,
     options: &ApproximateOptions,
 ) -> Result<Refinable<'a>, ApproximateError> {
     let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
@@ -244,26 +248,31 @@ fn layerwise<'a>(
         };
     }
     let search = Search::new(graph, samples, &ids)?;
-    let decisions = options.accuracy_drop.map(|share| Decisions::new(graph, samples, share)).transpose()?;
+    let decisions = match (options.accuracy_drop, outputs) {
+        (None, _) => None,
+        (Some(share), Some(outputs)) => Some(Decisions::new(graph, outputs, share)?),
+        (Some(share), None) => Some(Decisions::new(graph, observe(graph, samples)?.outputs, share)?),
+    };
     let mut tolerance = decisions.as_ref().map_or(options.tolerance, |d| d.tolerance(search.spread()));
-    let mut escaped = None;
+    let (mut escaped, mut budget) = (None, None);
     // Earlier polynomials shift what later layers see: where a value comes near the end of its interval, widen and
     // search again. Every round adds the margin, so few are needed.
     for _ in 0..ROUNDS {
         check_finite(graph, &intervals)?;
         let targets = targets(graph, &intervals);
-        let found = search.choose(&targets, tolerance)?;
+        let found = search.choose(&targets, tolerance, budget)?;
+        budget = found.budget.map(|budget| (budget, tolerance));
         let replaced = search.replaced(&targets, &found.picks);
         let (clipped, values) = clipped(&replaced);
-        let (seen, outputs) = observe(&clipped, samples, &logits(&clipped))?;
-        let seen: Vec<Summary> = values.iter().map(|value| seen[value.index()]).collect();
+        let observed = observe(&clipped, samples)?;
+        let seen: Vec<Summary> = values.iter().map(|value| observed.summaries[value.index()]).collect();
         escaped = widen_where_needed(&mut intervals, &replaced.operands, &seen);
         if escaped.is_some() {
             continue;
         }
         let mut notes = Vec::new();
         if let Some(decisions) = &decisions {
-            let changed = decisions.changed(&outputs);
+            let changed = decisions.changed(&observed.outputs);
             if changed > decisions.allowed() && tolerance > LEAST_TOLERANCE {
                 tolerance *= TIGHTER;
                 continue;
@@ -309,10 +318,10 @@ fn composed(graph: &Graph, samples: &Samples, alpha: u32) -> Result<Composites, 
             check_finite(graph, &intervals)?;
             continue;
         }
-        let calibrated = calibrate_with(&made.graph, samples)?;
-        escaped = widen_where_needed(&mut intervals, &made.operands, &calibrated.1);
+        let Calibrated { graph, summaries, .. } = calibrate_with(&made.graph, samples)?;
+        escaped = widen_where_needed(&mut intervals, &made.operands, &summaries);
         if escaped.is_none() {
-            made.graph = within_intervals(calibrated.0, &calibrated.1);
+            made.graph = within_intervals(graph, &summaries);
             return Ok(made);
         }
     }

@@ -6,10 +6,10 @@
 //! network.
 
 use super::accuracy::Decisions;
-use super::search::{Found, Search, logits};
+use super::search::{Found, Search};
 use super::target::Target;
 use super::{ApproximateError, Approximated, approximations, widen_where_needed, within_intervals};
-use crate::calibrate::{Samples, annotate, observe};
+use crate::calibrate::{Observed, Samples, annotate, observe};
 use fhec_ir::Origin;
 use fhec_ir::nn::{Graph, Range, ValueId};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ impl<'a> Refinement<'a> {
         tolerance: f64,
         found: Found,
     ) -> Option<Self> {
-        let Found { picks, error, predicted } = found;
+        let Found { picks, error, predicted, .. } = found;
         if error.is_nan() || error > tolerance || error <= 0.0 || predicted <= 0.0 {
             return None;
         }
@@ -106,7 +106,7 @@ impl<'a> Refinement<'a> {
             self.budget = if scale.is_finite() { self.budget.min(predicted * scale) } else { self.budget / 4.0 };
             return Ok(None);
         }
-        let (seen, outputs) = observe(&replaced.graph, self.samples, &logits(&replaced.graph))?;
+        let Observed { summaries: seen, outputs, .. } = observe(&replaced.graph, self.samples)?;
         let mut intervals: BTreeMap<ValueId, Range> = self.targets.iter().map(|t| (t.id, t.interval)).collect();
         if widen_where_needed(&mut intervals, &replaced.operands, &seen).is_some() {
             self.budget /= 2.0;

@@ -45,54 +45,91 @@ struct Sums {
     channels: Vec<f64>,
 }
 
+/// What one sample says.
+pub(super) struct OfSample {
+    /// By combination, then by activation; nothing where the outputs do not depend on it.
+    combinations: Vec<Vec<Option<Sums>>>,
+    /// By activation and channel: elements in each cell, over [`CELLS`] + 1 borders.
+    parts: Vec<Vec<Vec<f64>>>,
+}
+
 /// Channels of a value, and elements side by side in one.
 fn channels(shape: &[usize]) -> (usize, usize) {
     if shape.len() < 2 { (1, shape.iter().product()) } else { (shape[1], shape[2..].iter().product()) }
 }
 
-impl Responses {
-    /// Takes gradients of the `outputs` on samples, of which all values are given, with respect to `targets`. Mean squares
-    /// are relative to `spread`, the standard deviation of the outputs.
+/// Takes gradients of outputs with respect to activations.
+pub(super) struct Probe<'a> {
+    interpreter: &'a Interpreter<'a>,
+    outputs: &'a [ValueId],
+    targets: &'a [ValueId],
+    /// The value that each activation is a function of, and its range.
+    operands: Vec<(ValueId, Range)>,
+    combinations: usize,
+}
+
+impl<'a> Probe<'a> {
+    /// For gradients of the `outputs` with respect to `targets`.
     pub(super) fn new(
         graph: &Graph,
-        values: &[Vec<Tensor>],
-        outputs: &[ValueId],
-        targets: &[ValueId],
-        spread: f64,
+        interpreter: &'a Interpreter<'a>,
+        outputs: &'a [ValueId],
+        targets: &'a [ValueId],
     ) -> Self {
-        let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
-        let operand = |&id: &ValueId| graph.node(id).inputs[0];
-        let range = |id: &ValueId| graph.node(operand(id)).range.unwrap_or(Range { lo: -1.0, hi: 1.0 });
-        let ranges: Vec<Range> = targets.iter().map(range).collect();
+        let operand = |&id: &ValueId| {
+            let operand = graph.node(id).inputs[0];
+            (operand, graph.node(operand).range.unwrap_or(Range { lo: -1.0, hi: 1.0 }))
+        };
         let count: usize = outputs.iter().map(|&v| graph.node(v).shape.iter().product::<usize>()).sum();
         let combinations = if count == 1 { 1 } else { COMBINATIONS };
-        let of_sample = |(s, values): (usize, &Vec<Tensor>)| {
-            let mut signs = Signs::new(s as u64);
-            let combination = |_| {
-                let mut sums: Vec<Option<Sums>> = targets.iter().map(|_| None).collect();
-                let seeds: Vec<_> = outputs.iter().map(|&v| (v, signs.fill(&values[v.index()]))).collect();
-                interpreter.pull_back(values, seeds, |id, gradient| {
-                    let Ok(at) = targets.binary_search(&id) else { return };
-                    let x = &values[operand(&id).index()];
-                    let mut cells = vec![0.0; CELLS + 1];
-                    deposit(&mut cells, ranges[at], x.values(), gradient.values());
-                    let (channels, inner) = channels(gradient.shape());
-                    let mut by_channel = vec![0.0; channels];
-                    for (i, plane) in gradient.values().chunks(inner.max(1)).enumerate() {
-                        by_channel[i % channels] += plane.iter().sum::<f64>();
-                    }
-                    sums[at] = Some(Sums { cells, channels: by_channel });
-                });
-                sums
-            };
-            (0..combinations).map(combination).collect::<Vec<_>>()
+        Probe { interpreter, outputs, targets, operands: targets.iter().map(operand).collect(), combinations }
+    }
+
+    /// Those of sample number `sample`, of which all values are given.
+    pub(super) fn sample(&self, sample: usize, values: &[Tensor]) -> OfSample {
+        let mut signs = Signs::new(sample as u64);
+        let combination = |_| {
+            let mut sums: Vec<Option<Sums>> = self.targets.iter().map(|_| None).collect();
+            let seeds: Vec<_> = self.outputs.iter().map(|&v| (v, signs.fill(&values[v.index()]))).collect();
+            self.interpreter.pull_back(values, seeds, |id, gradient| {
+                let Ok(at) = self.targets.binary_search(&id) else { return };
+                let (operand, range) = self.operands[at];
+                let x = &values[operand.index()];
+                let mut cells = vec![0.0; CELLS + 1];
+                deposit(&mut cells, range, x.values(), gradient.values());
+                let (channels, inner) = channels(gradient.shape());
+                let mut by_channel = vec![0.0; channels];
+                for (i, plane) in gradient.values().chunks(inner.max(1)).enumerate() {
+                    by_channel[i % channels] += plane.iter().sum::<f64>();
+                }
+                sums[at] = Some(Sums { cells, channels: by_channel });
+            });
+            sums
         };
-        let sums: Vec<Vec<Vec<Option<Sums>>>> = values.par_iter().enumerate().map(of_sample).collect();
-        let sums: Vec<Vec<Option<Sums>>> = sums.into_iter().flatten().collect();
-        let response = |(at, id): (usize, &ValueId)| {
-            let range = ranges[at];
-            let arguments = values.iter().map(|values| &values[operand(id).index()]);
-            let channels = parts(range, arguments);
+        let combinations = (0..self.combinations).map(combination).collect();
+        let parts = self.operands.iter().map(|&(operand, range)| parts(range, &values[operand.index()])).collect();
+        OfSample { combinations, parts }
+    }
+}
+
+impl Responses {
+    /// Sums up what all samples say. `outputs` are the numbers of the outputs of one, and mean squares are relative to `spread`, the standard
+    /// deviation of the outputs.
+    pub(super) fn new(samples: Vec<OfSample>, probe: &Probe<'_>, outputs: usize, spread: f64) -> Self {
+        let mut sums = Vec::with_capacity(samples.len() * probe.combinations);
+        let mut parts: Vec<Vec<Vec<f64>>> = Vec::new();
+        let count = samples.len().max(1) as f64;
+        for sample in samples {
+            sums.extend(sample.combinations);
+            if parts.is_empty() {
+                parts = sample.parts;
+            } else {
+                let all = parts.iter_mut().flatten().flatten();
+                all.zip(sample.parts.iter().flatten().flatten()).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        parts.iter_mut().flatten().flatten().for_each(|part| *part /= count);
+        let response = |(at, channels): (usize, Vec<Vec<f64>>)| {
             let centred = |sums: &Sums| {
                 let mut cells = sums.cells.clone();
                 for (sum, parts) in sums.channels.iter().zip(&channels) {
@@ -100,11 +137,11 @@ impl Responses {
                 }
                 cells
             };
-            let moments = sums.iter().filter_map(|all| all[at].as_ref()).map(centred).collect();
-            Response { range, moments, channels }
+            let moments = sums.iter().filter_map(|all: &Vec<Option<Sums>>| all[at].as_ref()).map(centred).collect();
+            Response { range: probe.operands[at].1, moments, channels }
         };
-        let targets = targets.par_iter().enumerate().map(response).collect();
-        let unit = (sums.len() * count).max(1) as f64 * spread * spread;
+        let targets = parts.into_par_iter().enumerate().map(response).collect();
+        let unit = (sums.len() * outputs).max(1) as f64 * spread * spread;
         Responses { targets, unit }
     }
 
@@ -137,19 +174,15 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// By channel, which part of its elements is in each cell, over several tensors of one shape.
-fn parts<'a>(range: Range, tensors: impl Iterator<Item = &'a Tensor>) -> Vec<Vec<f64>> {
-    let mut parts: Vec<Vec<f64>> = Vec::new();
-    let mut elements = 0usize;
-    for x in tensors {
-        let (channels, inner) = channels(x.shape());
-        parts.resize(channels, vec![0.0; CELLS + 1]);
-        elements += x.len() / channels.max(1);
-        for (i, plane) in x.values().chunks(inner.max(1)).enumerate() {
-            deposit(&mut parts[i % channels], range, plane, std::iter::repeat_n(&1.0, plane.len()));
-        }
+/// By channel, which part of its elements is in each cell.
+fn parts(range: Range, x: &Tensor) -> Vec<Vec<f64>> {
+    let (channels, inner) = channels(x.shape());
+    let mut parts = vec![vec![0.0; CELLS + 1]; channels];
+    for (i, plane) in x.values().chunks(inner.max(1)).enumerate() {
+        deposit(&mut parts[i % channels], range, plane, std::iter::repeat_n(&1.0, plane.len()));
     }
-    parts.iter_mut().flatten().for_each(|p| *p /= elements as f64);
+    let elements = (x.len() / channels.max(1)) as f64;
+    parts.iter_mut().flatten().for_each(|p| *p /= elements);
     parts
 }
 

@@ -1,11 +1,11 @@
 //! The search for degrees: predicted from the outputs' response to every error curve, verified by runs of the network.
 
 use super::degrees::{Choice, least_depth};
-use super::response::Responses;
+use super::response::{Probe, Responses};
 use super::target::{Replaced, Target, replace};
-use crate::calibrate::Samples;
+use crate::calibrate::{Samples, logits};
 use fhec_ir::Tensor;
-use fhec_ir::nn::{Graph, InputError, Interpreter, Op, ValueId};
+use fhec_ir::nn::{Graph, InputError, Interpreter, ValueId};
 use rayon::prelude::*;
 
 /// Samples that the search runs; enough to tell degrees apart.
@@ -35,6 +35,8 @@ pub(super) struct Found {
     pub(super) error: f64,
     /// Its square, as predicted to first order.
     pub(super) predicted: f64,
+    /// The budget of predicted squares that led to it, where it is within tolerance.
+    pub(super) budget: Option<f64>,
 }
 
 impl<'a> Search<'a> {
@@ -43,13 +45,17 @@ impl<'a> Search<'a> {
         let take = samples.len().min(SAMPLES);
         let samples: Vec<&[Tensor]> = (0..take).map(|i| &samples[i * samples.len() / take][..]).collect();
         let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
-        let values: Vec<Vec<Tensor>> =
-            samples.par_iter().map(|inputs| interpreter.run_all(inputs)).collect::<Result<_, _>>()?;
         let outputs = logits(graph);
-        let of = |values: &Vec<Tensor>| outputs.iter().flat_map(|v| values[v.index()].values().to_vec()).collect();
-        let reference: Vec<Vec<f64>> = values.iter().map(of).collect();
+        let probe = Probe::new(graph, &interpreter, &outputs, targets);
+        let run = |(number, inputs): (usize, &&[Tensor])| {
+            let values = interpreter.run_all(inputs)?;
+            let reference = outputs.iter().flat_map(|v| values[v.index()].values().to_vec()).collect();
+            Ok((reference, probe.sample(number, &values)))
+        };
+        let runs: Vec<_> = samples.par_iter().enumerate().map(run).collect::<Result<_, InputError>>()?;
+        let (reference, said): (Vec<Vec<f64>>, Vec<_>) = runs.into_iter().unzip();
         let spread = deviation(&reference);
-        let responses = Responses::new(graph, &values, &outputs, targets, spread);
+        let responses = Responses::new(said, &probe, reference.first().map_or(0, Vec::len), spread);
         Ok(Search { graph, samples, reference, spread, responses })
     }
 
@@ -91,14 +97,20 @@ impl<'a> Search<'a> {
     ///
     /// Predicted errors are right to first order, and as far as errors of different layers are independent. So the budget of
     /// the prediction is corrected by what candidates really do, until the last that is within tolerance and the
-    /// first that is not are the same or runs are used up.
-    pub(super) fn choose(&self, targets: &[Target<'_>], tolerance: f64) -> Result<Found, InputError> {
+    /// first that is not are the same or runs are used up. `known` is a budget that led to an error within another tolerance, of
+    /// much the same polynomials.
+    pub(super) fn choose(
+        &self,
+        targets: &[Target<'_>],
+        tolerance: f64,
+        known: Option<(f64, f64)>,
+    ) -> Result<Found, InputError> {
         let choices = self.choices(targets);
         let depth = |picks: &[usize]| choices.iter().zip(picks).map(|(list, &p)| list[p].depth).sum::<usize>();
         let asked = tolerance * tolerance;
         let (mut good, mut bad): (Option<f64>, Option<f64>) = (None, None);
         let (mut best, mut tried): (Option<Found>, Vec<Vec<usize>>) = (None, Vec::new());
-        let mut budget = asked;
+        let mut budget = known.map_or(asked, |(budget, within)| budget * (tolerance / within).powi(2));
         for _ in 0..RUNS {
             let picks = least_depth(&choices, budget);
             if tried.contains(&picks) {
@@ -122,7 +134,7 @@ impl<'a> Search<'a> {
             };
             // NaN is never better.
             if best.as_ref().is_none_or(better) && (best.is_none() || !error.is_nan()) {
-                best = Some(Found { picks: picks.clone(), error, predicted });
+                best = Some(Found { picks: picks.clone(), error, predicted, budget: within.then_some(budget) });
             }
             if within && error >= CLOSE * tolerance {
                 break;
@@ -136,12 +148,12 @@ impl<'a> Search<'a> {
             };
         }
         let highest = || targets.iter().map(|t| t.fits.len() - 1).collect();
-        Ok(best.unwrap_or_else(|| Found { picks: highest(), error: f64::NAN, predicted: f64::NAN }))
+        Ok(best.unwrap_or_else(|| Found { picks: highest(), error: f64::NAN, predicted: f64::NAN, budget: None }))
     }
 }
 
 /// All outputs of every sample, those of a softmax before it.
-pub(super) fn outputs_of(graph: &Graph, samples: &[&[Tensor]]) -> Result<Vec<Vec<f64>>, InputError> {
+fn outputs_of(graph: &Graph, samples: &[&[Tensor]]) -> Result<Vec<Vec<f64>>, InputError> {
     let interpreter = Interpreter::new(graph).expect("rewriting keeps a graph valid");
     let wanted = logits(graph);
     let of_sample = |inputs: &&[Tensor]| {
@@ -154,15 +166,6 @@ pub(super) fn outputs_of(graph: &Graph, samples: &[&[Tensor]]) -> Result<Vec<Vec
         Ok(got.iter().flatten().flat_map(|value| value.values().to_vec()).collect())
     };
     samples.par_iter().map(of_sample).collect()
-}
-
-/// The outputs; of one that is a softmax, what goes into it.
-pub(super) fn logits(graph: &Graph) -> Vec<ValueId> {
-    let logit = |o: &fhec_ir::nn::Output| match graph.node(o.value).op {
-        Op::Softmax { .. } => graph.node(o.value).inputs[0],
-        _ => o.value,
-    };
-    graph.outputs.iter().map(logit).collect()
 }
 
 /// Standard deviation of all numbers.

@@ -3,7 +3,7 @@
 use super::target::{clipped, replace};
 use super::*;
 use crate::calibrate::calibrate;
-use crate::calibrate::summarise;
+use crate::calibrate::observe;
 use fhec_ir::Tensor;
 use fhec_ir::nn::{Activation, Conv, Interpreter, Output};
 
@@ -202,7 +202,7 @@ fn values_that_drift_widen_intervals_or_are_refused() {
     let targets = targets(&graph, &intervals);
     let picks = vec![targets[0].fits.len() - 1; targets.len()];
     let replaced = replace(&graph, &targets, &picks, &[]);
-    let mut seen = summarise(&replaced.graph, &samples).expect("runs");
+    let mut seen = observe(&replaced.graph, &samples).expect("runs").summaries;
     assert_eq!(widen_where_needed(&mut intervals, &replaced.operands, &seen), None);
     // Up to the very end of the interval: the margin is gone.
     let (target, operand, interval) = replaced.operands[1];
@@ -226,9 +226,10 @@ fn what_leaves_an_interval_does_not_hide_what_later_layers_see() {
         let targets = targets(&graph, intervals);
         let replaced = replace(&graph, &targets, &vec![3; targets.len()], &[]);
         let (held, values) = clipped(&replaced);
-        let (plain, held) = (summarise(&replaced.graph, &samples), summarise(&held, &samples).expect("runs"));
+        let of = |graph: &Graph| observe(graph, &samples).expect("runs").summaries;
+        let (plain, held) = (of(&replaced.graph), of(&held));
         let held: Vec<Range> = values.iter().map(|value| held[value.index()].range).collect();
-        (plain.expect("runs").iter().map(|s| s.range).collect::<Vec<_>>(), held)
+        (plain.iter().map(|s| s.range).collect::<Vec<_>>(), held)
     };
     let (plain, held) = both(&intervals);
     assert_eq!(plain, held);

@@ -221,21 +221,29 @@ impl Diagonals {
     /// As [`Diagonals::fill`].
     pub fn fill_rotated(&self, matrix: &Matrix, tensors: &[NestWeights], at: usize, left: usize, out: &mut [f64]) {
         out.fill(0.0);
-        let key = self.keys[at];
-        let (p, h) = (matrix.in_period, matrix.out_period);
         // Periods are powers of two that divide the slots, so one mask does for both remainders.
-        let wrap = out.len() as i64 - 1;
+        let wrap = out.len() - 1;
+        self.for_each(matrix, tensors, at, |slot, weight| out[slot.wrapping_sub(left) & wrap] += weight);
+    }
+
+    /// Calls `f(slot, weight)` for every point of diagonal number `at`: what [`fill`](Self::fill) adds up.
+    ///
+    /// # Panics
+    /// As [`Diagonals::fill`].
+    pub fn for_each(&self, matrix: &Matrix, tensors: &[NestWeights], at: usize, mut f: impl FnMut(usize, f64)) {
+        let key = self.keys[at];
+        let wrap = matrix.diagonal_period() as i64 - 1;
         for run in &self.runs[self.starts[at]..self.starts[at + 1]] {
             let number = run.nest as usize;
             let (nest, split, bounds) =
                 (&matrix.nests[number], &self.splits[number], &self.bounds[run.bounds as usize]);
-            let start =
-                if h <= p { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) } - left as i64;
+            let by_columns = matrix.out_period <= matrix.in_period;
+            let start = if by_columns { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) };
             match tensors[number].as_deref() {
                 Some(values) => walk(nest, split, bounds, |step, weight| {
-                    out[((start + step) & wrap) as usize] += nest.factor * values[(run.weight + weight) as usize];
+                    f(((start + step) & wrap) as usize, nest.factor * values[(run.weight + weight) as usize]);
                 }),
-                None => walk(nest, split, bounds, |step, _| out[((start + step) & wrap) as usize] += nest.factor),
+                None => walk(nest, split, bounds, |step, _| f(((start + step) & wrap) as usize, nest.factor)),
             }
         }
     }
