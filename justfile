@@ -20,9 +20,9 @@ slow:
 bench:
     cargo bench --workspace
 
-# Measures the compiler's built-in cost table anew; on a machine that does nothing else.
-calibrate:
-    cargo run --release --locked -p fhec-cli -- calibrate -o crates/fhec-passes/src/cost_table.json
+# Measures one of the tables that the compiler's built-in one is the mean of; on a machine that does nothing else.
+calibrate NAME:
+    cargo run --release --locked -p fhec-cli -- calibrate -o crates/fhec-passes/src/cost_tables/{{NAME}}.json
 
 # Accept changed snapshots after reading them.
 bless:

@@ -6,7 +6,7 @@ pub const PANEL: usize = 8;
 /// Rows that share each load of a panel.
 const ROWS: usize = 8;
 
-/// A matrix packed for products with panels: blocks of [`ROWS`] rows, column by column, the last block filled up with
+/// A matrix packed for products with panels: blocks of `ROWS` rows, column by column, the last block filled up with
 /// zeros.
 #[derive(Clone, Debug)]
 pub struct Packed {
@@ -123,6 +123,7 @@ fn block<P: Panel>() -> Block<P> {
     block_portable
 }
 
+/// For other processors. Those without fused multiply-add compute it digit by digit, many times slower: results come first.
 fn block_portable<P: Panel>(weights: &[[f64; ROWS]], panel: &P, rows: usize) -> Sums {
     let mut sums = [[0.0; PANEL]; ROWS];
     for (k, weights) in weights.iter().enumerate() {

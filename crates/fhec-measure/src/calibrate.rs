@@ -2,14 +2,14 @@
 
 use crate::bootstrap::{self, Subject};
 use crate::clock::{Sweep, median};
-use crate::fit::{fit, four_figures};
+use crate::fit::fit;
 use crate::samples::{Sample, Timer};
 use crate::subject::Sizes;
 use crate::{MeasureError, Result, pool};
 use fhec_ckks::BootstrapPreset;
 use fhec_math::buffer::HUGE_BYTES;
 use fhec_passes::cost::CostTable;
-use fhec_passes::cost_file::Measurement;
+use fhec_passes::cost_file::{Measurement, four_figures};
 
 /// log2 of the ring degrees that the compiler chooses from.
 pub const RINGS: std::ops::RangeInclusive<u32> = 12..=16;

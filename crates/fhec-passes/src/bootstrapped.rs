@@ -24,6 +24,13 @@ use fhec_plan::{KeyManifest, bootstrap_slots};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What takes so many times as long is as good: prices are no better than that, and keys and matrices may be smaller.
+const AS_GOOD: f64 = 1.03;
+/// The share of the bytes of the fastest placement that one as good may take at most to be worth the difference.
+const WORTH_IT: f64 = 0.95;
+/// Placements that are tried before the fastest, for each size of primes.
+const SMALLER: usize = 3;
+
 /// Special primes and levels of the chain whose prices split the maps into babies and giants at first; they are split anew
 /// once levels are known.
 const NOMINAL: (usize, usize) = (6, 10);
@@ -43,6 +50,8 @@ pub struct Chosen {
     pub objective: f64,
     /// Bytes of keys and encoded matrices, estimated.
     pub bytes: u64,
+    /// Whether it is there because it takes fewer bytes than a faster one.
+    pub smaller: bool,
 }
 
 impl Chosen {
@@ -62,7 +71,8 @@ impl Chosen {
 
 /// The cheapest placements over all chains of a ring, best first, for a graph whose products are rescaled and relinearised and
 /// whose levels are not placed: those for larger and larger primes, and with a memory budget the one with the smallest keys. All
-/// primes that are not the network's have the given sizes. Without a memory budget those with an objective above `limit` are left out.
+/// primes that are not the network's have the given sizes. Without a memory budget those with an objective above [`AS_GOOD`] times
+/// `limit` are left out.
 ///
 /// None where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine evaluates.
 pub(crate) fn choose(
@@ -132,6 +142,13 @@ struct Found {
     bytes: u64,
 }
 
+/// A placement that is worth trying, with primes of so many bits.
+struct Pick {
+    at: usize,
+    message: u32,
+    smaller: bool,
+}
+
 impl<'a> Search<'a> {
     fn new(model: Model<'a>, (log_n, sizes): (u32, Sizes), demands: &'a Demands, table: &'a CostTable) -> Self {
         let graph = model.graph();
@@ -164,7 +181,10 @@ impl<'a> Search<'a> {
                 continue;
             }
             let class = class(chain);
-            let limit = |class: usize| if self.demands.memory_budget.is_some() { f64::INFINITY } else { best[class] };
+            let limit = |class: usize| match self.demands.memory_budget {
+                Some(_) => f64::INFINITY,
+                None => AS_GOOD * best[class],
+            };
             // Shorter chains have larger primes and are compared with fewer others.
             let last = limit(shortest.as_ref().map_or(class, self::class));
             let limit = limit(class);
@@ -267,24 +287,38 @@ impl<'a> Search<'a> {
         self.key_seconds(keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum())
     }
 
-    /// The best for each of the least sizes of primes, and under a memory budget those that seem to keep it; then the smallest.
+    /// The best for each of the least sizes of primes, and under a memory budget those that seem to keep it; then the smallest. Some
+    /// that are [as good](AS_GOOD) as the fastest come before it, those with the fewest bytes first.
     fn ranked(&self, found: &[Found]) -> Vec<Chosen> {
         let budget = self.demands.memory_budget.unwrap_or(u64::MAX);
-        let mut list: Vec<(usize, u32)> = Vec::new();
+        let mut picks: Vec<Pick> = Vec::new();
+        let mut pick = |(at, found): (usize, &Found), least: u32, smaller: bool| {
+            let Some(message) = found.chain.message(least) else { return };
+            match picks.iter_mut().find(|p| (p.at, p.message) == (at, message)) {
+                // What is the fastest for one size of primes stays that.
+                Some(known) => known.smaller &= smaller,
+                None => picks.push(Pick { at, message, smaller }),
+            }
+        };
         for least in LEAST_MESSAGES {
             let fits = |(_, f): &(usize, &Found)| f.chain.message(least).is_some() && f.bytes <= budget;
-            let cheapest = found.iter().enumerate().filter(fits).min_by(|a, b| a.1.objective.total_cmp(&b.1.objective));
-            if let Some((at, message)) = cheapest.and_then(|(at, f)| Some((at, f.chain.message(least)?))) {
-                list.push((at, message));
-            }
+            let fitting = || found.iter().enumerate().filter(fits);
+            let Some((best, fastest)) = fitting().min_by(|a, b| a.1.objective.total_cmp(&b.1.objective)) else {
+                continue;
+            };
+            let few = |bytes: u64| bytes as f64 <= WORTH_IT * fastest.bytes as f64;
+            let as_good = |f: &Found| f.objective <= AS_GOOD * fastest.objective && few(f.bytes);
+            let mut smaller: Vec<(usize, &Found)> = fitting().filter(|(_, f)| as_good(f)).collect();
+            smaller.sort_by_key(|(_, f)| f.bytes);
+            smaller.into_iter().take(SMALLER).for_each(|found| pick(found, least, true));
+            pick((best, fastest), least, false);
         }
-        if self.demands.memory_budget.is_some() {
-            let smallest = found.iter().enumerate().min_by_key(|(_, f)| f.bytes);
-            list.extend(smallest.and_then(|(at, f)| Some((at, f.chain.message(LEAST_MESSAGES[0])?))));
+        if self.demands.memory_budget.is_some()
+            && let Some(smallest) = found.iter().enumerate().min_by_key(|(_, f)| f.bytes)
+        {
+            pick(smallest, LEAST_MESSAGES[0], false);
         }
-        let mut seen = BTreeSet::new();
-        list.retain(|choice| seen.insert(*choice));
-        let chosen = |(at, message): (usize, u32)| {
+        let chosen = |Pick { at, message, smaller }: Pick| {
             let Found { chain, placement, steps, objective, bytes } = &found[at];
             Some(Chosen {
                 shape: chain.shape(message)?,
@@ -293,8 +327,9 @@ impl<'a> Search<'a> {
                 steps: steps.clone(),
                 objective: *objective,
                 bytes: *bytes,
+                smaller,
             })
         };
-        list.into_iter().filter_map(chosen).collect()
+        picks.into_iter().filter_map(chosen).collect()
     }
 }

@@ -4,10 +4,11 @@
 //! goes, and the measurements that they were fitted to, each beside what the prices predict for it. The compiler does
 //! not look at the measurements: they show how far a table can be trusted.
 //!
-//! The built-in table is such a file, `cost_table.json` beside this one. One command makes it anew:
+//! The built-in table is the mean of such files, those in `cost_tables`, each of another machine: times of plans that are made for nobody's
+//! machine in particular should be wrong on none by much. One command makes one anew:
 //!
 //! ```text
-//! cargo run --release -p fhec-cli -- calibrate -o crates/fhec-passes/src/cost_table.json
+//! cargo run --release -p fhec-cli -- calibrate -o crates/fhec-passes/src/cost_tables/NAME.json
 //! ```
 
 use crate::cost::CostTable;
@@ -174,13 +175,56 @@ impl CostTable {
     }
 }
 
-/// The built-in table, measured on a machine with AVX-512-IFMA.
+/// Tables of machines, all with AVX-512-IFMA, of which the built-in one is the mean.
+const TABLES: [&str; 2] = [include_str!("cost_tables/amd_epyc.json"), include_str!("cost_tables/intel_xeon.json")];
+
+/// The built-in table.
 pub fn built_in() -> &'static CostFile {
     static TABLE: LazyLock<CostFile> = LazyLock::new(|| {
-        // A test reads it.
-        CostFile::parse(include_str!("cost_table.json")).expect("the built-in cost table is well-formed")
+        // A test reads them.
+        let parse = |text: &&str| CostFile::parse(text).expect("the built-in cost tables are well-formed");
+        let tables: Vec<CostFile> = TABLES.iter().map(parse).collect();
+        mean(&tables).expect("there are built-in tables")
     });
     &TABLE
+}
+
+/// The table of means, price by price, without measurements; nothing for no tables. What an operation costs is a sum of prices, so
+/// predictions are means as well, but for bootstraps, whose prices are multiplied by one of their own.
+fn mean(tables: &[CostFile]) -> Option<CostFile> {
+    let mut mean = tables.first()?.clone();
+    let of = |price: &dyn Fn(&CostTable) -> f64| {
+        four_figures(tables.iter().map(|t| price(&t.prices)).sum::<f64>() / tables.len() as f64)
+    };
+    mean.prices = CostTable {
+        butterfly: of(&|p| p.butterfly),
+        multiply_accumulate: of(&|p| p.multiply_accumulate),
+        diagonal: of(&|p| p.diagonal),
+        stream: of(&|p| p.stream),
+        pointwise: of(&|p| p.pointwise),
+        convert: of(&|p| p.convert),
+        fft_butterfly: of(&|p| p.fft_butterfly),
+        round: of(&|p| p.round),
+        fill: of(&|p| p.fill),
+        overhead: of(&|p| p.overhead),
+        touch: of(&|p| p.touch),
+        touch_huge: of(&|p| p.touch_huge),
+        expand: of(&|p| p.expand),
+        read_byte: of(&|p| p.read_byte),
+        bootstrap: of(&|p| p.bootstrap),
+        bootstrap_small: Some(of(&|p| p.bootstrap_small.unwrap_or(p.bootstrap))),
+        sequential: of(&|p| p.sequential),
+        base_memory: tables.iter().map(|t| t.prices.base_memory).max()?,
+    };
+    let processors: Vec<&str> = tables.iter().map(|t| t.machine.processor.as_str()).collect();
+    mean.machine.processor = format!("mean of {}", processors.join(" and "));
+    mean.measurements = Vec::new();
+    Some(mean)
+}
+
+/// A number as people write it, which also survives its decimal form: what a measurement can tell.
+pub fn four_figures(x: f64) -> f64 {
+    format!("{x:.3e}").parse().unwrap_or(x)
 }
 
 #[cfg(test)]
@@ -192,6 +236,28 @@ mod tests {
         let file = built_in();
         assert_eq!(CostFile::parse(&file.to_json()).as_ref(), Ok(file));
         assert_eq!(CostTable::default(), file.prices);
+    }
+
+    #[test]
+    fn the_mean_of_tables_is_between_them() {
+        let [one, other] = TABLES.map(|text| CostFile::parse(text).expect("well-formed"));
+        let found = mean(&[one.clone(), other.clone()]).expect("of two");
+        for (((name, mean), (_, a)), (_, b)) in
+            found.prices.named().iter().zip(one.prices.named()).zip(other.prices.named())
+        {
+            assert!((mean - (a + b) / 2.0).abs() <= 1e-3 * mean, "{name}: {mean} of {a} and {b}");
+        }
+        let middle = |price: fn(&CostTable) -> f64| {
+            let [mean, a, b] = [&found, &one, &other].map(|file| price(&file.prices));
+            (mean - (a + b) / 2.0).abs() <= 1e-3 * mean
+        };
+        assert!(
+            middle(|p| p.bootstrap) && middle(|p| p.bootstrap_small.expect("measured")) && middle(|p| p.sequential)
+        );
+        assert_eq!(found.prices.base_memory, one.prices.base_memory.max(other.prices.base_memory));
+        assert!(found.machine.processor.contains(&other.machine.processor), "{}", found.machine.processor);
+        assert_eq!(mean(std::slice::from_ref(&one)).expect("of one").prices, one.prices);
+        assert_eq!(mean(&[]), None);
     }
 
     #[test]
@@ -227,5 +293,14 @@ mod tests {
         refused(&none.to_json(), "arithmetic");
         refused(&price("stream", "null"), "line");
         assert!(CostFile::parse(&price("stream", "0.25")).is_ok_and(|f| f.prices.stream == 0.25));
+    }
+
+    #[test]
+    fn figures_survive_their_decimal_form() {
+        for x in [0.0, 0.123456, 3141.59, 1e-9] {
+            let short = four_figures(x);
+            assert!((short - x).abs() <= 5e-4 * x);
+            assert_eq!(short.to_string().parse(), Ok(short));
+        }
     }
 }

@@ -40,7 +40,8 @@ impl Histogram {
         }
         // Bins no narrower than the rounding of numbers of this size, so that their numbers are exact.
         let least = (f64::EPSILON * lo.abs().max(hi.abs())).max(f64::MIN_POSITIVE) * f64::from(1 << LOG_MOST);
-        let span = (hi - lo).max(least);
+        // Infinite where the ends are as far apart as numbers can be.
+        let span = (hi - lo).clamp(least, f64::MAX);
         let mut log_width = span.log2().ceil() as i32 - LOG_MOST;
         let bin = |x: f64, log_width: i32| floor(x * exp2(-log_width));
         // One more where the range does not begin at a border.
@@ -172,6 +173,15 @@ mod tests {
                 assert_eq!(count, inside as u64, "bin {k} of {:?}", range(&list));
             }
         }
+    }
+
+    #[test]
+    fn numbers_may_be_as_far_apart_as_there_are() {
+        let h = of(&[f64::MIN, 0.0, f64::MAX]);
+        assert!(h.counts.len() <= 1 << LOG_MOST && h.counts.iter().sum::<u64>() == 3, "{} bins", h.counts.len());
+        let mut sum = of(&[f64::MIN]);
+        sum.add(of(&[f64::MAX, 0.0]));
+        assert_eq!(sum, h);
     }
 
     #[test]

@@ -76,6 +76,18 @@ pub(crate) fn best(
     demands: &Demands,
     driver: &mut Driver<'_>,
 ) -> Result<Result<Choice, Reasons>, CompileError> {
+    let found = search(graph, samples, options, demands, driver);
+    driver.analysed.keep_single();
+    found
+}
+
+fn search(
+    graph: &nn::Graph,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Result<Choice, Reasons>, CompileError> {
     // Nobody bootstraps as many ciphertexts as a batch has.
     let batched = options.mode != Mode::Latency;
     let mut reasons = Reasons::new();
@@ -214,12 +226,15 @@ fn bootstrapped(
                 Ok((selected, keys)) => {
                     let objective = selected.price.objective(demands.goal, &options.cost);
                     let enough = selected.prediction.bits >= demands.precision_bits;
-                    let choice =
-                        Choice { stage, selected, keys, objective, chosen: Some(Box::new((ready.clone(), chosen))) };
-                    if choice.beats(best.as_ref(), demands) {
+                    let fastest = !chosen.smaller;
+                    let chosen = Some(Box::new((ready.clone(), chosen)));
+                    let choice = Choice { stage, selected, keys, objective, chosen };
+                    let better = choice.beats(best.as_ref(), demands);
+                    if better {
                         best = Some(choice);
                     }
-                    if enough {
+                    // Where a smaller one is no better than what was known, the fastest may still be.
+                    if enough && (better || fastest) {
                         return Ok(best);
                     }
                 }

@@ -78,6 +78,11 @@ impl LastAnalysis {
         Ok(analysis)
     }
 
+    /// Forgets a graph that no other ring can have: its analysis may be large.
+    pub(crate) fn keep_single(&mut self) {
+        self.0.take_if(|(graph, ..)| graph.slots != 1);
+    }
+
     /// The analysis of this graph, if it was the last one.
     pub(crate) fn known(&self, graph: &Graph, samples: &[Vec<Tensor>]) -> Option<Analysis> {
         let (last, with, analysis) = self.0.as_ref()?;

@@ -89,7 +89,7 @@ fn a_memory_budget_is_obeyed_or_refused_with_the_least_that_works() {
     // The least there is: as many rotations as possible have no key.
     assert!(!c.plan.keys.composed.is_empty());
     let roomy = compile(&g, &options(None)).expect("compiles").plan;
-    assert!(roomy.keys.composed.is_empty() && roomy.keys.galois.len() > c.plan.keys.galois.len());
+    assert!(roomy.keys.composed.is_empty() && roomy.keys.galois.len() >= c.plan.keys.galois.len());
     assert!(roomy.report.key_bytes_disk > c.plan.report.key_bytes_disk);
     assert!(roomy.report.seconds < c.plan.report.seconds, "two key switches take longer than one");
 }

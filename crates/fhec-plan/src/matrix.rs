@@ -76,7 +76,8 @@ impl Nest {
         self.for_each_over(&loops, &mut f);
     }
 
-    /// The same for some of the loops, outermost first, with the indices of all others zero. No guard may depend on those.
+    /// The same for some of the loops, outermost first, with the indices of all others zero (which may have an offset of their own). No guard
+    /// may depend on those.
     pub fn for_each_over(&self, loops: &[usize], mut f: impl FnMut(i64, i64, i64)) {
         let guards = self.guards.iter().map(|g| g.constant);
         Walk { nest: self, loops }.from([self.row, self.col, self.weight], guards, &mut f);

@@ -112,23 +112,36 @@ impl<'a> Probe<'a> {
     }
 }
 
-impl Responses {
-    /// Sums up what all samples say. `outputs` are the numbers of the outputs of one, and mean squares are relative to `spread`, the standard
-    /// deviation of the outputs.
-    pub(super) fn new(samples: Vec<OfSample>, probe: &Probe<'_>, outputs: usize, spread: f64) -> Self {
-        let mut sums = Vec::with_capacity(samples.len() * probe.combinations);
-        let mut parts: Vec<Vec<Vec<f64>>> = Vec::new();
-        let count = samples.len().max(1) as f64;
-        for sample in samples {
-            sums.extend(sample.combinations);
-            if parts.is_empty() {
-                parts = sample.parts;
-            } else {
-                let all = parts.iter_mut().flatten().flatten();
-                all.zip(sample.parts.iter().flatten().flatten()).for_each(|(sum, part)| *sum += part);
-            }
+/// What several samples say.
+#[derive(Default)]
+pub(super) struct OfSamples {
+    /// By sample and combination, then by activation.
+    combinations: Vec<Vec<Option<Sums>>>,
+    /// As of one, added up: there may be gigabytes of them if each sample keeps its own.
+    parts: Vec<Vec<Vec<f64>>>,
+    samples: usize,
+}
+
+impl OfSamples {
+    /// Adds one more.
+    pub(super) fn add(&mut self, sample: OfSample) {
+        self.samples += 1;
+        self.combinations.extend(sample.combinations);
+        if self.parts.is_empty() {
+            self.parts = sample.parts;
+        } else {
+            let all = self.parts.iter_mut().flatten().flatten();
+            all.zip(sample.parts.iter().flatten().flatten()).for_each(|(sum, part)| *sum += part);
         }
-        parts.iter_mut().flatten().flatten().for_each(|part| *part /= count);
+    }
+}
+
+impl Responses {
+    /// Evaluates what samples say. `outputs` are the numbers of the outputs of one, and mean squares are relative to `spread`, the
+    /// standard deviation of the outputs.
+    pub(super) fn new(said: OfSamples, probe: &Probe<'_>, outputs: usize, spread: f64) -> Self {
+        let OfSamples { combinations: sums, mut parts, samples } = said;
+        parts.iter_mut().flatten().flatten().for_each(|part| *part /= samples.max(1) as f64);
         let response = |(at, channels): (usize, Vec<Vec<f64>>)| {
             let centred = |sums: &Sums| {
                 let mut cells = sums.cells.clone();

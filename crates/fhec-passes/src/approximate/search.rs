@@ -1,7 +1,7 @@
 //! The search for degrees: predicted from the outputs' response to every error curve, verified by runs of the network.
 
 use super::degrees::{Choice, least_depth};
-use super::response::{Probe, Responses};
+use super::response::{OfSamples, Probe, Responses};
 use super::target::{Replaced, Target, replace};
 use crate::calibrate::{Samples, logits};
 use fhec_ir::Tensor;
@@ -47,13 +47,21 @@ impl<'a> Search<'a> {
         let interpreter = Interpreter::new(graph).expect("the pipeline verifies the graph after every pass");
         let outputs = logits(graph);
         let probe = Probe::new(graph, &interpreter, &outputs, targets);
-        let run = |(number, inputs): (usize, &&[Tensor])| {
-            let values = interpreter.run_all(inputs)?;
+        let run = |&number: &usize| {
+            let values = interpreter.run_all(samples[number])?;
             let reference = outputs.iter().flat_map(|v| values[v.index()].values().to_vec()).collect();
             Ok((reference, probe.sample(number, &values)))
         };
-        let runs: Vec<_> = samples.par_iter().enumerate().map(run).collect::<Result<_, InputError>>()?;
-        let (reference, said): (Vec<Vec<f64>>, Vec<_>) = runs.into_iter().unzip();
+        let (mut reference, mut said): (Vec<Vec<f64>>, _) = (Vec::new(), OfSamples::default());
+        let numbers: Vec<usize> = (0..take).collect();
+        for numbers in numbers.chunks(rayon::current_num_threads()) {
+            let runs: Vec<_> = numbers.par_iter().map(run).collect::<Result<_, InputError>>()?;
+            // In order, so that sums do not depend on the number of threads.
+            for (outputs, sample) in runs {
+                reference.push(outputs);
+                said.add(sample);
+            }
+        }
         let spread = deviation(&reference);
         let responses = Responses::new(said, &probe, reference.first().map_or(0, Vec::len), spread);
         Ok(Search { graph, samples, reference, spread, responses })
