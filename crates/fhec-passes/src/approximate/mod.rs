@@ -28,7 +28,7 @@ use target::{DEGREES, Target, clipped, function, spread};
 const ROUNDS: usize = 10;
 
 /// What the tolerance is multiplied by where too many decisions change.
-const TIGHTER: f64 = 0.7;
+const TIGHTER: f64 = 0.5;
 
 /// No tolerance is made smaller than this.
 const LEAST_TOLERANCE: f64 = 1e-4;
@@ -257,7 +257,7 @@ fn layerwise<'a>(
     let (mut escaped, mut budget) = (None, None);
     // Earlier polynomials shift what later layers see: where a value comes near the end of its interval, widen and
     // search again. Every round adds the margin, so few are needed.
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         check_finite(graph, &intervals)?;
         let targets = targets(graph, &intervals);
         let found = search.choose(&targets, tolerance, budget)?;
@@ -273,7 +273,7 @@ fn layerwise<'a>(
         let mut notes = Vec::new();
         if let Some(decisions) = &decisions {
             let changed = decisions.changed(&observed.outputs);
-            if changed > decisions.allowed() && tolerance > LEAST_TOLERANCE {
+            if decisions.too_many(changed) && tolerance > LEAST_TOLERANCE && round < ROUNDS {
                 tolerance *= TIGHTER;
                 continue;
             }

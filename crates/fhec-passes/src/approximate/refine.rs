@@ -115,7 +115,7 @@ impl<'a> Refinement<'a> {
         let mut notes = Vec::new();
         if let Some(decisions) = &self.decisions {
             let changed = decisions.changed(&outputs);
-            if changed > decisions.allowed() {
+            if decisions.too_many(changed) {
                 self.budget /= 2.0;
                 return Ok(None);
             }
