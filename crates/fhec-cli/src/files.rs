@@ -228,6 +228,14 @@ pub(crate) fn write(path: &Path, access: Access, write: impl FnOnce(&mut dyn Wri
     stage(path, access, write)?.commit()
 }
 
+/// Fails where [`write`] would fail for its place: what takes long is not begun for a result that cannot be kept.
+pub(crate) fn writable(path: &Path) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Ok(());
+    }
+    stage(path, Access::Public, |_| Ok(())).map(drop)
+}
+
 fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }

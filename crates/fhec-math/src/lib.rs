@@ -50,7 +50,7 @@ pub use poly::{Coeff, Eval, Form, Poly};
 pub use primes::{is_prime, ntt_primes_below, ntt_primes_near};
 pub use sample::{SecretRng, lift_small, uniform_from_seed};
 pub use scale::Scale;
-pub use security::{SecurityLevel, log2_product, max_log_qp, max_log_sparse, security_estimate};
+pub use security::{SecurityLevel, log2_product, max_log_qp, max_log_sparse, security_estimate, sparse_security};
 pub use special::special_primes;
 /// Wraps what must be wiped when dropped, such as a secret [`Poly`] or [`AlignedVec`].
 pub use zeroize::Zeroizing;

@@ -71,6 +71,15 @@ pub fn max_log_sparse(level: SecurityLevel, log_n: u32, weight: u32) -> Option<u
     }
 }
 
+/// The security in bits that is granted to the sparse secret of encapsulation under a modulus of `log_modulus` bits: that of the highest
+/// level whose [limit](max_log_sparse) holds it, or `None` where no limit does.
+pub fn sparse_security(log_n: u32, weight: u32, log_modulus: f64) -> Option<f64> {
+    let holds =
+        |level: SecurityLevel| max_log_sparse(level, log_n, weight).is_some_and(|l| log_modulus <= f64::from(l));
+    let level = SecurityLevel::ALL.into_iter().rev().find(|&level| holds(level))?;
+    Some(f64::from(level.bits()))
+}
+
 /// An estimate of the security in bits for reports, or `None` outside the table.
 ///
 /// Security is nearly linear in `1/log2(Q·P)`, so the estimate interpolates there between table entries, and is

@@ -7,7 +7,7 @@ use fhec_ckks::{
     BootstrapPreset, BootstrapTarget, Bootstrapper, Ciphertext, CkksError, Context, EncapsulationKeys, Encoder,
     Encryptor, EvaluationKeys, Evaluator, SecretKey, Security,
 };
-use fhec_math::security::security_estimate;
+use fhec_math::security::{security_estimate, sparse_security};
 use fhec_math::{SecretRng, SecurityLevel, log2_product};
 use fhec_passes::shape::Shape;
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub struct Report {
     pub digits: usize,
     /// log2 of the product of all primes.
     pub log2_qp: f64,
-    /// Estimated security in bits, classical attacks.
+    /// Estimated security in bits, classical attacks, of the dense secret and of the sparse one: the less of both.
     pub security_bits: f64,
     /// Levels between the result of a bootstrap and the input of the next.
     pub levels: usize,
@@ -319,6 +319,9 @@ fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report 
     let spec = subject.context.spec();
     let log2_qp = log2_product(&spec.q) + log2_product(&spec.p);
     let input = subject.preset.spec.input_level(spec.log_n - 1);
+    let dense = security_estimate(spec.log_n, log2_qp).unwrap_or(0.0);
+    let encapsulation = log2_product(&spec.q[..1]) + log2_product(&spec.p[..1]);
+    let sparse = sparse_security(spec.log_n, subject.preset.spec.sparse_weight, encapsulation).unwrap_or(0.0);
     Report {
         preset: subject.preset.name.to_owned(),
         log_n: spec.log_n,
@@ -326,7 +329,7 @@ fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report 
         special: spec.p.len(),
         digits: spec.digits.len(),
         log2_qp,
-        security_bits: security_estimate(spec.log_n, log2_qp).unwrap_or(0.0),
+        security_bits: dense.min(sparse),
         levels: subject.bootstrapper.output_level() - input,
         key_bytes: subject.evaluator.keys().bytes(),
         matrix_bytes: subject.bootstrapper.bytes(),

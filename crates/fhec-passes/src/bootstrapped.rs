@@ -31,6 +31,9 @@ const WORTH_IT: f64 = 0.95;
 /// Placements that are tried before the fastest, for each size of primes.
 const SMALLER: usize = 3;
 
+/// log2 of the smallest ring that is bootstrapped in.
+const SMALLEST: u32 = 15;
+
 /// Special primes and levels of the chain whose prices split the maps into babies and giants at first; they are split anew
 /// once levels are known.
 const NOMINAL: (usize, usize) = (6, 10);
@@ -101,6 +104,11 @@ fn least_level(graph: &Graph, id: ValueId, spec: &BootstrapSpec) -> usize {
     levels_consumed(graph, op) + below
 }
 
+/// Whether the sparse secret of bootstraps is granted the security that is asked for, in a ring.
+pub(crate) fn secure(log_n: u32, demands: &Demands) -> bool {
+    Sizes::for_precision(demands.precision_bits).any(|sizes| chain::sparse_is_secure(log_n, demands.security, &sizes))
+}
+
 /// Whether the longest chain of a ring holds every operation of a graph by itself. If not, nothing more has to be known.
 pub(crate) fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
     let below = chain::spec(log_n).slots_to_coeffs.len();
@@ -108,6 +116,13 @@ pub(crate) fn holds(graph: &Graph, log_n: u32, demands: &Demands) -> bool {
     let longest = Sizes::for_precision(demands.precision_bits).flat_map(chains).map(|c| c.levels + below).max();
     let largest = graph.ids().map(|id| least_level(graph, id, &chain::spec(log_n))).max();
     longest.is_some_and(|longest| largest.is_none_or(|largest| largest <= longest))
+}
+
+/// What the cheapest of all bootstraps takes at least: few slots, in the smallest ring, to the lowest level.
+pub(crate) fn least_seconds(table: &CostTable) -> f64 {
+    let chain = Chain::nominal(SMALLEST, NOMINAL.0, 1);
+    let Some(shape) = chain.shape(chain.largest) else { return 0.0 };
+    table.prices(&shape).bootstrap(&Circuit::new(&chain::spec(SMALLEST), 1, SMALLEST), 1, 0)
 }
 
 /// The largest of [`LEAST_MESSAGES`] that the network's primes can have, by its number.

@@ -10,7 +10,7 @@ use crate::parameters::{LIMIT_SLACK, MAX_SPECIAL, P_MARGIN, fewest};
 use crate::shape::{MAX_LOG2_PRIME, Shape};
 use fhec_math::Scale;
 use fhec_math::bootstrap::BootstrapSpec;
-use fhec_math::security::{SecurityLevel, max_log_qp};
+use fhec_math::security::{SecurityLevel, max_log_qp, max_log_sparse};
 
 /// Most levels for the network: more make every key larger and are hardly ever used.
 const MAX_LEVELS: usize = 30;
@@ -88,9 +88,12 @@ pub(crate) fn spec(log_n: u32) -> BootstrapSpec {
 }
 
 /// All chains of a ring that are secure and leave the network's primes as many bits as go with the others; for every
-/// number of special primes, those with the most levels first.
+/// number of special primes, those with the most levels first. None where the sparse secret of bootstraps is not granted the security.
 pub(crate) fn chains(log_n: u32, security: SecurityLevel, sizes: Sizes) -> Vec<Vec<Chain>> {
     let Some(limit) = max_log_qp(security, log_n) else { return Vec::new() };
+    if !sparse_is_secure(log_n, security, &sizes) {
+        return Vec::new();
+    }
     let [above, below] = sections(&spec(log_n), &sizes);
     let taken: f64 = above.iter().chain(&below).sum();
     let of_special = |special: usize| {
@@ -108,6 +111,12 @@ pub(crate) fn chains(log_n: u32, security: SecurityLevel, sizes: Sizes) -> Vec<V
         (1..=MAX_LEVELS).rev().filter_map(chain).collect::<Vec<_>>()
     };
     (1..=MAX_SPECIAL).map(of_special).filter(|chains| !chains.is_empty()).collect()
+}
+
+/// Whether the sparse secret of bootstraps, whose key is modulo q_0·p_0, is granted the security.
+pub(crate) fn sparse_is_secure(log_n: u32, security: SecurityLevel, sizes: &Sizes) -> bool {
+    let limit = max_log_sparse(security, log_n, spec(log_n).sparse_weight);
+    limit.is_some_and(|limit| sizes.eval_mod + sizes.special <= f64::from(limit))
 }
 
 /// Sizes of the primes above and below the levels of the network.
@@ -168,6 +177,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_bootstraps_where_the_sparse_secret_is_not_secure() {
+        for security in [SecurityLevel::Bits192, SecurityLevel::Bits256] {
+            assert!(SIZES.into_iter().all(|sizes| (15..=17).all(|log_n| chains(log_n, security, sizes).is_empty())));
+        }
+        assert!(!chains(16, SecurityLevel::Bits128, SIZES[1]).is_empty());
     }
 
     /// A uniform ReLU takes fourteen levels, the map after it one, and two are left for the next bootstrap.

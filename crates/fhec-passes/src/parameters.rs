@@ -37,6 +37,9 @@ pub(crate) const LIMIT_SLACK: f64 = 0.1;
 pub const PRIME_MARGIN: u32 = 9;
 /// Bits of precision that the search asks for on top, because real primes differ a little from powers of two.
 const PRECISION_SLACK: f64 = 0.02;
+/// Times that more is asked for, where primes turned out to be too coarse, and by how many bits at least.
+const ENLARGED: usize = 4;
+const MORE_BITS: f64 = 0.5;
 /// Smallest outer amplitude tried.
 const MIN_AMPLITUDE: f64 = 8.0;
 
@@ -83,6 +86,8 @@ pub enum Unfit {
     Security,
     /// It does not, and with bootstraps an operation alone would take more levels than they leave.
     Levels,
+    /// The chain does not fit the security table, and bootstraps, which need a sparse secret, are not granted such security.
+    Sparse,
     /// With bootstraps, values do not fit the primes at the scales of the network, or scales fall too low.
     Scales,
     /// The asked precision cannot be reached; the best possible is given.
@@ -114,6 +119,8 @@ struct Search<'a> {
     table: &'a CostTable,
     /// log2 of the bound of every value, at least 0.
     bounds: Vec<f64>,
+    /// Bits of precision that are asked for besides those of the demands.
+    more: f64,
 }
 
 /// Selects parameters for ring degree 2^log_n.
@@ -132,7 +139,7 @@ pub fn select(
     let limit = max_log_qp(demands.security, log_n).ok_or(Unfit::Security)?;
     let limit = f64::from(limit) - LIMIT_SLACK;
     let bounds = log2_bounds(placed);
-    let search = Search { placed, symbolic, model, log_n, limit, demands, keys, table, bounds };
+    let mut search = Search { placed, symbolic, model, log_n, limit, demands, keys, table, bounds, more: 0.0 };
     let mut candidates = Vec::new();
     let mut unfit = Unfit::Security;
     for special in 1..=MAX_SPECIAL.min(placed.top() + 1) {
@@ -146,7 +153,7 @@ pub fn select(
     let steps = |seconds: f64| (seconds.ln() * 1000.0).round();
     candidates.sort_by(|(s, p), (t, q)| steps(*s).total_cmp(&steps(*t)).then(size(p).total_cmp(&size(q))));
     for (_, point) in candidates {
-        match search.realise(&point) {
+        match search.realise_or_enlarge(point) {
             Ok(selected) => return Ok(selected),
             Err(why) => unfit = nearer(unfit, why),
         }
@@ -187,7 +194,7 @@ pub fn select_bootstrapped(
     let bootstraps = keys.add_bootstraps(&parameters, &slots);
     let shape = Shape::of(&parameters);
     let (log_n, limit, bounds) = (shape.log_n, shape.log2_qp(), log2_bounds(placed));
-    let search = Search { placed, symbolic, model, log_n, limit, demands, keys: &keys, table, bounds };
+    let search = Search { placed, symbolic, model, log_n, limit, demands, keys: &keys, table, bounds, more: 0.0 };
     // Sizes are those of the template, so all that is left is to see whether they do.
     let holds = search.least_q0(&scales, &log2_q).is_some_and(|least| least <= log2_q[0]);
     if !holds || !search.fine_enough(&scales, &log2_q, MIN_LOG2_SCALE) {
@@ -217,6 +224,7 @@ pub(crate) fn nearer(a: Unfit, b: Unfit) -> Unfit {
         (Unfit::Precision(x), _) | (_, Unfit::Precision(x)) => Unfit::Precision(x),
         (Unfit::Scales, _) | (_, Unfit::Scales) => Unfit::Scales,
         (Unfit::Levels, _) | (_, Unfit::Levels) => Unfit::Levels,
+        (Unfit::Sparse, _) | (_, Unfit::Sparse) => Unfit::Sparse,
         (Unfit::Security, Unfit::Security) => Unfit::Security,
     }
 }
@@ -239,7 +247,7 @@ fn affordable(
 impl Search<'_> {
     /// Bits that the search asks for.
     fn wanted(&self) -> f64 {
-        self.demands.precision_bits + PRECISION_SLACK
+        self.demands.precision_bits + PRECISION_SLACK + self.more
     }
 
     /// The price of a shape, if the memory budget allows it.
@@ -382,6 +390,23 @@ impl Search<'_> {
             hold(inner.level, inner.amplitude);
         }
         (least <= MAX_LOG2_PRIME).then_some(least)
+    }
+
+    /// [`realise`](Self::realise), with larger primes where those that there are turn out to be too coarse: of small primes there are few, and
+    /// they are far from the sizes that were asked for.
+    fn realise_or_enlarge(&mut self, mut point: Point) -> Result<Selected, Unfit> {
+        let special = point.shape.log2_p.len();
+        self.more = 0.0;
+        for _ in 0..ENLARGED {
+            match self.realise(&point) {
+                Err(Unfit::Precision(bits)) => {
+                    self.more += (self.demands.precision_bits - bits).max(0.0) + MORE_BITS;
+                    point = self.smallest(special)?;
+                }
+                other => return other,
+            }
+        }
+        self.realise(&point)
     }
 
     /// Finds primes of the sizes of `point`, and holds them against all demands.

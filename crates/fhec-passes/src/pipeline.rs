@@ -207,6 +207,12 @@ fn unfit(f: &mut fmt::Formatter<'_>, demands: &Demands, reasons: &[(u32, Unfit)]
                 "\n  ring degree 2^{log_n}: the network is too deep for a secure modulus, and one of its activations or products \
                  alone takes more levels than bootstraps leave; ask for fewer bits or a larger error of activations"
             )?,
+            Unfit::Sparse => write!(
+                f,
+                "\n  ring degree 2^{log_n}: the network is too deep for a secure modulus, and bootstraps, which need a sparse secret, \
+                 are not known to have {}-bit security",
+                demands.security.bits()
+            )?,
             Unfit::Scales => write!(
                 f,
                 "\n  ring degree 2^{log_n}: at the scales of the network its values do not fit the primes, or scales fall too low"

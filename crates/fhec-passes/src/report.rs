@@ -7,7 +7,6 @@ use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
 use fhec_math::galois_element;
-use fhec_math::security::security_estimate;
 use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
 use std::collections::BTreeMap;
 
@@ -52,7 +51,7 @@ pub fn report(
         |&level: &usize| 32 + shape.digits_at(level) as u64 * packed_bytes(&selected.parameters, level, true);
     let key_levels = || keys.galois.values().chain(&keys.relin);
     Report {
-        security_bits: security_estimate(selected.parameters.log_n, selected.parameters.log_qp()).unwrap_or(0.0),
+        security_bits: selected.parameters.security_bits(),
         seconds: price.seconds(),
         sequential: table.sequential,
         peak_memory: price.fixed,

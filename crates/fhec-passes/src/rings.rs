@@ -121,7 +121,9 @@ fn search(
             break;
         }
     }
-    if best.as_ref().is_some_and(|b| b.selected.parameters.log_n < LARGEST_BY_CHOICE) {
+    // A small ring holds the network, and no bootstrap alone takes less.
+    let cheap = |b: &Choice| batched || b.objective <= bootstrapped::least_seconds(&options.cost);
+    if best.as_ref().is_some_and(|b| b.selected.parameters.log_n < LARGEST_BY_CHOICE && cheap(b)) {
         return Ok(best.ok_or(reasons));
     }
     let levelled = best.is_some();
@@ -184,6 +186,10 @@ fn bootstrapped(
     mut best: Option<Choice>,
     reasons: &mut Reasons,
 ) -> Result<Option<Choice>, CompileError> {
+    if !bootstrapped::secure(log_n, demands) {
+        reasons.push((log_n, Unfit::Sparse));
+        return Ok(best);
+    }
     driver.for_ring(log_n);
     let ready = match ready(graph, log_n, options, driver) {
         Ok(ready) => ready,

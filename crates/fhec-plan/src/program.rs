@@ -6,7 +6,7 @@ use crate::{Aided, LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, Vecto
 use fhec_math::bootstrap::BootstrapSpec;
 use fhec_math::galois_element;
 use fhec_math::scale::Scale;
-use fhec_math::security::SecurityLevel;
+use fhec_math::security::{SecurityLevel, security_estimate, sparse_security};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A compiled network.
@@ -91,6 +91,19 @@ impl Parameters {
     /// log2 of Q·P.
     pub fn log_qp(&self) -> f64 {
         self.q.iter().chain(&self.p).map(|&m| (m as f64).log2()).sum()
+    }
+
+    /// log2 of the modulus under which the sparse secret of bootstraps is used, q_0·p_0.
+    pub fn log_sparse(&self) -> f64 {
+        self.q.iter().take(1).chain(self.p.iter().take(1)).map(|&m| (m as f64).log2()).sum()
+    }
+
+    /// An estimate of the security in bits: that of the dense secret or, where the plan bootstraps, what is granted to the sparse one if
+    /// that is less. 0 where nothing is known.
+    pub fn security_bits(&self) -> f64 {
+        let dense = security_estimate(self.log_n, self.log_qp()).unwrap_or(0.0);
+        let sparse = |spec: &BootstrapSpec| sparse_security(self.log_n, spec.sparse_weight, self.log_sparse());
+        self.bootstrap.as_ref().map_or(dense, |spec| dense.min(sparse(spec).unwrap_or(0.0)))
     }
 }
 

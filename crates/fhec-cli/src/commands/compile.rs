@@ -16,6 +16,7 @@ use fhec_passes::approximate::{ApproximateOptions, Method};
 use fhec_passes::driver::PassRun;
 use fhec_passes::pipeline::{self, Compiled, Options};
 use fhec_plan::Preprocess;
+use fhec_plan::verify::{Insecure, verify};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -176,6 +177,7 @@ impl Compile {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let start = Instant::now();
+        files::writable(&self.output)?;
         let graph = load_outputs(&self.model, &self.model_outputs)?;
         let mut passes = Vec::new();
         let compiled = {
@@ -191,6 +193,8 @@ impl Compile {
             self.print_graphs(wanted, &passes)?;
         }
         let plan = &compiled.plan;
+        // Whoever opens the plan does so; what is not sound must not leave the house.
+        verify(plan, Insecure::Refuse).context("internal error: the plan is not sound")?;
         files::write(&self.output, Access::Public, |out| Ok(plan.write_to(out)?))?;
         for note in &plan.report.notes {
             status(&format!("note: {note}"));

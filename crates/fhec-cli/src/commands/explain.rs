@@ -1,5 +1,7 @@
 //! `fhec explain`: what a plan does and what it will cost.
 
+mod bootstraps;
+
 use super::calibrate;
 use crate::files::{self, Access, print};
 use crate::format::{self, Align, Table, pairs};
@@ -8,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use fhec_passes::pricing::price_plan;
 use fhec_plan::verify::Verified;
-use fhec_plan::{BootstrapReport, LayerReport, Op, Plan, Report};
+use fhec_plan::{LayerReport, Op, Plan, Report};
 use petgraph::dot::{Config, Dot, RankDir};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Value, json};
@@ -147,7 +149,7 @@ fn as_text(verified: &Verified, report: &Report, threads: usize) -> String {
     out.push_str(&table.render());
     // Writing to a string cannot fail.
     if !report.bootstraps.is_empty() {
-        let _ = write!(out, "\n{}", bootstraps(verified, report));
+        let _ = write!(out, "\n{}", bootstraps::table(verified, report));
     }
     let _ = write!(out, "\n{}", pairs(&totals(verified, report, threads)));
     if !report.notes.is_empty() {
@@ -157,38 +159,6 @@ fn as_text(verified: &Verified, report: &Report, threads: usize) -> String {
         }
     }
     out
-}
-
-/// The layer whose value a bootstrap refreshes.
-fn refreshed<'a>(plan: &'a Plan, bootstrap: &BootstrapReport) -> &'a str {
-    let made = plan.instructions.iter().find(|i| i.dst == bootstrap.reg);
-    made.and_then(|i| plan.layers.get(i.layer.index())).map_or("", |layer| &layer.name)
-}
-
-/// Why every bootstrap is where it is.
-fn bootstraps(verified: &Verified, report: &Report) -> String {
-    let heads = [
-        ("bootstrap", Align::Right),
-        ("value of", Align::Left),
-        ("level", Align::Right),
-        ("time", Align::Right),
-        ("the best placement without it", Align::Left),
-    ];
-    let mut table = Table::new(&heads);
-    let count = report.bootstraps.len();
-    for (number, b) in report.bootstraps.iter().enumerate() {
-        table.row(vec![
-            format!("{} of {count}", number + 1),
-            refreshed(verified.plan(), b).into(),
-            format!("{}→{}", b.level_in, b.level_out),
-            format::seconds(b.seconds),
-            match b.without {
-                Some(more) => format!("takes {} more", format::seconds(more)),
-                None => "none: levels run out".into(),
-            },
-        ]);
-    }
-    table.render()
 }
 
 fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str, String)> {
@@ -370,16 +340,6 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
             })
         })
         .collect();
-    let bootstraps: Vec<Value> = r
-        .bootstraps
-        .iter()
-        .map(|b| {
-            json!({
-                "value_of": refreshed(plan, b), "level_in": b.level_in, "level_out": b.level_out,
-                "seconds": b.seconds, "seconds_more_without": b.without,
-            })
-        })
-        .collect();
     let port = |name: &str, shape: &[usize], ciphertexts: usize, level: usize, range: (f64, f64)| json!({ "name": name, "shape": shape, "ciphertexts": ciphertexts, "level": level, "range": [range.0, range.1] });
     let inputs: Vec<Value> =
         plan.inputs.iter().map(|i| port(&i.name, &i.shape, i.layout.ciphertexts, i.level, i.range)).collect();
@@ -408,7 +368,7 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
         "inputs": inputs,
         "outputs": outputs,
         "layers": layers,
-        "bootstraps": bootstraps,
+        "bootstraps": bootstraps::json(verified, r),
         "client_value_bytes": client_values(plan),
         "rounds": rounds(verified).iter().map(|r| json!({
             "sent_bytes": r.sent, "received_bytes": r.received, "seconds": r.seconds, "functions": r.functions,

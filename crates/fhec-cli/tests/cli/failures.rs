@@ -179,6 +179,19 @@ fn a_failed_run_leaves_the_old_output_alone() {
 }
 
 #[test]
+fn a_result_that_could_not_be_kept_is_not_begun() {
+    let (s, scratch) = (small(), small().scratch());
+    let nowhere = scratch.path().join("no/such/place");
+    // The place is looked at before anything is loaded.
+    fhec!["run", s.at("small.plan"), "--eval-keys", s.at("none.keys"), "--input", s.at("x.ct"), "-o", nowhere]
+        .fails(&["cannot write", "no/such/place"]);
+    let kept = scratch.path().join("y.ct");
+    fhec!["run", s.at("small.plan"), "--eval-keys", s.at("none.keys"), "--input", s.at("x.ct"), "-o", kept]
+        .fails(&["none.keys"]);
+    assert!(listing(scratch.path()).is_empty());
+}
+
+#[test]
 fn missing_files_and_unwritable_places_are_named() {
     let (s, scratch) = (small(), small().scratch());
     let nowhere = scratch.path().join("no/such/place");

@@ -1,6 +1,6 @@
 //! What is printed for people and for scripts.
 
-use crate::common::{Outcome, command, fhec, model, models, node, port, small, tensor, with_ints};
+use crate::common::{Outcome, command, fhec, floats, model, models, node, port, small, tensor, with_ints};
 use crate::fhec;
 use fhec_onnx::proto::GraphProto;
 use serde_json::Value;
@@ -55,6 +55,42 @@ fn a_good_model_checks_out() {
     let out = fhec!["check", models().join("lenet_silu.onnx")].ok();
     assert!(out.stdout.contains("can be compiled") && out.stdout.contains("1×1×28×28"), "{}", out.stdout);
     assert_eq!(json(&fhec!["check", models().join("lola.onnx"), "--json"].ok().stdout)["ok"], true);
+}
+
+/// The bundled ResNet-8, compiled with calibration data of noise and one more option, and what `explain --json` says.
+fn resnet(option: &[&str]) -> (Outcome, Value) {
+    let scratch = small().scratch();
+    let (noise, plan) = (scratch.path().join("x.npy"), scratch.path().join("deep.plan"));
+    let values: Vec<f32> = (0..8u32 * 3072).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as f32 / 255.0).collect();
+    std::fs::write(&noise, floats(&[8, 3, 32, 32], &values)).expect("writes");
+    let mut compile = command();
+    compile.arg("compile").arg(models().join("resnet8.onnx")).arg("--calibrate").arg(noise).args(option);
+    Outcome::from(compile.arg("-o").arg(&plan).output().expect("runs")).ok();
+    let report = json(&fhec!["explain", plan, "--json"].ok().stdout);
+    (fhec!["explain", plan].ok(), report)
+}
+
+#[test]
+fn bootstraps_say_why_they_are_there() {
+    let (text, report) = resnet(&[]);
+    assert!(text.stdout.contains("levels to") && text.stdout.contains("left"), "{}", text.stdout);
+    let bootstraps = report["bootstraps"].as_array().expect("a list");
+    assert!(!bootstraps.is_empty());
+    for b in bootstraps {
+        let number = |name: &str| b[name].as_u64().unwrap_or_else(|| panic!("{name} in {b}"));
+        assert!(number("levels_needed") > number("levels_left"), "{b}");
+        assert!(number("levels_needed") <= number("level_out"), "{b}");
+        assert!(b["until"].as_array().is_some_and(|until| !until.is_empty()), "{b}");
+    }
+    // The sparse secret of bootstraps is granted no more.
+    assert_eq!(report["totals"]["security_bits"], 128.0);
+}
+
+#[test]
+fn nothing_bootstraps_above_128_bits_of_security() {
+    let (_, report) = resnet(&["--security", "192"]);
+    assert_eq!(report["bootstraps"].as_array().map(Vec::len), Some(0));
+    assert!(report["totals"]["security_bits"].as_f64().is_some_and(|bits| bits >= 192.0));
 }
 
 #[test]

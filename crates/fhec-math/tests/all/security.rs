@@ -1,6 +1,6 @@
 //! The security table, written out a second time.
 
-use fhec_math::{SecurityLevel, log2_product, max_log_qp, security_estimate};
+use fhec_math::{SecurityLevel, log2_product, max_log_qp, security_estimate, sparse_security};
 
 #[test]
 fn table_values() {
@@ -46,6 +46,14 @@ fn estimates_meet_the_table_and_never_exceed_it() {
     assert_eq!(security_estimate(9, 20.0), None);
     assert_eq!(security_estimate(13, f64::NAN), None);
     assert_eq!(security_estimate(13, 0.0), None);
+}
+
+#[test]
+fn sparse_secrets_are_granted_what_the_limits_say() {
+    assert_eq!(sparse_security(16, 32, 100.0), Some(128.0));
+    assert_eq!(sparse_security(15, 32, 100.5), None);
+    assert_eq!(sparse_security(16, 31, 60.0), None);
+    assert_eq!(sparse_security(14, 32, 60.0), None);
 }
 
 #[test]

@@ -9,9 +9,14 @@ use std::f64::consts::SQRT_2;
 /// Largest error that is considered, relative to the standard deviation of the outputs.
 const MOST: f64 = 10.0;
 
+/// Part of the allowed share that calibration data may use up. They are often those that a network was trained on, of which it is surer
+/// than of others.
+const KNOWN: f64 = 0.5;
+
 /// What the original network decides for, sample by sample, and which part of it may change.
 pub(super) struct Decisions {
     outputs: Vec<Vec<f64>>,
+    /// The share that was allowed.
     share: f64,
 }
 
@@ -30,7 +35,7 @@ impl Decisions {
 
     /// The error of the outputs, relative to `spread`, at which the allowed share is expected to change.
     pub(super) fn tolerance(&self, spread: f64) -> f64 {
-        largest_error(&self.outputs, spread, self.share)
+        largest_error(&self.outputs, spread, KNOWN * self.share)
     }
 
     /// Share of the samples for which a network with these outputs decides otherwise.
@@ -38,19 +43,19 @@ impl Decisions {
         changes(&self.outputs, outputs)
     }
 
-    /// Whether more samples change than may. Chance is not allowed for: calibration data are often those that a network was trained
-    /// on, of which it is surer than of others.
+    /// Whether more samples change than may, chance or not.
     pub(super) fn too_many(&self, changed: f64) -> bool {
-        changed > self.share
+        changed > KNOWN * self.share
     }
 
     /// What the user is told.
     pub(super) fn note(&self, changed: f64, error: f64) -> String {
         format!(
-            "activation polynomials are expected to change {:.2} % of the classes (allowed: {:.2} %); they change {:.2} % of \
-             those of the {} calibration samples",
+            "activation polynomials are expected to change {:.2} % of the classes (of {:.2} % allowed {:.2} are kept for data that \
+             are unlike these); they change {:.2} % of those of the {} calibration samples",
             100.0 * expected_changes(&self.outputs, error),
             100.0 * self.share,
+            100.0 * (1.0 - KNOWN) * self.share,
             100.0 * changed,
             self.outputs.len()
         )

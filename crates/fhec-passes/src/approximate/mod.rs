@@ -59,8 +59,8 @@ pub struct ApproximateOptions {
     /// together, relative to the standard deviation of the outputs over the samples.
     pub tolerance: f64,
     /// Instead of that, the part of all samples whose class, the largest output, may be expected to change. Errors are taken to be normal and
-    /// are compared with the margins between the outputs of the original network, sample by sample. No more classes of
-    /// the samples may really change than that, with two standard deviations of chance.
+    /// are compared with the margins between the outputs of the original network, sample by sample. Half of it is kept
+    /// for data unlike the samples: of these no more than the other half may be expected to change, or change.
     pub accuracy_drop: Option<f64>,
     /// Allowed maximal error of one activation, relative to its span, where there are no samples.
     pub blind_tolerance: f64,

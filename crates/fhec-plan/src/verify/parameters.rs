@@ -118,7 +118,7 @@ fn check_bootstrap(p: &Parameters, spec: &BootstrapSpec) -> Result<(), String> {
     spec.check(p.log_n, p.q[0], p.max_level())?;
     check_scale(&p.q, p.max_level(), &spec.input_scale)?;
     let Some(level) = p.security else { return Ok(()) };
-    let bits = (p.q[0] as f64).log2() + (p.p[0] as f64).log2();
+    let bits = p.log_sparse();
     if max_log_sparse(level, p.log_n, spec.sparse_weight).is_none_or(|limit| bits > f64::from(limit)) {
         return Err(format!(
             "a secret of weight {} under a modulus of {bits:.1} bits at N = 2^{} does not have {} bits of security",

@@ -117,6 +117,7 @@ impl Run {
         }
         let plan = Arc::new(plan_file::open(&self.plan)?);
         plan_file::in_one_round(plan.plan().rounds())?;
+        self.output.iter().try_for_each(|output| files::writable(output))?;
         let report = &plan.plan().report;
         status(&format!(
             "predicted: {}, {} of memory",
