@@ -226,6 +226,43 @@ fn a_used_intermediate_is_not_merged_away() {
 }
 
 #[test]
+fn clipping_twice_is_clipping_once() {
+    let infinity = f64::INFINITY;
+    let clip = |min, max| Activation::Clip { min, max };
+    let cases = [
+        (vec![clip(0.0, infinity), clip(-infinity, 2.0)], Some(clip(0.0, 2.0))),
+        (vec![clip(-infinity, 2.0), Activation::Relu], Some(clip(0.0, 2.0))),
+        (vec![clip(-1.0, 2.0), clip(-2.0, 1.0), clip(-0.5, 3.0)], Some(clip(-0.5, 1.0))),
+        (vec![clip(-3.0, -1.0), clip(0.5, 1.0)], Some(clip(0.5, 0.5))),
+        (vec![Activation::Relu, clip(-1.0, infinity)], Some(Activation::Relu)),
+        (vec![clip(0.0, 1.0), Activation::Sigmoid], None),
+    ];
+    for (list, one) in cases {
+        let mut net = Net::new(&[1, 2, 4, 4]);
+        for (i, f) in list.iter().enumerate() {
+            let x = net.last;
+            net.then(Op::Activation(f.clone()), &[x], &format!("f{i}"));
+        }
+        let last = net.last;
+        let before = net.finish(&[last]);
+        let after = canonicalise(&before);
+        assert_same(&before, &after);
+        let left: Vec<&Op> = after.nodes.iter().skip(1).map(|n| &n.op).collect();
+        match one {
+            Some(one) => assert_eq!(left, [&Op::Activation(one)]),
+            None => assert_eq!(left.len(), 2),
+        }
+    }
+    // What something else uses stays.
+    let mut net = Net::new(&[1, 2, 4, 4]);
+    let x = net.last;
+    let first = net.then(Op::Activation(Activation::Relu), &[x], "first");
+    let second = net.then(Op::Activation(clip(0.0, 1.0)), &[first], "second");
+    let before = net.finish(&[first, second]);
+    assert_eq!(canonicalise(&before), before);
+}
+
+#[test]
 fn the_maximum_of_one_value_needs_no_comparison() {
     let mut net = Net::new(&[1, 2, 5, 5]);
     let x = net.last;

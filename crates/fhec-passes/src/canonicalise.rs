@@ -11,6 +11,7 @@ pub const MAX_POWER: u32 = 64;
 
 /// Rewrites to the canonical form, until nothing changes:
 ///
+/// * a clipping of what was clipped → one clipping, if nothing else uses the value between; a `ReLU` is one, too
 /// * `x · x` → `x²`; `(xᵃ)ᵇ` → `xᵃᵇ` up to [`MAX_POWER`]; `x + x` → `2x`
 /// * `PRelu(x)` → `slope·x + (1 − slope)·ReLU(x)`, exactly
 /// * the maximum of one value → that value: such a pooling only takes some of its input
@@ -75,6 +76,9 @@ fn once(graph: &Graph) -> Graph {
         match &node.op {
             Op::Mul if same_operand => power(rw, graph, node, 2),
             Op::Activation(Activation::Power { exponent }) => power(rw, graph, node, *exponent),
+            Op::Activation(Activation::Relu | Activation::Clip { .. }) if alone(node.inputs[0]) => {
+                clipped(rw, graph, node).unwrap_or_else(|| rw.keep(id))
+            }
             Op::Add if same_operand => {
                 let two = rw.new.constant(Tensor::scalar(2.0));
                 replace(rw, node, Op::MulConst(two), &node.inputs[..1])
@@ -104,6 +108,29 @@ fn once(graph: &Graph) -> Graph {
 fn replace(rw: &mut Rewriter<'_>, node: &Node, op: Op, operands: &[ValueId]) -> ValueId {
     let inputs = operands.iter().map(|&v| rw.value(v)).collect();
     rw.add(Node { op, inputs, ..node.clone() })
+}
+
+/// The bounds of a clipping.
+fn bounds(op: &Op) -> Option<(f64, f64)> {
+    match *op {
+        Op::Activation(Activation::Relu) => Some((0.0, f64::INFINITY)),
+        Op::Activation(Activation::Clip { min, max }) => Some((min, max)),
+        _ => None,
+    }
+}
+
+/// A clipping that absorbs the one before it; nothing where there is none. Both are monotone, so that the bounds of the first one, clipped, are
+/// those of both.
+fn clipped(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node) -> Option<ValueId> {
+    let source = graph.node(node.inputs[0]);
+    let ((low, high), (min, max)) = (bounds(&source.op)?, bounds(&node.op)?);
+    let clip = |bound: f64| bound.max(min).min(max);
+    let op = match (clip(low), clip(high)) {
+        (0.0, f64::INFINITY) => Activation::Relu,
+        (min, max) => Activation::Clip { min, max },
+    };
+    let inputs = vec![rw.value(source.inputs[0])];
+    Some(rw.add(Node { op: Op::Activation(op), inputs, origin: source.origin.join(&node.origin), ..node.clone() }))
 }
 
 /// `xᵉ`, absorbing a power before it.

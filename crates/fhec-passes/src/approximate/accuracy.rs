@@ -11,7 +11,7 @@ const MOST: f64 = 10.0;
 
 /// Part of the allowed share that calibration data may use up. They are often those that a network was trained on, of which it is surer
 /// than of others.
-const KNOWN: f64 = 0.5;
+const KNOWN: f64 = 0.75;
 
 /// What the original network decides for, sample by sample, and which part of it may change.
 pub(super) struct Decisions {

@@ -28,7 +28,7 @@ use target::{DEGREES, Target, clipped, function, spread};
 const ROUNDS: usize = 10;
 
 /// What the tolerance is multiplied by where too many decisions change.
-const TIGHTER: f64 = 0.5;
+const TIGHTER: f64 = 0.7;
 
 /// No tolerance is made smaller than this.
 const LEAST_TOLERANCE: f64 = 1e-4;
@@ -59,8 +59,8 @@ pub struct ApproximateOptions {
     /// together, relative to the standard deviation of the outputs over the samples.
     pub tolerance: f64,
     /// Instead of that, the part of all samples whose class, the largest output, may be expected to change. Errors are taken to be normal and
-    /// are compared with the margins between the outputs of the original network, sample by sample. Half of it is kept
-    /// for data unlike the samples: of these no more than the other half may be expected to change, or change.
+    /// are compared with the margins between the outputs of the original network, sample by sample. A quarter is
+    /// kept for data unlike the samples: of these no more than the rest may be expected to change, or change.
     pub accuracy_drop: Option<f64>,
     /// Allowed maximal error of one activation, relative to its span, where there are no samples.
     pub blind_tolerance: f64,
