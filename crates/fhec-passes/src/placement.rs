@@ -93,7 +93,7 @@ const BOUNDS: Bounds = Bounds { free: 1 << 24, held: 1 << 21, each: 1 << 19 };
 /// Most times that other levels are held.
 const ROUNDS: usize = 16;
 /// So many times in a row without a gain are enough.
-const STALE: usize = 4;
+const STALE: usize = 6;
 /// Sums of the same costs in another order differ by less than this part.
 const ROUNDING: f64 = 1e-9;
 
@@ -114,10 +114,11 @@ fn place_within(steps: &[Step], limit: f64, bounds: Bounds) -> Option<Placement>
     if network.least() >= limit {
         return None;
     }
-    let order = Order::new(&network, u64::MAX, &[]);
+    let choices = network.all();
+    let order = Order::new(&network, &choices, u64::MAX, &[]);
     let exact = order.combinations <= bounds.free;
     let levels = if exact {
-        let found = Elimination::run(&network, &order, &network.highest());
+        let found = Elimination::run(&network, &choices, &order, &network.highest());
         // Nobody asks for the decisions of what is too dear.
         if found.cost() >= limit {
             return None;
@@ -136,8 +137,13 @@ fn place_within(steps: &[Step], limit: f64, bounds: Bounds) -> Option<Placement>
 pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
     let none = vec![None; steps.len()];
     let Some(network) = Network::new(steps) else { return none };
-    let order = if placement.exact { Order::new(&network, u64::MAX, &[]) } else { bounded(&network, BOUNDS, &[]) };
-    let found = Elimination::run(&network, &order, &network.levels_of(&placement.decisions));
+    let choices = network.all();
+    let order = if placement.exact {
+        Order::new(&network, &choices, u64::MAX, &[])
+    } else {
+        bounded(&network, &choices, BOUNDS, &[])
+    };
+    let found = Elimination::run(&network, &choices, &order, &network.levels_of(&placement.decisions));
     let without = |(i, decision): (usize, &Decision)| {
         decision.bootstrap?;
         let other = found.cost_with(i, &network.without_bootstrap(i));
@@ -162,10 +168,10 @@ fn cost(steps: &[Step], decisions: &[Decision]) -> f64 {
 }
 
 /// An order in which some levels are held, so that there are few enough combinations; those that were held less often before.
-fn bounded(network: &Network<'_>, bounds: Bounds, times: &[usize]) -> Order {
+fn bounded(network: &Network<'_>, choices: &[Vec<usize>], bounds: Bounds, times: &[usize]) -> Order {
     let mut most = bounds.each;
     loop {
-        let order = Order::new(network, most, times);
+        let order = Order::new(network, choices, most, times);
         // At last no level has more than one neighbour: a chain.
         if order.combinations <= bounds.held || most < 1 << 8 {
             return order;
@@ -174,16 +180,22 @@ fn bounded(network: &Network<'_>, bounds: Bounds, times: &[usize]) -> Order {
     }
 }
 
-/// Good levels where the best ones cannot be found: from the highest possible on, which lead to a placement if any do, the
-/// best for all but some that are held, then with others held.
+/// Good levels where the best ones cannot be found: from the highest possible on, which lead to a placement if any do, in turns the
+/// best of a few for all levels (a corridor around those known, as in discrete differential dynamic programming) and the best of all for
+/// as many levels as possible, where those are held that were held least. Nothing gets worse on the way.
 fn held(network: &Network<'_>, bounds: Bounds) -> Vec<usize> {
     let mut levels = network.highest();
     let (mut least, mut stale) = (f64::INFINITY, 0);
-    let mut times = vec![0; levels.len()];
-    for _ in 0..ROUNDS {
-        let order = bounded(network, bounds, &times);
+    let all = network.all();
+    let (mut times, mut times_of_few) = (vec![0; levels.len()], vec![0; levels.len()]);
+    for round in 0..ROUNDS {
+        // Every second time only a few levels each, nearer and nearer to the known one.
+        let few = (round % 2 == 0).then(|| network.around(&levels, [4, 2, 1][round / 2 % 3]));
+        let times = if few.is_some() { &mut times_of_few } else { &mut times };
+        let choices = few.as_ref().unwrap_or(&all);
+        let order = bounded(network, choices, bounds, times);
         order.held.iter().for_each(|&v| times[v] += 1);
-        let found = Elimination::run(network, &order, &levels);
+        let found = Elimination::run(network, choices, &order, &levels);
         levels = found.levels();
         stale = if found.cost() < least * (1.0 - ROUNDING) { 0 } else { stale + 1 };
         least = least.min(found.cost());

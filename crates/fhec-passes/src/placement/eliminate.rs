@@ -20,10 +20,10 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// With at most so many combinations for one variable: while every one has more, another one is held, first those that were
+    /// For variables with the given choices, with at most so many combinations for one: while every one has more, another one is held, first those that were
     /// held the fewest `times`, of these the one with the most neighbours.
-    pub(super) fn new(network: &Network<'_>, most: u64, times: &[usize]) -> Self {
-        let size: Vec<u64> = network.range.iter().map(|&(low, high)| (high - low + 1) as u64).collect();
+    pub(super) fn new(network: &Network<'_>, choices: &[Vec<usize>], most: u64, times: &[usize]) -> Self {
+        let size: Vec<u64> = choices.iter().map(|levels| levels.len() as u64).collect();
         let mut near: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); size.len()];
         for factor in network.factors() {
             if let (Some(a), Some(b)) = (factor.first, factor.second) {
@@ -69,6 +69,8 @@ struct Table {
 /// A finished elimination. What belongs to a variable is listed by its place in the order.
 pub(super) struct Elimination<'a> {
     network: &'a Network<'a>,
+    /// Levels that each variable may have.
+    choices: &'a [Vec<usize>],
     variables: Vec<usize>,
     /// Place of every variable; `None` for those held.
     place: Vec<Option<usize>>,
@@ -78,20 +80,21 @@ pub(super) struct Elimination<'a> {
     tables: Vec<Table>,
     /// The tables that are added up for a variable.
     parts: Vec<Vec<usize>>,
-    /// The best value, above the lowest, for every combination of the neighbours.
+    /// Which choice is the best, for every combination of the neighbours.
     best: Vec<Vec<u8>>,
     cost: f64,
 }
 
 impl<'a> Elimination<'a> {
     /// Variables that are not in the order are held at their values in `levels`.
-    pub(super) fn run(network: &'a Network<'a>, order: &Order, levels: &[usize]) -> Self {
+    pub(super) fn run(network: &'a Network<'a>, choices: &'a [Vec<usize>], order: &Order, levels: &[usize]) -> Self {
         let variables = order.variables.clone();
-        let mut place = vec![None; network.range.len()];
+        let mut place = vec![None; choices.len()];
         variables.iter().enumerate().for_each(|(k, &v)| place[v] = Some(k));
         let parts = vec![Vec::new(); variables.len()];
         let held = levels.to_vec();
-        let mut all = Elimination { network, variables, place, held, tables: vec![], parts, best: vec![], cost: 0.0 };
+        let mut all =
+            Elimination { network, choices, variables, place, held, tables: vec![], parts, best: vec![], cost: 0.0 };
         for factor in network.factors() {
             let table = all.table(factor);
             all.add(table);
@@ -112,12 +115,12 @@ impl<'a> Elimination<'a> {
     /// The levels of all variables for which it is that.
     pub(super) fn levels(&self) -> Vec<usize> {
         let mut levels = self.held.clone();
+        let mut chosen = vec![0; self.variables.len()];
         for (k, &v) in self.variables.iter().enumerate().rev() {
             let neighbours = &self.left_by(k).scope;
-            let low = |place: usize| self.network.range[self.variables[place]].0;
-            let above = |place: usize| levels[self.variables[place]] - low(place);
-            let at = neighbours.iter().fold(0, |at, &place| at * self.size(place) + above(place));
-            levels[v] = low(k) + usize::from(self.best[k][at]);
+            let at = neighbours.iter().fold(0, |at, &place| at * self.size(place) + chosen[place]);
+            chosen[k] = usize::from(self.best[k][at]);
+            levels[v] = self.choices[v][chosen[k]];
         }
         levels
     }
@@ -146,10 +149,9 @@ impl<'a> Elimination<'a> {
         &self.tables[self.number_of_left(k)]
     }
 
-    /// Levels of a variable, by its place.
+    /// Levels that a variable may have, by its place.
     fn size(&self, place: usize) -> usize {
-        let (low, high) = self.network.range[self.variables[place]];
-        high - low + 1
+        self.choices[self.variables[place]].len()
     }
 
     /// A factor as a table over those of its variables that are not held.
@@ -163,7 +165,7 @@ impl<'a> Elimination<'a> {
             let level = |v: usize| match self.place[v].and_then(|k| scope.iter().position(|&s| s == k)) {
                 Some(dim) => {
                     let step: usize = sizes[dim + 1..].iter().product();
-                    self.network.range[v].0 + number / step % sizes[dim]
+                    self.choices[v][number / step % sizes[dim]]
                 }
                 None => self.held[v],
             };

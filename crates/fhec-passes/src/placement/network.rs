@@ -31,7 +31,7 @@ pub(super) struct Network<'a> {
     /// Levels that there are.
     count: usize,
     /// By variable: the lowest level that serves all of its users, and the highest that there is a way to.
-    pub(super) range: Vec<(usize, usize)>,
+    range: Vec<(usize, usize)>,
     /// The variable of the operands of every step, and that of its result.
     ends: Vec<(Option<usize>, Option<usize>)>,
     /// Cost by level of the operands and of the result, of every step.
@@ -114,6 +114,22 @@ impl<'a> Network<'a> {
     /// All variables at the highest levels that can be reached: if there is a placement, this leads to one.
     pub(super) fn highest(&self) -> Vec<usize> {
         self.range.iter().map(|&(_, high)| high).collect()
+    }
+
+    /// The levels that each variable may have.
+    pub(super) fn all(&self) -> Vec<Vec<usize>> {
+        self.range.iter().map(|&(low, high)| (low..=high).collect()).collect()
+    }
+
+    /// Of these some that are far apart: the given ones, those by so much higher and lower, and both ends.
+    pub(super) fn around(&self, levels: &[usize], by: usize) -> Vec<Vec<usize>> {
+        let some = |(&level, &(low, high)): (&usize, &(usize, usize))| {
+            let mut some = vec![low, level.saturating_sub(by).max(low), level, (level + by).min(high), high];
+            some.sort_unstable();
+            some.dedup();
+            some
+        };
+        levels.iter().zip(&self.range).map(some).collect()
     }
 
     /// What all steps cost at least.
