@@ -344,6 +344,9 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
             demands.precision_bits
         ));
     }
+    if chosen.as_ref().is_some_and(|chosen| !chosen.1.placement.exact) {
+        notes.push(INEXACT.into());
+    }
     let context = Context {
         approximations: approximated.approximations.iter().map(|a| (a.origin.to_string(), a.rms)).collect(),
         notes,
@@ -357,6 +360,10 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
     streaming::predict(&mut plan, options.memory_budget, besides);
     Ok(Compiled { plan, he, facts, polynomial: approximated.graph, besides })
 }
+
+/// What the report says of a placement that may not be the best.
+const INEXACT: &str = "branches of the network depend on each other in too many ways to compare all placements of bootstraps: a cheaper one \
+                       than this may exist";
 
 /// Errors of encryption that are this part of what approximations may do to the outputs do not show beside them: they make the error
 /// larger by a five-hundredth.

@@ -1,12 +1,17 @@
 //! Places bootstraps: which values are refreshed, to which level, and at which level every operation runs.
 //!
 //! The costs of all operations at all levels are known; wanted is the cheapest choice under which no operation runs out of
-//! levels. A chain of layers is a shortest path over (layer, level) (Orion §5). Graphs are more: a value that two branches use
-//! has one level for both, and a sum takes operands of one level. So operations are taken in order, and what is
-//! known of a beginning of the graph is a *state*: the level at which each value that is still needed is available. Of two
-//! states of which one has every level at least as high and costs no more the other is forgotten; what is left is few,
-//! because few values are alive at a time (two in a residual network). At the end the cheapest state wins, and nothing
-//! cheaper exists.
+//! levels. A chain of layers is a shortest path over (layer, level), and a residual region becomes one edge of it once it is
+//! solved for every pair of levels at its ends (Orion §5). Here both are cases of one method. What an operation costs
+//! depends on two numbers, the level at which its operands are available and that at which its result is wanted
+//! (`network`), and such levels are *eliminated* one after the other: what a level has to do with is added up, and
+//! for every combination of its neighbours the best value of it is kept (`eliminate`). To eliminate a level with one neighbour is a
+//! step of a shortest path; with two, it shortens a branch, and branches between the same two levels add up. Regions of
+//! series and parallel parts, nested as deep as they may be, become one table this way, with never more than
+//! three levels looked at together. Other graphs need more; nothing cheaper exists either, as long as it is done.
+//!
+//! Where a graph is so entangled that tables would become too large, some levels are held while the best for all others is
+//! found, then others are held, until nothing changes. That is not the best for certain, and [`Placement::exact`] says so.
 //!
 //! One bootstrap of a value is enough: limbs can be dropped for nothing, so all users take the
 //! refreshed one, or as few of its limbs as they want.
@@ -14,11 +19,11 @@
 //! An operation may have variants, as an activation has polynomials of several degrees: then one is chosen with the level, by
 //! the same search. What a variant does to the result of the network is part of its cost (`crate::joint`).
 
-use std::collections::BTreeMap;
+mod eliminate;
+mod network;
 
-/// Most states kept after an operation. Far more than residual networks need; where it does not suffice the cheapest
-/// ones and those with the highest levels are kept, and the result may not be the best.
-const MAX_STATES: usize = 1 << 14;
+use eliminate::{Elimination, Order};
+use network::Network;
 
 /// What placement must know of an operation and its result.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,20 +72,30 @@ pub struct Placement {
     pub decisions: Vec<Decision>,
     /// Sum of all costs.
     pub cost: f64,
-    /// Whether nothing cheaper exists; false where too many values were alive at once to be sure.
+    /// Whether nothing cheaper exists; false where levels depend on each other in too many ways to be sure.
     pub exact: bool,
 }
 
-/// A way to have come so far.
-#[derive(Clone, Debug)]
-struct State {
-    /// Level at which each live value is available, in the order of the values.
-    available: Vec<u8>,
-    cost: f64,
-    /// The state before, in the list of the step before.
-    parent: u32,
-    decision: Decision,
+/// Most combinations of levels that are looked at.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Where no level is held.
+    free: u64,
+    /// Where some are, each time.
+    held: u64,
+    /// For one level where others are held; a sixteenth of it is tried as often as that is too much in all.
+    each: u64,
 }
+
+/// Where nothing is held, about a hundredth of a second; a thousand operations in series and in parallel stay below. A compilation
+/// asks for a few hundred placements.
+const BOUNDS: Bounds = Bounds { free: 1 << 24, held: 1 << 21, each: 1 << 19 };
+/// Most times that other levels are held.
+const ROUNDS: usize = 16;
+/// So many times in a row without a gain are enough.
+const STALE: usize = 6;
+/// Sums of the same costs in another order differ by less than this part.
+const ROUNDING: f64 = 1e-9;
 
 /// Finds the cheapest placement; `None` where there is none, because an operation alone takes more levels than there are.
 ///
@@ -91,276 +106,104 @@ pub fn place(steps: &[Step]) -> Option<Placement> {
 
 /// [`place`], where only placements that cost less than `limit` are of interest: `None` where there is none.
 pub fn place_below(steps: &[Step], limit: f64) -> Option<Placement> {
-    let search = Search::new(steps, limit);
-    let (history, exact) = search.run(vec![vec![State::root()]], None)?;
-    trace_back(&history, exact)
+    place_within(steps, limit, BOUNDS)
+}
+
+fn place_within(steps: &[Step], limit: f64, bounds: Bounds) -> Option<Placement> {
+    let network = Network::new(steps)?;
+    if network.least() >= limit {
+        return None;
+    }
+    let choices = network.all();
+    let order = Order::new(&network, &choices, u64::MAX, &[]);
+    let exact = order.combinations <= bounds.free;
+    let levels = if exact {
+        let found = Elimination::run(&network, &choices, &order, &network.highest());
+        // Nobody asks for the decisions of what is too dear.
+        if found.cost() >= limit {
+            return None;
+        }
+        found.levels()
+    } else {
+        held(&network, bounds)
+    };
+    let decisions = network.decisions(&levels);
+    let cost = cost(steps, &decisions);
+    (cost < limit).then_some(Placement { decisions, cost, exact })
 }
 
 /// What every bootstrap of a placement is worth: the cost of the best placement without it, or `None` where there is none.
-/// By step; `None` too where nothing is bootstrapped.
+/// By step; `None` too where nothing is bootstrapped. Where the placement is not exact neither are these.
 pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
-    let search = Search::new(steps, f64::INFINITY);
-    let Some((history, _)) = search.run(vec![vec![State::root()]], None) else { return vec![None; steps.len()] };
+    let none = vec![None; steps.len()];
+    let Some(network) = Network::new(steps) else { return none };
+    let choices = network.all();
+    let order = if placement.exact {
+        Order::new(&network, &choices, u64::MAX, &[])
+    } else {
+        bounded(&network, &choices, BOUNDS, &[])
+    };
+    let found = Elimination::run(&network, &choices, &order, &network.levels_of(&placement.decisions));
     let without = |(i, decision): (usize, &Decision)| {
         decision.bootstrap?;
-        search.without(&history, i, placement.cost)
+        let other = found.cost_with(i, &network.without_bootstrap(i));
+        if other.is_finite() || placement.exact {
+            return other.is_finite().then_some(other.max(placement.cost));
+        }
+        // There may be one at other levels than those held.
+        let mut steps = steps.to_vec();
+        steps[i].bootstrap = None;
+        place(&steps).map(|p| p.cost.max(placement.cost))
     };
     placement.decisions.iter().enumerate().map(without).collect()
 }
 
-impl State {
-    /// Before the first step.
-    fn root() -> Self {
-        State { available: vec![], cost: 0.0, parent: 0, decision: Decision { level: 0, variant: 0, bootstrap: None } }
-    }
-}
-
-/// The search over one list of steps.
-struct Search<'a> {
-    steps: &'a [Step],
-    /// The last step that takes each value; itself where there is none.
-    last_use: Vec<usize>,
-    /// Values that are alive before each step, in rising order.
-    live: Vec<Vec<usize>>,
-    /// What the steps from each one on cost at least.
-    rest: Vec<f64>,
-    /// Placements must cost less.
-    limit: f64,
-}
-
-/// States that agree in all values but those of a step: by the level up to which the step can run, the cheapest of them.
-#[derive(Clone, Copy)]
-struct Parent {
-    highest: usize,
-    cost: f64,
-    number: u32,
-}
-
-impl<'a> Search<'a> {
-    fn new(steps: &'a [Step], limit: f64) -> Self {
-        let mut last_use: Vec<usize> = (0..steps.len()).collect();
-        for (i, step) in steps.iter().enumerate() {
-            step.inputs.iter().for_each(|&v| last_use[v] = i);
-        }
-        let mut live = vec![Vec::new()];
-        for i in 0..steps.len() {
-            let before: &Vec<usize> = &live[i];
-            live.push(before.iter().copied().chain([i]).filter(|&v| last_use[v] > i).collect());
-        }
-        let mut rest = vec![0.0; steps.len() + 1];
-        for (i, step) in steps.iter().enumerate().rev() {
-            let costs = step.variants.iter().flat_map(|v| v.cost.iter().copied());
-            rest[i] = rest[i + 1] + costs.fold(f64::INFINITY, f64::min);
-        }
-        Search { steps, last_use, live, rest, limit }
-    }
-
-    /// Goes on from the last list of states to the end, `forbidden` being the step whose result is not bootstrapped. `None`
-    /// where no state is left.
-    fn run(&self, mut history: Vec<Vec<State>>, forbidden: Option<usize>) -> Option<(Vec<Vec<State>>, bool)> {
-        let mut exact = true;
-        for i in history.len() - 1..self.steps.len() {
-            let (states, all) = self.advance(i, &history[i], forbidden != Some(i));
-            if states.is_empty() {
-                return None;
-            }
-            exact &= all;
-            history.push(states);
-        }
-        Some((history, exact))
-    }
-
-    /// The least cost without the bootstrap of step `at`, where `history` is that of all placements and `best` the least cost
-    /// with it.
-    fn without(&self, history: &[Vec<State>], at: usize, best: f64) -> Option<f64> {
-        let (mut states, _) = self.advance(at, &history[at], false);
-        for (i, all) in history.iter().enumerate().take(self.steps.len()).skip(at + 1) {
-            if states.is_empty() {
-                return None;
-            }
-            // Where the difference is the same for every state, it stays so.
-            if let Some(more) = difference(&states, all) {
-                return Some(best + more);
-            }
-            states = self.advance(i, &states, true).0;
-        }
-        states.iter().map(|s| s.cost).min_by(f64::total_cmp)
-    }
-
-    /// The states after step `i`. The flag tells whether all that matter were kept.
-    fn advance(&self, i: usize, states: &[State], refreshed: bool) -> (Vec<State>, bool) {
-        let (step, live) = (&self.steps[i], &self.live[i]);
-        let operands: Vec<usize> =
-            step.inputs.iter().map(|v| live.binary_search(v).expect("operands come before and are alive")).collect();
-        let kept: Vec<usize> = (0..live.len()).filter(|&k| self.last_use[live[k]] > i).collect();
-        let used_later = self.last_use[i] > i;
-        let top = step.variants.iter().map(|v| v.cost.len()).max().unwrap_or(1) - 1;
-        let mut groups: BTreeMap<Vec<u8>, Vec<Parent>> = BTreeMap::new();
-        for (number, state) in states.iter().enumerate() {
-            let highest = operands.iter().map(|&k| usize::from(state.available[k])).min().unwrap_or(top).min(top);
-            let parent = Parent { highest, cost: state.cost, number: number as u32 };
-            groups.entry(kept.iter().map(|&k| state.available[k]).collect()).or_default().push(parent);
-        }
-        let mut next = Vec::new();
-        for (available, parents) in groups {
-            let refresh = step.bootstrap.as_ref().filter(|_| refreshed && used_later);
-            for (result, parent, decision, cost) in choices(step, refresh, parents) {
-                // What nobody uses, an output of the network, needs no levels.
-                let result = used_later.then_some(result as u8);
-                if cost + self.rest[i + 1] < self.limit {
-                    let available = available.iter().copied().chain(result).collect();
-                    next.push(State { available, cost, parent, decision });
-                }
-            }
-        }
-        undominated(next)
-    }
-}
-
-/// What can be done with a step in states that agree in everything else: the level at which the result is available, the
-/// parent, the decision and the cost. Of what is dearer and leads no higher nothing is listed.
-fn choices(step: &Step, refresh: Option<&Refresh>, mut parents: Vec<Parent>) -> Vec<(usize, u32, Decision, f64)> {
-    parents.sort_by(|a, b| b.highest.cmp(&a.highest).then(a.cost.total_cmp(&b.cost)));
-    let mut list: Vec<(usize, u32, Decision, f64)> = Vec::new();
-    for (variant, Variant { consumed, cost }) in step.variants.iter().enumerate() {
-        // The cheapest parent for every level that the step may run at.
-        let mut cheapest: Option<Parent> = None;
-        let mut rest = parents.iter().copied().peekable();
-        for level in (*consumed..cost.len()).rev() {
-            while let Some(parent) = rest.next_if(|p| p.highest >= level) {
-                if cheapest.is_none_or(|c| parent.cost < c.cost) {
-                    cheapest = Some(parent);
-                }
-            }
-            if let Some(parent) = cheapest {
-                let decision = Decision { level, variant, bootstrap: None };
-                list.push((level - consumed, parent.number, decision, parent.cost + cost[level]));
-            }
-        }
-    }
-    if let Some(refresh) = refresh {
-        let enough = list.iter().copied().filter(|&(result, ..)| result >= refresh.from);
-        if let Some((_, parent, decision, before)) = enough.min_by(|a, b| a.3.total_cmp(&b.3)) {
-            let bootstrapped = |(target, cost): (usize, &f64)| {
-                (target, parent, Decision { bootstrap: Some(target), ..decision }, before + cost)
-            };
-            list.extend(refresh.cost.iter().enumerate().map(bootstrapped));
-        }
-    }
-    // From the highest results on only what is cheaper than all before.
-    list.sort_by(|a, b| b.0.cmp(&a.0).then(a.3.total_cmp(&b.3)));
-    let mut least = f64::INFINITY;
-    list.retain(|&(.., cost)| {
-        let cheaper = cost < least;
-        least = least.min(cost);
-        cheaper
-    });
-    list
-}
-
-/// By how much one list of states costs more than another, if that is the same for all.
-fn difference(dearer: &[State], states: &[State]) -> Option<f64> {
-    /// Costs are sums in different orders.
-    const ROUNDING: f64 = 1e-9;
-    let more = dearer.first()?.cost - states.first()?.cost;
-    let same = |(a, b): (&State, &State)| {
-        a.available == b.available && (a.cost - b.cost - more).abs() <= ROUNDING * a.cost.abs()
+/// Sum of all costs, in the order of the steps.
+fn cost(steps: &[Step], decisions: &[Decision]) -> f64 {
+    let of = |(step, decision): (&Step, &Decision)| {
+        let refresh = step.bootstrap.as_ref().zip(decision.bootstrap).map_or(0.0, |(r, target)| r.cost[target]);
+        step.variants[decision.variant].cost[decision.level] + refresh
     };
-    (dearer.len() == states.len() && dearer.iter().zip(states).all(same)).then_some(more)
+    steps.iter().zip(decisions).map(of).sum()
 }
 
-/// Forgets states that another one is at least as good as. The flag tells whether that was enough to keep all others.
-fn undominated(mut states: Vec<State>) -> (Vec<State>, bool) {
-    states.sort_by(|a, b| a.cost.total_cmp(&b.cost).then_with(|| b.available.cmp(&a.available)));
-    let mut covered = Covered::of(&states);
-    let mut kept: Vec<State> = Vec::new();
-    let mut exact = true;
-    for state in states {
-        if covered.holds(&kept, &state) {
-            continue;
+/// An order in which some levels are held, so that there are few enough combinations; those that were held less often before.
+fn bounded(network: &Network<'_>, choices: &[Vec<usize>], bounds: Bounds, times: &[usize]) -> Order {
+    let mut most = bounds.each;
+    loop {
+        let order = Order::new(network, choices, most, times);
+        // At last no level has more than one neighbour: a chain.
+        if order.combinations <= bounds.held || most < 1 << 8 {
+            return order;
         }
-        if kept.len() < MAX_STATES {
-            covered.add(&state);
-            kept.push(state);
-            continue;
-        }
-        // One that can go on longest must stay, or there may be no way on at all.
-        exact = false;
-        let sum = |s: &State| s.available.iter().map(|&a| u32::from(a)).sum::<u32>();
-        let last = kept.len() - 1;
-        if sum(&state) > sum(&kept[last]) {
-            kept[last] = state;
-        }
-    }
-    (kept, exact)
-}
-
-/// Which levels of the live values are no higher than those of a state that was kept.
-enum Covered {
-    /// A flag for every combination of levels; the first value's level counts by one, each further one's by the product of
-    /// those before.
-    Grid { flags: Vec<bool>, sizes: Vec<usize> },
-    /// There are too many combinations for that.
-    Compared,
-}
-
-impl Covered {
-    /// Most combinations for which there are flags.
-    const MAX_FLAGS: usize = 1 << 20;
-
-    /// Nothing so far, for states like these.
-    fn of(states: &[State]) -> Self {
-        let values = states.first().map_or(0, |s| s.available.len());
-        let size = |k: usize| 1 + states.iter().map(|s| usize::from(s.available[k])).max().unwrap_or(0);
-        let sizes: Vec<usize> = (0..values).map(size).collect();
-        match sizes.iter().try_fold(1, |all: usize, &size| all.checked_mul(size)) {
-            Some(all) if all <= Self::MAX_FLAGS => Covered::Grid { flags: vec![false; all], sizes },
-            _ => Covered::Compared,
-        }
-    }
-
-    fn holds(&self, kept: &[State], state: &State) -> bool {
-        match self {
-            Covered::Grid { flags, sizes } => flags[Self::at(sizes, state)],
-            Covered::Compared => kept.iter().any(|k| k.available.iter().zip(&state.available).all(|(a, b)| a >= b)),
-        }
-    }
-
-    fn at(sizes: &[usize], state: &State) -> usize {
-        state.available.iter().zip(sizes).rev().fold(0, |at, (&level, size)| at * size + usize::from(level))
-    }
-
-    /// Flags all that a state covers. What is below a flag is flagged already, so that each is set once.
-    fn add(&mut self, state: &State) {
-        let Covered::Grid { flags, sizes } = self else { return };
-        let mut open = vec![Self::at(sizes, state)];
-        while let Some(at) = open.pop() {
-            if std::mem::replace(&mut flags[at], true) {
-                continue;
-            }
-            let mut step = 1;
-            for size in &*sizes {
-                if at / step % size > 0 {
-                    open.push(at - step);
-                }
-                step *= size;
-            }
-        }
+        most /= 16;
     }
 }
 
-/// The decisions that lead to the cheapest of the last states.
-fn trace_back(history: &[Vec<State>], exact: bool) -> Option<Placement> {
-    let last = history.last()?;
-    let (mut at, best) = last.iter().enumerate().min_by(|(_, a), (_, b)| a.cost.total_cmp(&b.cost))?;
-    let cost = best.cost;
-    let mut decisions = Vec::with_capacity(history.len() - 1);
-    for states in history[1..].iter().rev() {
-        decisions.push(states[at].decision);
-        at = states[at].parent as usize;
+/// Good levels where the best ones cannot be found: from the highest possible on, which lead to a placement if any do, in turns the
+/// best of a few for all levels (a corridor around those known, as in discrete differential dynamic programming) and the best of all for
+/// as many levels as possible, where those are held that were held least. Nothing gets worse on the way.
+fn held(network: &Network<'_>, bounds: Bounds) -> Vec<usize> {
+    let mut levels = network.highest();
+    let (mut least, mut stale) = (f64::INFINITY, 0);
+    let all = network.all();
+    let (mut times, mut times_of_few) = (vec![0; levels.len()], vec![0; levels.len()]);
+    for round in 0..ROUNDS {
+        // Every second time only a few levels each, nearer and nearer to the known one.
+        let few = (round % 2 == 0).then(|| network.around(&levels, [4, 2, 1][round / 2 % 3]));
+        let times = if few.is_some() { &mut times_of_few } else { &mut times };
+        let choices = few.as_ref().unwrap_or(&all);
+        let order = bounded(network, choices, bounds, times);
+        order.held.iter().for_each(|&v| times[v] += 1);
+        let found = Elimination::run(network, choices, &order, &levels);
+        levels = found.levels();
+        stale = if found.cost() < least * (1.0 - ROUNDING) { 0 } else { stale + 1 };
+        least = least.min(found.cost());
+        if stale == STALE {
+            break;
+        }
     }
-    decisions.reverse();
-    Some(Placement { decisions, cost, exact })
+    levels
 }
 
 #[cfg(test)]

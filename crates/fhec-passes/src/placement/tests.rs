@@ -191,3 +191,5 @@ fn alternatives_of_a_deep_chain_are_those_of_a_search_from_the_start() {
         assert_eq!(without, best, "{i}");
     }
 }
+
+mod wide;
