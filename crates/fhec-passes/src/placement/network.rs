@@ -25,6 +25,9 @@ pub(super) struct Factor<'a> {
     values: &'a [f64],
 }
 
+/// The variables of a step's operands and of its result, where it has operands and its result is used.
+type Ends = (Option<usize>, Option<usize>);
+
 /// What there is to choose.
 pub(super) struct Network<'a> {
     steps: &'a [Step],
@@ -33,7 +36,7 @@ pub(super) struct Network<'a> {
     /// By variable: the lowest level that serves all of its users, and the highest that there is a way to.
     range: Vec<(usize, usize)>,
     /// The variable of the operands of every step, and that of its result.
-    ends: Vec<(Option<usize>, Option<usize>)>,
+    ends: Vec<Ends>,
     /// Cost by level of the operands and of the result, of every step.
     costs: Vec<Vec<f64>>,
     /// Pairs of variables of which the first is no lower.
@@ -140,7 +143,7 @@ impl<'a> Network<'a> {
 
     /// The cheapest decisions for given levels of the variables.
     pub(super) fn decisions(&self, levels: &[usize]) -> Vec<Decision> {
-        let decision = |(step, &(operand, result)): (&Step, &(Option<usize>, Option<usize>))| {
+        let decision = |(step, &(operand, result)): (&Step, &Ends)| {
             let most = operand.map_or(self.count - 1, |v| levels[v]);
             cheapest(step, most, result.map(|v| levels[v]))
         };
@@ -155,13 +158,13 @@ impl<'a> Network<'a> {
 }
 
 /// The variables of operands and result of every step, and the users of every variable.
-fn variables(steps: &[Step], used_by: &[Vec<usize>]) -> (Vec<(Option<usize>, Option<usize>)>, Vec<Vec<usize>>) {
+fn variables(steps: &[Step], used_by: &[Vec<usize>]) -> (Vec<Ends>, Vec<Vec<usize>>) {
     let mut numbers: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     let mut number = |users: Vec<usize>| {
         let next = numbers.len();
         *numbers.entry(users).or_insert(next)
     };
-    let mut ends: Vec<(Option<usize>, Option<usize>)> = Vec::with_capacity(steps.len());
+    let mut ends: Vec<Ends> = Vec::with_capacity(steps.len());
     for (i, (step, users)) in steps.iter().zip(used_by).enumerate() {
         let operand = step.inputs.first().map(|&v| {
             let same = step.inputs.iter().all(|&w| used_by[w] == used_by[v]);
@@ -175,7 +178,7 @@ fn variables(steps: &[Step], used_by: &[Vec<usize>]) -> (Vec<(Option<usize>, Opt
 }
 
 /// Pairs of variables of which the first is no lower, as few as say it of all users: first those with many users in common.
-fn nested(ends: &[(Option<usize>, Option<usize>)], users: &[Vec<usize>]) -> Vec<(usize, usize)> {
+fn nested(ends: &[Ends], users: &[Vec<usize>]) -> Vec<(usize, usize)> {
     // The variables that each step is a user of, those with many users first.
     let mut of: Vec<Vec<usize>> = vec![Vec::new(); ends.len()];
     for (variable, users) in users.iter().enumerate() {
@@ -216,8 +219,8 @@ fn table(step: &Step, count: usize, refreshed: bool) -> Vec<f64> {
     }
     let targets = refresh.map(|refresh| at_least(&refresh.cost, count));
     let mut cheapest = f64::INFINITY;
-    for level in 0..count {
-        cheapest = cheapest.min(before[level]);
+    for (level, &before) in before.iter().enumerate() {
+        cheapest = cheapest.min(before);
         let mut least = f64::INFINITY;
         for result in (0..count).rev() {
             let at = level * count + result;
@@ -245,8 +248,8 @@ fn at_least(cost: &[f64], count: usize) -> Vec<f64> {
     least
 }
 
-/// The decision behind an entry of [`table`]; of those that cost the same one without a bootstrap, at the lowest level. A
-/// result that nobody wants is not bootstrapped.
+/// The decision behind an entry of [`table`]; of those that cost the same one without a bootstrap, at the lowest level, but fresh inputs at
+/// the highest: they cost nothing at any, and users drop limbs. A result that nobody wants is not bootstrapped.
 fn cheapest(step: &Step, most: usize, result: Option<usize>) -> Decision {
     let wanted = result.unwrap_or(0);
     let refresh = step.bootstrap.as_ref().filter(|_| result.is_some());
@@ -254,9 +257,11 @@ fn cheapest(step: &Step, most: usize, result: Option<usize>) -> Decision {
         let targets = refresh.cost.iter().enumerate().skip(wanted);
         targets.min_by(|a, b| a.1.total_cmp(b.1)).map(|(target, cost)| (refresh.from, target, cost))
     });
+    let fresh = step.inputs.is_empty();
     let mut best: Option<(f64, Decision)> = None;
     let mut offer = |cost: f64, decision: Decision| {
-        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+        let better = |least: f64| cost < least || (fresh && decision.bootstrap.is_none() && cost == least);
+        if best.as_ref().is_none_or(|&(least, _)| better(least)) {
             best = Some((cost, decision));
         }
     };
