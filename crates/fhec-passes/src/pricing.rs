@@ -471,13 +471,14 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
                 }
                 let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
                 sum.seconds += prices.linear(level, group, outputs);
-                sum.seconds += prices.composed(level, keys.composed_in(group, prices.log_n()), outputs);
+                let composed = keys.composed_in(group, prices.log_n());
+                sum.seconds += prices.composed(level, composed, outputs);
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
                 // Like encoded weights, these are there already when many inputs are evaluated.
                 sum.expand += prices.expand(level, group, outputs);
                 sum.plaintexts += prices.diagonal_bytes(level, group, period);
-                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
+                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, (period, composed.babies)));
             }
             sum
         }
