@@ -34,7 +34,7 @@ pub(crate) fn fitted<T>(
         let keys = with(count);
         attempt(&model.clone().composing(&keys), &keys)
     };
-    let mut found = fewest(order.len(), &attempt)?;
+    let mut found = fewest(order.len(), attempt)?;
     let mut too_few = 0;
     while found.1 - too_few > 1 {
         let middle = usize::midpoint(too_few, found.1);

@@ -81,6 +81,8 @@ impl Price {
     }
 }
 
+/// Levels of a chain with which freed blocks come to fill all of the engine's pool.
+const SIZES: u64 = 32;
 /// A run without bootstraps makes the uniform halves of keys at every use, unless keeping them brings the time of a process below this
 /// part of it.
 const WORTH_KEEPING: f64 = 0.85;
@@ -92,13 +94,15 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let circuits = circuits(&items, shape);
     let (mut price, expand) = price_items(&items, &prices, &circuits, keys);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
-    // Freed blocks that fit nothing later stay in the engine's pool: about half of what was in use, or of the pool.
-    let usual = price.fixed.min(POOL_BYTES as u64) / 2;
+    let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
+    // Freed blocks that fit nothing later stay in the engine's pool, of what was in use or of the pool the more, the more sizes of
+    // blocks there are, one at each level. Where images share ciphertexts there is little but sums, and it is a quarter.
+    let sizes = if batched { SIZES / 4 } else { SIZES.min(shape.log2_q.len() as u64) };
+    let usual = price.fixed.min(POOL_BYTES as u64) * sizes / SIZES;
     let (held, whole) = held_bytes(model, keys, &prices);
     let besides = PROCESS + table.base_memory + held;
     price.fixed += besides + whole;
     price.besides = besides;
-    let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
     let streamed = price.least + besides + schedule_bytes(model);
     price.least = if batched { price.fixed.min(streamed) } else { price.fixed };
     if !circuits.is_empty() {
