@@ -265,6 +265,15 @@ impl LinearMap {
         groups
     }
 
+    /// Bytes of scratch memory that come on top of others where so many babies have no key of their own.
+    pub fn composed_bytes(&self, context: &Context, level: usize, hoisting: Hoisting, composed: usize) -> usize {
+        match self.resolve(context, level, hoisting) {
+            // All babies are ciphertexts there, however they are made.
+            Hoisting::Single => 0,
+            _ => composed * 2 * (level + 1) * context.n() * 8,
+        }
+    }
+
     /// Peak bytes of scratch memory of one application with `threads` threads, results included; inputs and keys are not, nor
     /// are the plaintexts that the source hands out. `whole`: the source is [resident](DiagonalSource::resident), or all
     /// plaintexts fit the window.

@@ -4,7 +4,7 @@
 mod pages;
 mod pool;
 
-pub use pool::POOL_BYTES;
+pub use pool::{POOL_BYTES, keep_freed};
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;

@@ -29,6 +29,8 @@ pub struct StreamedMap {
     pub single: bool,
     /// Babies of all inputs.
     pub babies: usize,
+    /// Babies that take two rotations, because there is no key for the one: each is a ciphertext until the map is done.
+    pub composed: usize,
     /// Inputs that have rotated babies.
     pub decomposed: usize,
     /// Output ciphertexts.
@@ -76,7 +78,8 @@ impl StreamedMap {
         let (making, held) = if self.single {
             (chain + digits + 2 * (all + chain) + 2 * chain * self.babies, 2 * chain * self.babies)
         } else {
-            (chain + self.decomposed * digits, self.decomposed * digits)
+            let composed = 2 * chain * self.composed;
+            (chain + self.decomposed * digits + composed, self.decomposed * digits + composed)
         };
         let outputs = self.outputs * 2 * all;
         let working = |chunk: Range<usize>| {
@@ -109,6 +112,7 @@ mod tests {
             digits: 3,
             single: false,
             babies: 26,
+            composed: 0,
             decomposed: 1,
             outputs: 1,
             sums,
@@ -135,6 +139,9 @@ mod tests {
         let long = map(vec![26; 100]);
         assert!(long.scratch_bytes(1, 1) < long.scratch_bytes(1, WINDOW));
         assert!(long.scratch_bytes(1, WINDOW) <= long.scratch_bytes(64, WINDOW));
+        let composed = StreamedMap { composed: 3, ..long.clone() };
+        let ciphertext = 2 * 5 * (8 << 14);
+        assert_eq!(composed.scratch_bytes(1, WINDOW), long.scratch_bytes(1, WINDOW) + 3 * ciphertext);
         let empty = map(vec![]);
         assert!(empty.chunks(WINDOW).is_empty() && empty.scratch_bytes(1, WINDOW) > 0);
     }

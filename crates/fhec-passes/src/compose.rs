@@ -5,7 +5,7 @@
 //! use, as few of them as it takes. Bootstraps keep all of theirs: they rotate more than everything else.
 
 use crate::noise::Model;
-use crate::parameters::Unfit;
+use crate::parameters::{Unfit, nearer};
 use fhec_ir::he::Op;
 use fhec_math::galois_element;
 use fhec_plan::KeyManifest;
@@ -17,7 +17,7 @@ type Composition = (u64, [u64; 2]);
 /// The first of a row of manifests with fewer and fewer keys for which `attempt` does not fail for memory, and its result.
 ///
 /// # Errors
-/// Those of `attempt`; for memory that of the fewest keys.
+/// Those of `attempt`; for memory the least that was found.
 pub(crate) fn fitted<T>(
     model: &Model<'_>,
     keys: KeyManifest,
@@ -34,7 +34,7 @@ pub(crate) fn fitted<T>(
         let keys = with(count);
         attempt(&model.clone().composing(&keys), &keys)
     };
-    let mut found = (attempt(order.len())?, order.len());
+    let mut found = fewest(order.len(), attempt)?;
     let mut too_few = 0;
     while found.1 - too_few > 1 {
         let middle = usize::midpoint(too_few, found.1);
@@ -44,6 +44,23 @@ pub(crate) fn fitted<T>(
         }
     }
     Ok((found.0, with(found.1)))
+}
+
+/// A result with many of `all` compositions, and their number. Most memory is saved by all of them, as a rule; but each that is a
+/// baby of the map that takes most makes a ciphertext there, for every input, and may cost more than its key. So fewer are tried where all
+/// fail.
+fn fewest<T>(all: usize, attempt: impl Fn(usize) -> Result<T, Unfit>) -> Result<(T, usize), Unfit> {
+    const PARTS: usize = 4;
+    let mut counts: Vec<usize> = (1..=PARTS).rev().map(|part| all * part / PARTS).collect();
+    counts.dedup();
+    let mut reason = None;
+    for count in counts {
+        match attempt(count) {
+            Ok(result) => return Ok((result, count)),
+            Err(error) => reason = Some(reason.map_or(error, |known| nearer(known, error))),
+        }
+    }
+    Err(reason.unwrap_or(Unfit::Security))
 }
 
 /// How often every automorphism of the layers is used.
@@ -141,6 +158,14 @@ mod tests {
                 (of(e), factors)
             })
             .collect()
+    }
+
+    #[test]
+    fn fewer_compositions_are_tried_where_all_take_too_much() {
+        let needs = |count: usize| if count == 9 { Ok(()) } else { Err(Unfit::Memory(count as u64 + 50)) };
+        assert_eq!(fewest(12, needs).expect("nine are enough"), ((), 9));
+        assert!(matches!(fewest(20, needs), Err(Unfit::Memory(55))), "the least of what was tried");
+        assert!(matches!(fewest(0, needs), Err(Unfit::Memory(50))));
     }
 
     #[test]

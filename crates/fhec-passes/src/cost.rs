@@ -461,7 +461,7 @@ impl Prices<'_> {
 
     /// Making babies anew for every part of a map whose diagonals do not fit the engine's window.
     pub fn remade_babies(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> f64 {
-        let map = self.streamed(level, group, outputs, period);
+        let map = self.streamed(level, group, outputs, (period, 0));
         if map.single {
             return 0.0;
         }
@@ -470,13 +470,25 @@ impl Prices<'_> {
     }
 
     /// Peak bytes of scratch memory of a linear map on one thread, as the engine accounts for it; its diagonals, which repeat
-    /// after `period` slots, are encoded when they are needed.
-    pub fn linear_scratch(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> u64 {
-        self.streamed(level, group, outputs, period).scratch_bytes(1, WINDOW) as u64
+    /// after `period` slots, are encoded when they are needed, and `composed` babies are made by two rotations.
+    pub fn linear_scratch(
+        &self,
+        level: usize,
+        group: &LinearGroup,
+        outputs: usize,
+        (period, composed): (usize, usize),
+    ) -> u64 {
+        self.streamed(level, group, outputs, (period, composed)).scratch_bytes(1, WINDOW) as u64
     }
 
-    /// How the engine cuts the map.
-    fn streamed(&self, level: usize, group: &LinearGroup, outputs: usize, period: usize) -> StreamedMap {
+    /// How the engine cuts the map, whose diagonals repeat after `period` slots and of whose babies `composed` take two rotations.
+    fn streamed(
+        &self,
+        level: usize,
+        group: &LinearGroup,
+        outputs: usize,
+        (period, composed): (usize, usize),
+    ) -> StreamedMap {
         let bsgs = &group.bsgs;
         let same = |a: &BsgsTerm, b: &BsgsTerm| (a.giant, a.out_block) == (b.giant, b.out_block);
         StreamedMap {
@@ -486,6 +498,7 @@ impl Prices<'_> {
             digits: self.shape.digits_at(level),
             single: single_hoisting(self.shape, level, group),
             babies: bsgs.babies().len(),
+            composed,
             decomposed: bsgs.decompositions(),
             outputs,
             sums: bsgs.terms().chunk_by(same).map(<[_]>::len).collect(),

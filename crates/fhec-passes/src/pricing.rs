@@ -46,6 +46,9 @@ pub struct Price {
     pub besides: u64,
     /// Whether the uniform halves of Galois keys are kept; otherwise they are made at every use, which takes half of the memory.
     pub keeps_keys: bool,
+    /// With a memory budget: bytes of freed blocks that the engine may keep beyond what was ever in use at once. They are part of
+    /// [`fixed`](Self::fixed), and of [`least`](Self::least) only where images share ciphertexts.
+    pub freed: Option<u64>,
 }
 
 impl Price {
@@ -78,6 +81,8 @@ impl Price {
     }
 }
 
+/// Levels of a chain with which freed blocks come to fill all of the engine's pool.
+const SIZES: u64 = 32;
 /// A run without bootstraps makes the uniform halves of keys at every use, unless keeping them brings the time of a process below this
 /// part of it.
 const WORTH_KEEPING: f64 = 0.85;
@@ -89,13 +94,15 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let circuits = circuits(&items, shape);
     let (mut price, expand) = price_items(&items, &prices, &circuits, keys);
     price.keys = keys.galois.values().chain(&keys.relin).map(|&level| prices.key_bytes(level)).sum();
-    // Freed blocks that fit nothing later stay in the engine's pool: about a quarter of what was in use, or of the pool.
-    let kept = price.fixed.min(POOL_BYTES as u64) / 4;
+    let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
+    // Freed blocks that fit nothing later stay in the engine's pool, of what was in use or of the pool the more, the more sizes of
+    // blocks there are, one at each level. Where images share ciphertexts there is little but sums, and it is a quarter.
+    let sizes = if batched { SIZES / 4 } else { SIZES.min(shape.log2_q.len() as u64) };
+    let usual = price.fixed.min(POOL_BYTES as u64) * sizes / SIZES;
     let (held, whole) = held_bytes(model, keys, &prices);
-    let besides = kept + PROCESS + table.base_memory + held;
+    let besides = PROCESS + table.base_memory + held;
     price.fixed += besides + whole;
     price.besides = besides;
-    let batched = model.graph().nodes.iter().all(|n| n.layout.slots == 1);
     let streamed = price.least + besides + schedule_bytes(model);
     price.least = if batched { price.fixed.min(streamed) } else { price.fixed };
     if !circuits.is_empty() {
@@ -107,13 +114,24 @@ pub fn price(model: &Model<'_>, keys: &KeyManifest, shape: &Shape, table: &CostT
     let making = price.keys as f64 / 2.0 * table.expand * 1e-9;
     let seconds = price.seconds();
     let worth = seconds + making < WORTH_KEEPING * (seconds + expand.iter().sum::<f64>());
-    price.keeps_keys = often || (worth && budget.is_none_or(|budget| price.fixed <= budget));
+    price.keeps_keys = often || (worth && budget.is_none_or(|budget| price.fixed + usual <= budget));
     if !price.keeps_keys {
         let halves: u64 = keys.galois.values().map(|&level| prices.key_bytes(level) / 2).sum();
         price.add_making(&expand);
         price.fixed -= halves;
         price.least -= halves;
         price.besides -= halves;
+    }
+    // With a budget a run keeps no more of them than it has room for.
+    let kept = match budget {
+        Some(budget) if !batched => usual.min(budget.saturating_sub(price.fixed)),
+        _ => usual,
+    };
+    price.freed = budget.map(|_| kept);
+    price.fixed += kept;
+    price.besides += kept;
+    if batched {
+        price.least += kept;
     }
     price
 }
@@ -471,13 +489,14 @@ fn share(item: &Item<'_>, prices: &Prices<'_>, circuits: &BTreeMap<u32, Circuit>
                 }
                 let (period, outputs) = (matrix.diagonal_period(), matrix.out_ciphertexts);
                 sum.seconds += prices.linear(level, group, outputs);
-                sum.seconds += prices.composed(level, keys.composed_in(group, prices.log_n()), outputs);
+                let composed = keys.composed_in(group, prices.log_n());
+                sum.seconds += prices.composed(level, composed, outputs);
                 sum.encode += prices.encode_diagonals(level, group, period);
                 sum.encode += prices.remade_babies(level, group, outputs, period);
                 // Like encoded weights, these are there already when many inputs are evaluated.
                 sum.expand += prices.expand(level, group, outputs);
                 sum.plaintexts += prices.diagonal_bytes(level, group, period);
-                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, period));
+                sum.scratch = sum.scratch.max(prices.linear_scratch(level, group, outputs, (period, composed.babies)));
             }
             sum
         }

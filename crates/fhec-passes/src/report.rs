@@ -56,6 +56,7 @@ pub fn report(
         sequential: table.sequential,
         peak_memory: price.fixed,
         keeps_keys: price.keeps_keys,
+        freed_bytes: price.freed,
         key_bytes_disk: key_levels().map(key_bytes).sum(),
         key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum(),
         input_bytes,

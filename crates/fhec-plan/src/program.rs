@@ -453,6 +453,9 @@ pub struct Report {
     pub peak_memory: u64,
     /// Whether `fhec run` with one input keeps the uniform halves of Galois keys; otherwise it makes them at every use.
     pub keeps_keys: bool,
+    /// Bytes of freed memory that `fhec run` keeps for reuse beyond what it ever had in use at once; they are part of the peak. `None`
+    /// without a memory budget: as many as the engine does by itself.
+    pub freed_bytes: Option<u64>,
     /// Bytes of the evaluation keys on disk and in memory.
     pub key_bytes_disk: u64,
     /// See `key_bytes_disk`.

@@ -39,7 +39,7 @@ impl LinearMap {
         !kept && source.real_coefficients() && longest <= MAX_TERMS && context.n() >= 2 * STEP
     }
 
-    /// What cuts the work and what memory depends on, for diagonals of this period.
+    /// What cuts the work and what memory depends on, for diagonals of this period and keys for all rotations.
     pub(super) fn streamed(&self, context: &Context, level: usize, single: bool, period: usize) -> StreamedMap {
         let rotated = |block: &&[(usize, i64)]| block.iter().any(|b| b.1 != 0);
         StreamedMap {
@@ -49,6 +49,7 @@ impl LinearMap {
             digits: context.digits_at(level),
             single,
             babies: self.babies.len(),
+            composed: 0,
             decomposed: self.babies.chunk_by(|a, b| a.0 == b.0).filter(rotated).count(),
             outputs: self.out_blocks,
             sums: self.sums.iter().map(|s| s.diagonals.len()).collect(),
@@ -57,7 +58,8 @@ impl LinearMap {
     }
 
     /// [`scratch_bytes`](Self::scratch_bytes) for a source that hands out [coefficients](DiagonalSource::coefficients) of
-    /// diagonals of this period, `window` bytes at a time. Here they are included.
+    /// diagonals of this period, `window` bytes at a time. Here they are included. There are keys for all rotations: for others see
+    /// [`composed_bytes`](Self::composed_bytes).
     pub fn streamed_bytes(
         &self,
         context: &Context,

@@ -9,5 +9,6 @@ mod hostile;
 mod listings;
 mod long;
 mod measures;
+mod memory;
 mod road;
 mod serving;

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
+use crate::AlignedVec;
+
 /// Smaller blocks are served well by the allocator.
 pub(super) const MIN_WORDS: usize = 4096;
-/// By how many bytes blocks in use and kept ones together may exceed what was ever in use at once.
+/// By how many bytes blocks in use and kept ones together may exceed what was ever in use at once, unless [`keep_freed`] says less.
 pub const POOL_BYTES: usize = 256 << 20;
 /// Bytes of freed blocks that are kept for reuse at most; the sizes that were not asked for the longest time go first.
 ///
@@ -47,10 +49,13 @@ struct Pool {
     /// Bytes of blocks that somebody uses, and the most that there ever were.
     used: usize,
     most: usize,
+    /// By how much all blocks may exceed `most`.
+    spare: usize,
     clock: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { classes: BTreeMap::new(), kept: 0, used: 0, most: 0, clock: 0 });
+static POOL: Mutex<Pool> =
+    Mutex::new(Pool { classes: BTreeMap::new(), kept: 0, used: 0, most: 0, spare: POOL_BYTES, clock: 0 });
 
 impl Pool {
     fn tick(&mut self) -> u64 {
@@ -66,7 +71,7 @@ impl Pool {
     /// Takes out blocks until those that remain are few enough.
     fn trim(&mut self) -> Vec<Block> {
         let mut freed = Vec::new();
-        while self.kept > KEPT_BYTES.min(POOL_BYTES + self.most - self.used) {
+        while self.kept > KEPT_BYTES.min(self.spare + self.most - self.used) {
             let Some((&capacity, class)) = self.classes.iter_mut().min_by_key(|(_, c)| c.used) else { break };
             match class.blocks.pop() {
                 Some(oldest) => {
@@ -107,6 +112,18 @@ pub(super) fn take(words: usize) -> Result<Block, Vec<Block>> {
     }
 }
 
+/// Sets by how many bytes blocks in use and freed ones that are kept may together exceed what was ever in use at once, from now on and
+/// in the whole process: at most [`POOL_BYTES`], which it is before the first call. Less is slower, since what is not kept is cleared and
+/// mapped again when it is needed, and is for programs that must keep within a bound on memory.
+pub fn keep_freed(bytes: usize) {
+    let freed = {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.spare = bytes.min(POOL_BYTES);
+        pool.trim()
+    };
+    freed.into_iter().for_each(AlignedVec::free);
+}
+
 /// Keeps a block; returns the blocks that must be freed instead.
 pub(super) fn put(block: Block) -> Vec<Block> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +139,6 @@ pub(super) fn put(block: Block) -> Vec<Block> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AlignedVec;
 
     #[test]
     fn reused_blocks_are_clean_where_that_is_promised() {
@@ -140,6 +156,26 @@ mod tests {
                 assert_eq!(AlignedVec::scratch(len - 1).len(), len - 1);
             }
         }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_allowed() {
+        // Other tests use the pool meanwhile: what holds for all of them is looked at.
+        let beyond = || {
+            let pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            (pool.used + pool.kept).saturating_sub(pool.most)
+        };
+        for spare in [0, 8 << 20] {
+            keep_freed(spare);
+            for step in 1..24 {
+                // Sizes of which none serves the one after the next.
+                let blocks: Vec<_> = (0..4).map(|_| AlignedVec::scratch(step << 15)).collect();
+                drop(blocks);
+                assert!(beyond() <= spare, "{} bytes kept beyond what was in use, {spare} allowed", beyond());
+            }
+        }
+        keep_freed(usize::MAX);
+        assert_eq!(POOL.lock().unwrap_or_else(PoisonError::into_inner).spare, POOL_BYTES);
     }
 
     #[test]

@@ -522,6 +522,9 @@ pub(super) struct Report {
     pub sequential: f64,
     #[prost(bool, tag = "15")]
     pub keeps_keys: bool,
+    /// Absent where there was no memory budget.
+    #[prost(uint64, optional, tag = "16")]
+    pub freed_bytes: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

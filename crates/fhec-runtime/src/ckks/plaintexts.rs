@@ -49,6 +49,8 @@ struct Group {
     diagonals: Vec<Diagonal>,
     /// Values of a diagonal before it repeats.
     period: usize,
+    /// Babies that take two rotations.
+    composed: usize,
     /// All diagonals, where they are kept together.
     packed: OnceLock<PackedDiagonals>,
 }
@@ -125,6 +127,7 @@ impl Plaintexts {
                     scales: group.terms.iter().map(scale_of).collect(),
                     diagonals: group.sources.iter().map(|_| new()).collect(),
                     period: plan.matrices[terms[group.terms[0]].matrix.index()].diagonal_period(),
+                    composed: plan.keys.composed_in(group, plan.parameters.log_n).babies,
                     packed: OnceLock::new(),
                 });
             }
@@ -191,13 +194,14 @@ impl Plaintexts {
         let options = LinearOptions::default();
         let of = |group: &Group| {
             let (map, level, hoisting) = (&group.map, group.level, options.hoisting);
+            let composed = map.composed_bytes(context, level, hoisting, group.composed);
             if group.resident() {
-                return map.scratch_bytes(context, level, threads, hoisting, true);
+                return map.scratch_bytes(context, level, threads, hoisting, true) + composed;
             }
             let own = map.streamed_bytes(context, level, threads, hoisting, group.period, options.plaintext_window);
             // Those that stay are counted with what stays.
             let kept = group.diagonals.iter().filter(|d| d.tier == Tier::Coefficients).count();
-            own - (kept * group.coefficient_bytes()).min(options.plaintext_window).min(own)
+            own - (kept * group.coefficient_bytes()).min(options.plaintext_window).min(own) + composed
         };
         self.groups.values().flatten().map(of).max().unwrap_or(0)
     }
