@@ -49,7 +49,7 @@ fn trace() {
 /// The whole command: reads the process's arguments, and returns its status (0 success, 1 failure, 128 and the signal's
 /// number for a run that was stopped; wrong usage ends the process with 2).
 pub fn main() -> ExitCode {
-    memory::keep_freed();
+    memory::configure_allocator();
     // Wrong usage ends here, with status 2.
     let cli = cli::Cli::parse();
     trace();

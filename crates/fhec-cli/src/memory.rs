@@ -1,5 +1,8 @@
 //! How much memory a run may take, and how it is kept.
 
+use fhec_math::buffer::{POOL_BYTES, keep_freed};
+use fhec_plan::verify::Verified;
+
 /// Where the system does not say how much it has.
 const UNKNOWN: u64 = 2 << 30;
 
@@ -12,7 +15,7 @@ pub(crate) fn allowance(given: Option<u64>) -> u64 {
 /// Tells the allocator to keep what is freed. By default blocks of more than 128 KiB, and whatever becomes free at the end of the
 /// heap, go back to the system at once, which then has to clear and map them again for the next operation: at ring degrees up to
 /// 2^14 that is a third of the time of a linear map.
-pub(crate) fn keep_freed() {
+pub(crate) fn configure_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // The largest threshold that the allocator accepts; larger blocks are the engine's, which has a pool for them.
@@ -24,6 +27,13 @@ pub(crate) fn keep_freed() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_ABOVE);
         }
     }
+}
+
+/// Keeps of what the engine frees no more than a plan counts on, in all evaluations that follow: one that was made for a memory
+/// budget has little room for it. A plan that lies only makes its own runs slower.
+pub(crate) fn keep_freed_of(plan: &Verified) {
+    let freed = plan.plan().report.freed_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    keep_freed(freed.unwrap_or(POOL_BYTES));
 }
 
 /// Bytes of memory of this machine, where the system says.

@@ -10,7 +10,7 @@ use crate::cost::{CostTable, Prices};
 use crate::levels::{self, Placed};
 use crate::noise::Model;
 use crate::parameters::{Demands, Goal};
-use crate::placement::{self, Placement, Refresh, Step};
+use crate::placement::{self, Alternative, Placement, Refresh, Step};
 use crate::plan_bsgs::plan_bsgs;
 use crate::pricing::{alike, node_seconds};
 use crate::rotation_keys;
@@ -63,19 +63,23 @@ impl Chosen {
         levels::apply(graph, &self.placement.decisions)
     }
 
-    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes; `None`
-    /// where there is none.
-    pub fn alternatives(&self) -> Vec<Option<f64>> {
+    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes, and the values of the
+    /// [`placed`](Self::placed) graph that are bootstrapped there instead; `None` where there is none.
+    pub fn alternatives(&self, placed: &Placed) -> Vec<Option<(f64, Vec<ValueId>)>> {
         let without = placement::alternatives(&self.steps, &self.placement);
         let decisions = self.placement.decisions.iter().zip(without).filter(|(d, _)| d.bootstrap.is_some());
-        decisions.map(|(_, cost)| cost.map(|cost| cost - self.placement.cost)).collect()
+        // Drops and bootstraps of a value come after it.
+        let node = |i: usize| placed.before.iter().position(|v| v.index() == i).map(|at| ValueId(at as u32));
+        let other = |other: Alternative| {
+            (other.cost - self.placement.cost, other.instead.into_iter().filter_map(node).collect())
+        };
+        decisions.map(|(_, without)| without.map(other)).collect()
     }
 }
 
 /// The cheapest placements over all chains of a ring, best first, for a graph whose products are rescaled and relinearised and
 /// whose levels are not placed: those for larger and larger primes, and with a memory budget the one with the smallest keys. All
-/// primes that are not the network's have the given sizes. Without a memory budget those with an objective above [`AS_GOOD`] times
-/// `limit` are left out.
+/// primes that are not the network's have the given sizes. Those with an objective above [`AS_GOOD`] times `limit` are left out.
 ///
 /// None where an operation alone needs more levels than there are, or a polynomial is a constant, which no engine evaluates.
 pub(crate) fn choose(
@@ -179,14 +183,15 @@ impl<'a> Search<'a> {
         // Likely ones first: what is cheap makes all others end early.
         all.sort_by_key(|chains| chains.first().map_or(0, |c| c.special.abs_diff(NOMINAL.0)));
         let Some((likely, others)) = all.split_first() else { return Vec::new() };
-        let (mut found, best) = self.over_all(likely, [limit; LEAST_MESSAGES.len()]);
-        found.extend(others.par_iter().flat_map_iter(|chains| self.over_all(chains, best).0).collect::<Vec<_>>());
+        let (mut found, best) = self.over_all(likely, [limit; LEAST_MESSAGES.len()], limit);
+        found
+            .extend(others.par_iter().flat_map_iter(|chains| self.over_all(chains, best, limit).0).collect::<Vec<_>>());
         self.ranked(&found)
     }
 
     /// Placements over chains with the same number of special primes, from the longest down. `best` is the least objective known
-    /// for each of the least sizes of primes, and what has become of it.
-    fn over_all(&self, chains: &[Chain], mut best: Objectives) -> (Vec<Found>, Objectives) {
+    /// for each of the least sizes of primes, and what has become of it; nothing above `dearest` is of interest, however small.
+    fn over_all(&self, chains: &[Chain], mut best: Objectives, dearest: f64) -> (Vec<Found>, Objectives) {
         let mut found = Vec::new();
         let shortest = chains.last().copied();
         let mut longest = usize::MAX;
@@ -197,7 +202,7 @@ impl<'a> Search<'a> {
             }
             let class = class(chain);
             let limit = |class: usize| match self.demands.memory_budget {
-                Some(_) => f64::INFINITY,
+                Some(_) => dearest,
                 None => AS_GOOD * best[class],
             };
             // Shorter chains have larger primes and are compared with fewer others.

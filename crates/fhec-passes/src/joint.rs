@@ -16,7 +16,7 @@ use crate::driver::Driver;
 use crate::parameters::Demands;
 use crate::pipeline::{CompileError, Options};
 use crate::placement::{self, Placement, Step, Variant};
-use crate::rings::{Choice, best};
+use crate::rings::{Choice, better};
 use fhec_ir::Tensor;
 use fhec_ir::he::{Graph, Op, ValueId};
 use fhec_math::chebyshev::ChebyshevPlan;
@@ -204,17 +204,13 @@ pub(crate) fn improve(
         let Some((next, approximated)) = within_tolerance(&joint, &mut refinement, &picks)? else { break };
         let graph = driver.nn("degrees", &approximated.graph, Clone::clone)?;
         let approximated = Approximated { graph, ..approximated };
-        match best(&approximated.graph, samples, options, demands, driver)? {
-            Ok(faster) if faster.beats(Some(known), demands) => {
-                picks = next;
-                // For the same chain the same degrees would be chosen again.
-                let same = faster.chosen.as_deref().is_some_and(|(_, next)| next.shape == chosen.shape);
-                improved = Some(Improved { approximated, choice: faster, before });
-                if same {
-                    break;
-                }
-            }
-            _ => break,
+        let Some(faster) = better(known, &approximated.graph, samples, options, demands, driver)? else { break };
+        picks = next;
+        // For the same chain the same degrees would be chosen again.
+        let same = faster.chosen.as_deref().is_some_and(|(_, next)| next.shape == chosen.shape);
+        improved = Some(Improved { approximated, choice: faster, before });
+        if same {
+            break;
         }
     }
     Ok(improved)

@@ -9,16 +9,20 @@ use crate::he_rewrite::Rebuild;
 use crate::placement::{Decision, Refresh, Step, Variant};
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, Op, ValueId};
+use fhec_ir::nn::Range;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::f64::consts::FRAC_1_SQRT_2;
 
-/// A graph with level drops, and the level of each of its values.
+/// A graph with level drops and bootstraps, and the level of each of its values.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// The graph.
     pub graph: Graph,
     /// Level of every value.
     pub levels: Vec<usize>,
+    /// By value that of the graph before: drops and bootstraps only add nodes that hold what another one does, shifted perhaps.
+    pub before: Vec<ValueId>,
 }
 
 impl Placed {
@@ -89,21 +93,40 @@ pub fn apply(graph: &Graph, decisions: &[Decision]) -> Placed {
         }
         *drops.borrow_mut().entry((value, level)).or_insert_with(|| b.derive(Op::LevelDrop(level), value))
     };
-    let placed = Rebuild::run(
+    let (placed, before) = Rebuild::run_tracing(
         graph,
         |b, id| {
             let Decision { level, bootstrap, .. } = decisions[id.index()];
             let operands = b.old().node(id).inputs.iter().map(|&v| at(b, v, level)).collect();
             let value = b.copy(id, operands);
             match bootstrap {
-                Some(level) => b.derive(Op::Bootstrap { level, out_scale: None }, value),
+                Some(level) => refreshed(b, value, level),
                 None => value,
             }
         },
         |b, value| at(b, value, 0),
     );
     let levels = levels_of(&placed, graph, decisions);
-    Placed { graph: placed, levels }
+    Placed { graph: placed, levels, before }
+}
+
+/// The bootstrap of a value. One that lies to one side of zero, as what ReLU leaves does, goes through it around the middle of its
+/// calibrated range: the scale may be larger by as much as the magnitude is smaller, and the errors of the bootstrap count that much
+/// less. Sums with a constant cost no level.
+fn refreshed(b: &mut Rebuild<'_>, value: ValueId, level: usize) -> ValueId {
+    let op = Op::Bootstrap { level, out_scale: None };
+    let Some(middle) = off_centre(b.range(value)).filter(|_| !b.old().complex) else { return b.derive(op, value) };
+    let centred = b.shift(value, -middle);
+    let fresh = b.derive(op, centred);
+    b.shift(fresh, middle)
+}
+
+/// The middle of a range, where values around it are so much smaller that scales, which are powers of two, notice it. The slots
+/// without an element hold zeros.
+fn off_centre(range: Range) -> Option<f64> {
+    let (lo, hi) = (range.lo.min(0.0), range.hi.max(0.0));
+    let (width, most) = (hi - lo, hi.max(-lo));
+    (width.is_finite() && width / 2.0 <= most * FRAC_1_SQRT_2).then_some((lo + hi) / 2.0)
 }
 
 /// Levels of the new graph: drops and bootstraps state theirs, results follow from operands, inputs come from the decisions.

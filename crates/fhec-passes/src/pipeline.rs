@@ -352,7 +352,7 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
         notes,
         memory_budget: options.memory_budget,
         errors: stage.errors(&selected, &keys, &samples)?,
-        alternatives: chosen.map_or(Vec::new(), |chosen| chosen.1.alternatives()),
+        alternatives: chosen.map_or(Vec::new(), |chosen| chosen.1.alternatives(stage.placed())),
     };
     let emitted = stage.emit(&selected, keys, &options.cost, &context, options.preprocess.clone());
     let Emitted { mut plan, graph: he, facts } = emitted.map_err(CompileError::Facts)?;

@@ -132,9 +132,26 @@ fn place_within(steps: &[Step], limit: f64, bounds: Bounds) -> Option<Placement>
     (cost < limit).then_some(Placement { decisions, cost, exact })
 }
 
-/// What every bootstrap of a placement is worth: the cost of the best placement without it, or `None` where there is none.
+/// The best placement without one of the bootstraps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternative {
+    /// Sum of all costs.
+    pub cost: f64,
+    /// Steps whose results are bootstrapped instead: there, but not in the best placement.
+    pub instead: Vec<usize>,
+}
+
+impl Alternative {
+    fn new(cost: f64, decisions: &[Decision], best: &Placement) -> Self {
+        let pairs = decisions.iter().zip(&best.decisions).enumerate();
+        let instead = pairs.filter(|(_, (d, best))| d.bootstrap.is_some() && best.bootstrap.is_none());
+        Alternative { cost: cost.max(best.cost), instead: instead.map(|(i, _)| i).collect() }
+    }
+}
+
+/// What every bootstrap of a placement is worth: the best placement without it, or `None` where there is none.
 /// By step; `None` too where nothing is bootstrapped. Where the placement is not exact neither are these.
-pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
+pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<Alternative>> {
     let none = vec![None; steps.len()];
     let Some(network) = Network::new(steps) else { return none };
     let choices = network.all();
@@ -146,14 +163,16 @@ pub fn alternatives(steps: &[Step], placement: &Placement) -> Vec<Option<f64>> {
     let found = Elimination::run(&network, &choices, &order, &network.levels_of(&placement.decisions));
     let without = |(i, decision): (usize, &Decision)| {
         decision.bootstrap?;
-        let other = found.cost_with(i, &network.without_bootstrap(i));
-        if other.is_finite() || placement.exact {
-            return other.is_finite().then_some(other.max(placement.cost));
+        if let Some((cost, levels)) = found.with(i, &network.without_bootstrap(i)) {
+            return Some(Alternative::new(cost, &network.decisions_without(&levels, i), placement));
+        }
+        if placement.exact {
+            return None;
         }
         // There may be one at other levels than those held.
         let mut steps = steps.to_vec();
         steps[i].bootstrap = None;
-        place(&steps).map(|p| p.cost.max(placement.cost))
+        place(&steps).map(|p| Alternative::new(p.cost, &p.decisions, placement))
     };
     placement.decisions.iter().enumerate().map(without).collect()
 }

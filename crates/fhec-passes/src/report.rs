@@ -21,8 +21,9 @@ pub struct Context {
     pub memory_budget: Option<u64>,
     /// Standard deviation of the error of every value.
     pub errors: Vec<f64>,
-    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes.
-    pub alternatives: Vec<Option<f64>>,
+    /// For every bootstrap, in the order of the nodes, how many seconds more the best placement without it takes, and what is
+    /// bootstrapped there instead.
+    pub alternatives: Vec<Option<(f64, Vec<ValueId>)>>,
 }
 
 /// The report of a compiled graph.
@@ -95,15 +96,16 @@ fn lazy_rescaling(model: &Model<'_>, selected: &Selected, prices: &Prices<'_>) -
 fn bootstrap_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> Vec<BootstrapReport> {
     let graph = model.graph();
     let bootstraps = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Bootstrap { .. }));
-    let without = context.alternatives.iter().copied().chain(std::iter::repeat(None));
-    let report = |(id, without): (ValueId, Option<f64>)| BootstrapReport {
+    let alternatives = context.alternatives.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let report = |(id, other): (ValueId, Option<&(f64, Vec<ValueId>)>)| BootstrapReport {
         reg: Reg(id.0),
         level_in: model.levels()[graph.node(id).inputs[0].index()] as u32,
         level_out: model.levels()[id.index()] as u32,
         seconds: selected.price.nodes[id.index()],
-        without,
+        without: other.map(|(seconds, _)| *seconds),
+        instead: other.iter().flat_map(|(_, values)| values).map(|id| Reg(id.0)).collect(),
     };
-    bootstraps.zip(without).map(report).collect()
+    bootstraps.zip(alternatives).map(report).collect()
 }
 
 /// Bytes of one polynomial in a file, where every residue has as many bits as its prime.

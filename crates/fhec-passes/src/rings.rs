@@ -76,17 +76,38 @@ pub(crate) fn best(
     demands: &Demands,
     driver: &mut Driver<'_>,
 ) -> Result<Result<Choice, Reasons>, CompileError> {
-    let found = search(graph, samples, options, demands, driver);
+    let found = search(graph, samples, options, demands, driver, f64::INFINITY);
     driver.analysed.keep_single();
     found
 }
 
+/// The best choice, if it beats what is known for another graph; what cannot do so is not looked at closely.
+///
+/// # Errors
+/// As [`best`].
+pub(crate) fn better(
+    than: &Choice,
+    graph: &nn::Graph,
+    samples: &[Vec<Tensor>],
+    options: &Options,
+    demands: &Demands,
+    driver: &mut Driver<'_>,
+) -> Result<Option<Choice>, CompileError> {
+    let precise = than.selected.prediction.bits >= demands.precision_bits;
+    let limit = if precise { than.objective } else { f64::INFINITY };
+    let found = search(graph, samples, options, demands, driver, limit);
+    driver.analysed.keep_single();
+    Ok(found?.ok().filter(|choice| choice.beats(Some(than), demands)))
+}
+
+/// The best choice over all rings with an objective below a limit, and perhaps others.
 fn search(
     graph: &nn::Graph,
     samples: &[Vec<Tensor>],
     options: &Options,
     demands: &Demands,
     driver: &mut Driver<'_>,
+    limit: f64,
 ) -> Result<Result<Choice, Reasons>, CompileError> {
     // Nobody bootstraps as many ciphertexts as a batch has.
     let batched = options.mode != Mode::Latency;
@@ -130,7 +151,7 @@ fn search(
     // Bootstraps give levels but no precision: less than was asked for is accepted only where levels are what is missing.
     let too_deep = best.is_none() && reasons.iter().all(|(_, why)| *why == Unfit::Security);
     let least_bits = if too_deep { options.least_bits } else { demands.precision_bits };
-    let asked = (samples, options, demands, least_bits);
+    let asked = (samples, options, demands, least_bits, limit);
     // Likely ones first: what is cheap makes all others end early. The small ring holds enough where primes may be small.
     let mut likely = BOOTSTRAPPED;
     let small = Sizes::for_precision(demands.precision_bits).count() > 1;
@@ -149,7 +170,8 @@ fn search(
     let log_n = *RINGS.end();
     // What fits no smaller ring has so many levels, and the largest is so slow, that bootstraps are always faster.
     let precise = best.as_ref().is_some_and(|b| b.selected.prediction.bits >= demands.precision_bits);
-    if !levelled && !precise && depth.is_none_or(|depth| deep_enough(depth, log_n, options.security)) {
+    let deep_enough = || depth.is_none_or(|depth| deep_enough(depth, log_n, options.security));
+    if !levelled && !precise && limit.is_infinite() && deep_enough() {
         driver.for_ring(log_n);
         match back(graph, log_n, options, driver) {
             Ok((ready, placed)) => match ring((&ready, placed), log_n, samples, options, demands, driver)? {
@@ -161,7 +183,9 @@ fn search(
             Err(other) => return Err(other),
         }
     }
-    if best.is_none() && !batched {
+    // What takes too much memory takes more in a larger ring: every key is twice as large.
+    let too_large = reasons.iter().any(|(_, why)| matches!(why, Unfit::Memory(_)));
+    if best.is_none() && !batched && !too_large {
         best = bootstrapped(graph, log_n, asked, driver, best, &mut reasons)?;
     }
     // One reason a ring will do, the one nearest to success.
@@ -181,7 +205,7 @@ fn nearest(reasons: Reasons) -> Reasons {
 fn bootstrapped(
     graph: &nn::Graph,
     log_n: u32,
-    (samples, options, demands, least_bits): (&[Vec<Tensor>], &Options, &Demands, f64),
+    (samples, options, demands, least_bits, limit): (&[Vec<Tensor>], &Options, &Demands, f64, f64),
     driver: &mut Driver<'_>,
     mut best: Option<Choice>,
     reasons: &mut Reasons,
@@ -206,7 +230,7 @@ fn bootstrapped(
     for sizes in Sizes::for_precision(demands.precision_bits) {
         // Dearer than what is there already, by estimates that are never far off.
         let known = best.as_ref().filter(|b| b.selected.prediction.bits >= demands.precision_bits);
-        let limit = known.map_or(f64::INFINITY, |known| DEARER * known.objective);
+        let limit = DEARER * known.map_or(limit, |known| known.objective.min(limit));
         // Prices do not depend on errors, nor errors on prices.
         let (mut list, made) = rayon::join(
             || bootstrapped::choose(&ready, &analysis, (log_n, sizes), demands, &options.cost, limit),
@@ -261,7 +285,7 @@ fn carried(
     driver: &mut Driver<'_>,
 ) -> Result<Option<(Stage, Selection)>, CompileError> {
     let log_n = chosen.shape.log_n;
-    let Placed { graph: placed, levels } = chosen.placed(ready);
+    let Placed { graph: placed, levels, before } = chosen.placed(ready);
     let placed = driver.he("bootstraps", ready, |_| placed)?;
     let prices = options.cost.prices(&chosen.shape);
     let weights = |id: he::ValueId| prices.linear_weights(levels[placed.node(id).inputs[0].index()]);
@@ -273,8 +297,9 @@ fn carried(
     for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
         let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
         let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
+        let planned = Placed { graph: planned, levels: levels.clone(), before: before.clone() };
         let own = analysis.placed(&planned);
-        let stage = Stage::analysed(Placed { graph: planned, levels: levels.clone() }, own);
+        let stage = Stage::analysed(planned, own);
         let selected = stage.select_bootstrapped(chosen, demands, &options.cost);
         // What makes do with fewer keys by itself may be faster than what is made to.
         let enough = match &selected {
@@ -313,13 +338,13 @@ fn back(
 ) -> Result<(he::Graph, Placed), CompileError> {
     let ready = ready(graph, log_n, options, driver)?;
     // Every value goes to the lowest level its users allow.
-    let mut levels = Vec::new();
+    let (mut levels, mut before) = (Vec::new(), Vec::new());
     let graph = driver.he("levels", &ready, |g| {
         let placed = levels::run(g);
-        levels = placed.levels;
+        (levels, before) = (placed.levels, placed.before);
         placed.graph
     })?;
-    Ok((ready, Placed { graph, levels }))
+    Ok((ready, Placed { graph, levels, before }))
 }
 
 /// Passes on the ciphertext graph up to the placement of levels.
@@ -354,7 +379,7 @@ fn ring(
     driver: &mut Driver<'_>,
 ) -> Result<Result<Choice, Unfit>, CompileError> {
     let mut shape = Shape::nominal(log_n, placed.top());
-    let analysis = driver.analysed.of(ready, samples)?.placed(&placed.graph);
+    let analysis = driver.analysed.of(ready, samples)?.placed(&placed);
     let analysed = Stage::analysed(placed, analysis);
     let mut best: Option<Choice> = None;
     for pass in ["plan-bsgs", "replan-bsgs"] {

@@ -159,14 +159,33 @@ pub fn solve(placed: &Placed) -> Result<Symbolic, Unsolvable> {
         least[node.inputs[0].index()] = 0.0;
     }
     s.log2_bound = vec![f64::NEG_INFINITY; s.unknowns.len()];
+    let shifted = shifted_for_bootstraps(graph);
     for id in graph.ids() {
         let value = s.resolve(&s.values[id.index()]);
-        if let Some((&Symbol::Unknown(u), 1)) = value.0.iter().next().filter(|_| value.0.len() == 1) {
+        if let Some((&Symbol::Unknown(u), 1)) =
+            value.0.iter().next().filter(|_| value.0.len() == 1 && !shifted[id.index()])
+        {
             s.log2_bound[u] = s.log2_bound[u].max(log2_bound(graph, id)).max(least[id.index()]);
         }
         s.values[id.index()] = value;
     }
     Ok(s)
+}
+
+/// Which values are only there to be shifted to what a bootstrap takes: those are what scales are chosen for. Above the bottom of
+/// the chain the modulus has room for values larger than they shall be.
+fn shifted_for_bootstraps(graph: &Graph) -> Vec<bool> {
+    let mut users = vec![0usize; graph.nodes.len()];
+    graph.nodes.iter().flat_map(|n| &n.inputs).for_each(|v| users[v.index()] += 1);
+    graph.outputs.iter().for_each(|o| users[o.value.index()] += 1);
+    let mut shifted = vec![false; graph.nodes.len()];
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Bootstrap { .. })) {
+        let taken = graph.node(node.inputs[0]);
+        if let (Op::AddScalar(_), [v]) = (&taken.op, taken.inputs.as_slice()) {
+            shifted[v.index()] = users[v.index()] == 1 && bound(taken) < bound(graph.node(*v));
+        }
+    }
+    shifted
 }
 
 /// log2 of the bound of a value; 0 for values that are always zero.

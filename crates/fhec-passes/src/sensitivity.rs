@@ -6,10 +6,12 @@
 //! forward propagation of variances this keeps the correlations that errors acquire on their way,
 //! and it uses the magnitudes that really occur instead of worst-case ranges.
 
+use crate::levels::Placed;
 use crate::magnitudes::{Flat, Magnitudes, rotate, size};
 use crate::matrices::MatrixInfo;
 use crate::products::{Slots, add_transposed};
 use fhec_ir::Tensor;
+use fhec_ir::he::facts::bound;
 use fhec_ir::he::{Graph, LinearTerm, Node, Op, ValueId};
 use fhec_ir::nn::InputError;
 use fhec_math::chebyshev::clenshaw;
@@ -62,20 +64,18 @@ impl Sensitivity {
 
 impl Sensitivity {
     /// That of a graph into which bootstraps and level drops were inserted. They keep values, and add no errors that a value
-    /// would not have at its first use; a drop, which adds none, has no gains.
-    pub(crate) fn placed(&self, graph: &Graph) -> Self {
-        let mut next = 0;
-        // The node of the graph before, by node.
-        let mut before: Vec<usize> = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            before.push(match node.op {
-                Op::LevelDrop(_) | Op::Bootstrap { .. } => before[node.inputs[0].index()],
-                _ => {
-                    next += 1;
-                    next - 1
-                }
-            });
+    /// would not have at its first use; a drop, which adds none, has no gains. Of values that a bootstrap takes around their middle
+    /// only the bound is known.
+    pub(crate) fn placed(&self, placed: &Placed) -> Self {
+        let graph = &placed.graph;
+        let before: Vec<usize> = placed.before.iter().map(|v| v.index()).collect();
+        let mut bounds = vec![0.0f64; self.mean_square.len()];
+        for (node, &at) in graph.nodes.iter().zip(&before) {
+            bounds[at] = bounds[at].max(bound(node));
         }
+        let mean_square = |(node, &at): (&Node, &usize)| {
+            if bound(node) < bounds[at] { bound(node).powi(2) } else { self.mean_square[at] }
+        };
         let gains = |(node, &at): (&Node, &usize)| match node.op {
             Op::LevelDrop(_) => Gains { slots: vec![0.0; self.column_output.len()], ..Gains::default() },
             _ => self.gains[at].clone(),
@@ -86,7 +86,7 @@ impl Sensitivity {
         };
         Sensitivity {
             gains: graph.nodes.iter().zip(&before).map(gains).collect(),
-            mean_square: before.iter().map(|&at| self.mean_square[at]).collect(),
+            mean_square: graph.nodes.iter().zip(&before).map(mean_square).collect(),
             arguments: graph.nodes.iter().zip(&before).map(arguments).collect(),
             ..self.clone()
         }

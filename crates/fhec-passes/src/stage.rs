@@ -55,7 +55,7 @@ impl Analysis {
 
     /// The same for the graph with bootstraps and level drops.
     #[must_use]
-    pub fn placed(&self, placed: &Graph) -> Self {
+    pub fn placed(&self, placed: &Placed) -> Self {
         Analysis { sensitivity: Arc::new(self.sensitivity.placed(placed)), ..self.clone() }
     }
 }
@@ -139,7 +139,7 @@ impl Stage {
     /// The same with other baby-step counts, on which no analysis depends.
     #[must_use]
     pub fn with_babies(&self, graph: Graph) -> Self {
-        Stage { placed: Placed { graph, levels: self.placed.levels.clone() }, ..self.clone() }
+        Stage { placed: Placed { graph, ..self.placed.clone() }, ..self.clone() }
     }
 
     /// The graph with its levels.

@@ -2,11 +2,14 @@
 
 mod graphs;
 
-use fhec_ir::he::{Graph, Op, ValueId, interpret, interpret_slots, verify};
+use fhec_ir::Tensor;
+use fhec_ir::he::facts::bound;
+use fhec_ir::he::{Graph, Node, Op, ValueId, interpret, interpret_slots, verify};
 use fhec_ir::nn::Range;
 use fhec_math::security::SecurityLevel;
 use fhec_passes::common_subexpressions::common_subexpressions;
 use fhec_passes::cost::CostTable;
+use fhec_passes::levels::Placed;
 use fhec_passes::parameters::{Demands, Goal, Selected, Unfit};
 use fhec_passes::placement::{self, Refresh};
 use fhec_passes::report::Context;
@@ -238,13 +241,14 @@ fn compiling_twice_gives_the_same_plan() {
     assert_eq!(one, two);
 }
 
-/// Twelve squares in a chain of five levels: bootstraps are inserted, and nothing changes but levels.
-#[test]
-fn bootstraps_go_where_placement_decides() {
+/// Twelve layers on a chain of five levels, with bootstraps where they are cheapest; of values in the range given, or on both sides
+/// of zero.
+fn twelve(layer: impl Fn(&mut Builder, ValueId, &str) -> ValueId, range: Option<Range>) -> (Builder, Placed) {
     let mut b = Builder::new(1 << 6);
     let mut x = b.input(10);
     for i in 0..12 {
-        x = b.square(x, 1.0, &format!("square{i}"));
+        x = layer(&mut b, x, &format!("layer{i}"));
+        b.graph.nodes[x.index()].range = range.unwrap_or(Range { lo: -1.0, hi: 1.0 });
     }
     b.output(x);
     let ready = relinearise::run(&rescale::run(&b.graph, &scales::adapters(&b.graph)));
@@ -253,8 +257,16 @@ fn bootstraps_go_where_placement_decides() {
     let steps = levels::steps(&ready, |_| (0..=top).map(|level| (1 + level) as f64).collect(), refresh);
     let placement = placement::place(&steps).expect("every square fits");
     let placed = levels::apply(&ready, &placement.decisions);
+    assert_eq!(placed.before.len(), placed.graph.nodes.len());
+    (b, placed)
+}
+
+/// Twelve squares: bootstraps are inserted, and nothing changes but levels.
+#[test]
+fn bootstraps_go_where_placement_decides() {
+    let (b, placed) = twelve(|b, x, name| b.square(x, 1.0, name), None);
     verify(&placed.graph).expect("sound");
-    assert!(placed.levels.iter().all(|&level| level <= top));
+    assert!(placed.levels.iter().all(|&level| level <= 5));
     // Twelve levels: five at first, four for every bootstrap but the last, which goes no higher than it must.
     let targets: Vec<usize> = placed
         .graph
@@ -266,4 +278,41 @@ fn bootstraps_go_where_placement_decides() {
     assert!(targets.iter().sum::<usize>() <= 10, "{targets:?}");
     let inputs = b.samples(1).remove(0);
     assert_eq!(interpret(&placed.graph, &inputs).expect("runs"), interpret(&b.graph, &inputs).expect("runs"));
+}
+
+/// Values on one side of zero go through a bootstrap around their middle, at twice the scale.
+#[test]
+fn bootstraps_take_values_around_their_middle() {
+    let centred = |range| {
+        let (b, placed) = twelve(|b, x, name| b.dense(x, 10, 1.0, name), range);
+        verify(&placed.graph).expect("sound");
+        let inputs = b.samples(1).remove(0);
+        let (got, expected) = (interpret(&placed.graph, &inputs), interpret(&b.graph, &inputs));
+        let flat = |values: Vec<Tensor>| values.iter().flat_map(|t| t.values().to_vec()).collect::<Vec<_>>();
+        for (got, expected) in flat(got.expect("runs")).into_iter().zip(flat(expected.expect("runs"))) {
+            assert!((got - expected).abs() < 1e-12, "{got} for {expected}");
+        }
+        let symbolic = scales::solve(&placed).expect("scales agree");
+        let design = scales::Design { log2_q: vec![40.0; 6], inner: 40.0, outer: 40.0 };
+        let log2 = symbolic.log2_scales(&symbolic.exponents(&placed, &design), &design.log2_q);
+        let graph = &placed.graph;
+        let argument = |node: &Node| match node.op {
+            Op::Bootstrap { .. } => Some(node.inputs[0]),
+            _ => None,
+        };
+        let arguments: Vec<_> = graph.nodes.iter().filter_map(argument).collect();
+        assert!(!arguments.is_empty());
+        let shifted = |v: &ValueId| match graph.node(*v).op {
+            Op::AddScalar(by) => Some(by),
+            _ => None,
+        };
+        let of = |v: &ValueId| (shifted(v), bound(graph.node(*v)), log2[v.index()].round());
+        arguments.iter().map(of).collect::<Vec<_>>()
+    };
+    let all = |found: Vec<_>, wanted| found.into_iter().for_each(|f| assert_eq!(f, wanted));
+    all(centred(None), (None, 1.0, 40.0));
+    all(centred(Some(Range { lo: 0.0, hi: 1.0 })), (Some(-0.5), 0.5, 41.0));
+    // Too little to matter; and the slots without an element hold zeros.
+    all(centred(Some(Range { lo: -0.5, hi: 1.0 })), (None, 1.0, 40.0));
+    all(centred(Some(Range { lo: 0.9, hi: 1.0 })), (Some(-0.5), 0.5, 41.0));
 }

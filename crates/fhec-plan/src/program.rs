@@ -489,7 +489,7 @@ impl Report {
 }
 
 /// What a bootstrap costs, and what it saves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BootstrapReport {
     /// The register that it writes.
     pub reg: Reg,
@@ -501,6 +501,8 @@ pub struct BootstrapReport {
     pub seconds: f64,
     /// Seconds by which the best placement without this bootstrap is slower; `None` where there is none.
     pub without: Option<f64>,
+    /// The registers that are bootstrapped in that placement and not in this.
+    pub instead: Vec<Reg>,
 }
 
 /// Where the result of a layer is, for those who want to look inside a run.

@@ -87,6 +87,7 @@ impl Serve {
             certificates.as_deref().zip(key.as_deref()).map(|(certificates, key)| Identity { certificates, key });
         let plan = Arc::new(plan_file::open(&self.plan)?);
         let (model, hash) = (plan.plan().model.clone(), short_hash(plan.hash()));
+        memory::keep_freed_of(&plan);
         let service = Service::open(plan, self.config(), None)?;
         let running = Running::start(Arc::clone(&service), &self.listen, identity)?;
         let sizes = service.sizes();

@@ -8,7 +8,7 @@
 use super::ROUNDING;
 use super::network::{Factor, Network};
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// In which order variables are eliminated.
 pub(super) struct Order {
@@ -114,30 +114,39 @@ impl<'a> Elimination<'a> {
 
     /// The levels of all variables for which it is that.
     pub(super) fn levels(&self) -> Vec<usize> {
+        self.levels_where(&BTreeMap::new())
+    }
+
+    /// The levels of all variables where other choices are the best for some, by their place.
+    fn levels_where(&self, other: &BTreeMap<usize, Vec<u8>>) -> Vec<usize> {
         let mut levels = self.held.clone();
         let mut chosen = vec![0; self.variables.len()];
         for (k, &v) in self.variables.iter().enumerate().rev() {
             let neighbours = &self.left_by(k).scope;
             let at = neighbours.iter().fold(0, |at, &place| at * self.size(place) + chosen[place]);
-            chosen[k] = usize::from(self.best[k][at]);
+            chosen[k] = usize::from(other.get(&k).unwrap_or(&self.best[k])[at]);
             levels[v] = self.choices[v][chosen[k]];
         }
         levels
     }
 
-    /// The least cost if a step had other ones; the same variables are held.
+    /// The least cost if a step had other ones, and the levels for which it is that; the same variables are held. Nothing where there
+    /// is no way.
     ///
     /// Only what was left by the variables from the step on can differ, and where all entries of a table differ by the same, so does
     /// the end.
-    pub(super) fn cost_with(&self, step: usize, values: &[f64]) -> f64 {
+    pub(super) fn with(&self, step: usize, values: &[f64]) -> Option<(f64, Vec<usize>)> {
         let (mut at, mut table) = (step, self.table(self.network.replaced(step, values)));
+        let mut other = BTreeMap::new();
         loop {
             if let Some(more) = difference(&table, &self.tables[at]) {
-                return self.cost + more;
+                let cost = self.cost + more;
+                return cost.is_finite().then(|| (cost, self.levels_where(&other)));
             }
-            let Some(&k) = table.scope.first() else { return f64::INFINITY };
-            table = self.eliminate(k, &self.parts[k], Some((at, &table))).0;
-            at = self.number_of_left(k);
+            let &k = table.scope.first()?;
+            let (left, best) = self.eliminate(k, &self.parts[k], Some((at, &table)));
+            (at, table) = (self.number_of_left(k), left);
+            other.insert(k, best);
         }
     }
 

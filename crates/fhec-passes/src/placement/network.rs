@@ -143,11 +143,19 @@ impl<'a> Network<'a> {
 
     /// The cheapest decisions for given levels of the variables.
     pub(super) fn decisions(&self, levels: &[usize]) -> Vec<Decision> {
-        let decision = |(step, &(operand, result)): (&Step, &Ends)| {
-            let most = operand.map_or(self.count - 1, |v| levels[v]);
-            cheapest(step, most, result.map(|v| levels[v]))
-        };
-        self.steps.iter().zip(&self.ends).map(decision).collect()
+        (0..self.steps.len()).map(|i| self.decision(i, &self.steps[i], levels)).collect()
+    }
+
+    /// The same without the bootstrap of one step.
+    pub(super) fn decisions_without(&self, levels: &[usize], step: usize) -> Vec<Decision> {
+        let mut decisions = self.decisions(levels);
+        decisions[step] = self.decision(step, &Step { bootstrap: None, ..self.steps[step].clone() }, levels);
+        decisions
+    }
+
+    fn decision(&self, i: usize, step: &Step, levels: &[usize]) -> Decision {
+        let (operand, result) = self.ends[i];
+        cheapest(step, operand.map_or(self.count - 1, |v| levels[v]), result.map(|v| levels[v]))
     }
 
     /// The levels of the variables that decisions need.
@@ -248,8 +256,8 @@ fn at_least(cost: &[f64], count: usize) -> Vec<f64> {
     least
 }
 
-/// The decision behind an entry of [`table`]; of those that cost the same one without a bootstrap, at the lowest level, but fresh inputs at
-/// the highest: they cost nothing at any, and users drop limbs. A result that nobody wants is not bootstrapped.
+/// The decision behind an entry of [`table`]; of those that cost the same one without a bootstrap, at the lowest level: fresh inputs,
+/// which cost nothing at any, are as small as they can be. A result that nobody wants is not bootstrapped.
 fn cheapest(step: &Step, most: usize, result: Option<usize>) -> Decision {
     let wanted = result.unwrap_or(0);
     let refresh = step.bootstrap.as_ref().filter(|_| result.is_some());
@@ -257,11 +265,9 @@ fn cheapest(step: &Step, most: usize, result: Option<usize>) -> Decision {
         let targets = refresh.cost.iter().enumerate().skip(wanted);
         targets.min_by(|a, b| a.1.total_cmp(b.1)).map(|(target, cost)| (refresh.from, target, cost))
     });
-    let fresh = step.inputs.is_empty();
     let mut best: Option<(f64, Decision)> = None;
     let mut offer = |cost: f64, decision: Decision| {
-        let better = |least: f64| cost < least || (fresh && decision.bootstrap.is_none() && cost == least);
-        if best.as_ref().is_none_or(|&(least, _)| better(least)) {
+        if best.as_ref().is_none_or(|&(least, _)| cost < least) {
             best = Some((cost, decision));
         }
     };

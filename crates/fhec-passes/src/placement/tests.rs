@@ -134,7 +134,7 @@ fn a_chain_is_a_shortest_path() {
     let alternatives = alternatives(&steps, &placement);
     for (decision, other) in placement.decisions.iter().zip(alternatives) {
         assert_eq!(decision.bootstrap.is_some(), other.is_some());
-        assert!(other.is_none_or(|cost| cost >= placement.cost));
+        assert!(other.is_none_or(|other| other.cost >= placement.cost && !other.instead.is_empty()));
     }
 }
 
@@ -188,7 +188,7 @@ fn alternatives_of_a_deep_chain_are_those_of_a_search_from_the_start() {
         let mut others = steps.clone();
         others[i].bootstrap = None;
         let best = placement.decisions[i].bootstrap.and_then(|_| place(&others)).map(|p| p.cost);
-        assert_eq!(without, best, "{i}");
+        assert_eq!(without.map(|other| other.cost), best, "{i}");
     }
 }
 

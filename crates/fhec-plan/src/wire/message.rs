@@ -540,6 +540,8 @@ pub(super) struct BootstrapReport {
     /// Absent where the network cannot do without it.
     #[prost(double, optional, tag = "5")]
     pub without: Option<f64>,
+    #[prost(uint32, repeated, tag = "6")]
+    pub instead: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

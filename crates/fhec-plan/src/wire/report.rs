@@ -26,6 +26,7 @@ pub(super) fn encode(report: &Report) -> m::Report {
         level_out: b.level_out,
         seconds: b.seconds,
         without: b.without,
+        instead: b.instead.iter().map(|reg| reg.0).collect(),
     };
     m::Report {
         security_bits: report.security_bits,
@@ -75,6 +76,7 @@ pub(super) fn decode(report: m::Report) -> Convert<Report> {
         level_out: b.level_out,
         seconds: b.seconds,
         without: b.without,
+        instead: b.instead.into_iter().map(Reg).collect(),
     };
     Ok(Report {
         security_bits: report.security_bits,

@@ -182,7 +182,7 @@ pub(crate) fn aided_sample() -> Plan {
 }
 
 fn bootstrap(without: Option<f64>) -> BootstrapReport {
-    BootstrapReport { reg: Reg(3), level_in: 2, level_out: 9, seconds: 0.75, without }
+    BootstrapReport { reg: Reg(3), level_in: 2, level_out: 9, seconds: 0.75, without, instead: vec![Reg(1), Reg(2)] }
 }
 
 pub(crate) fn read(bytes: Vec<u8>) -> Result<Plan, PlanError> {

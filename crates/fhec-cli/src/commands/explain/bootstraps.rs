@@ -41,6 +41,13 @@ fn follows<'a>(verified: &'a Verified, bootstrap: &BootstrapReport) -> Follows<'
     Follows { levels: bootstrap.level_out as usize - lowest, until }
 }
 
+/// Layers whose values are bootstrapped in the best placement without a bootstrap, and are not in the plan.
+fn instead<'a>(plan: &'a Plan, bootstrap: &BootstrapReport) -> Vec<&'a str> {
+    let mut layers: Vec<&str> = bootstrap.instead.iter().map(|&reg| layer(plan, reg)).collect();
+    layers.dedup();
+    layers
+}
+
 /// The value before a bootstrap, which levels it has and needs, and what the best placement without it would cost.
 pub(super) fn table(verified: &Verified, report: &Report) -> String {
     let heads = [
@@ -64,7 +71,15 @@ pub(super) fn table(verified: &Verified, report: &Report) -> String {
             format::seconds(b.seconds),
             format!("{levels} level{plural} to {}, {} left", until.join(" and "), b.level_in),
             match b.without {
-                Some(more) => format!("takes {} more", format::seconds(more)),
+                Some(more) => {
+                    let instead = instead(verified.plan(), b).join(" and ");
+                    let where_to = if instead.is_empty() {
+                        "others go higher".into()
+                    } else {
+                        format!("bootstraps {instead} instead")
+                    };
+                    format!("takes {} more, {where_to}", format::seconds(more))
+                }
                 None => "none: levels run out".into(),
             },
         ]);
@@ -79,7 +94,7 @@ pub(super) fn json(verified: &Verified, report: &Report) -> Vec<Value> {
         json!({
             "value_of": layer(verified.plan(), b.reg), "level_in": b.level_in, "level_out": b.level_out,
             "levels_needed": levels, "levels_left": b.level_in, "until": until,
-            "seconds": b.seconds, "seconds_more_without": b.without,
+            "seconds": b.seconds, "seconds_more_without": b.without, "instead": instead(verified.plan(), b),
         })
     };
     report.bootstraps.iter().map(of).collect()

@@ -24,7 +24,6 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use fhec_ckks::UniformHalves;
 use fhec_ckks::container::{HEAD_LEN, read_ciphertexts, stream_evaluation_keys, write_ciphertexts};
-use fhec_math::buffer::{POOL_BYTES, keep_freed};
 use fhec_plan::verify::Verified;
 use fhec_runtime::{Evaluation, Event, Server, Trace, server_context};
 use std::io::{Cursor, Read};
@@ -200,9 +199,7 @@ impl Job {
         spill: Option<&Path>,
     ) -> Result<Self> {
         let registers = plan.facts().peak_register_bytes();
-        // A plan that was made for a memory budget counts on it; one that lies only makes its own run slower.
-        let freed = plan.plan().report.freed_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-        keep_freed(freed.unwrap_or(POOL_BYTES));
+        memory::keep_freed_of(&plan);
         let (left, streamed) = match memory.checked_sub(registers) {
             Some(left) => (left, None),
             None => (0, Some(Streamed::new(&plan, memory, spill)?)),

@@ -37,6 +37,7 @@ impl Encrypted {
         let values = || Batch::most(&plan.head(), count.min(plan.batch()));
         let large = plan.is_batched() && verified.facts().peak_register_bytes().saturating_add(values()) > memory;
         let streamed = if large { Some(Streamed::new(verified, memory, spill)?) } else { None };
+        memory::keep_freed_of(verified);
         let mut rng = SecretRng::from_os().context("the system gives no random numbers")?;
         let client = Client::new(verified.plan().head(), None)?;
         let secret = client.generate_secret(&mut rng);
