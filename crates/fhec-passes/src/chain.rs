@@ -6,7 +6,8 @@
 //! they are as large as fits and as is of use. The size of all other primes is what precision asks for ([`Sizes`]): a small ring
 //! holds few bits, and smaller primes leave more of them to the network.
 
-use crate::parameters::{LIMIT_SLACK, MAX_SPECIAL, P_MARGIN, fewest};
+use crate::digits::fewest;
+use crate::parameters::{LIMIT_SLACK, MAX_SPECIAL, P_MARGIN};
 use crate::shape::{MAX_LOG2_PRIME, Shape};
 use fhec_math::Scale;
 use fhec_math::bootstrap::BootstrapSpec;

@@ -42,6 +42,7 @@ pub mod bootstrapped;
 mod chain;
 pub mod cost;
 pub mod cost_file;
+mod digits;
 pub mod driver;
 pub mod emit;
 mod errors;
