@@ -1,7 +1,9 @@
 //! The values and the result of a run, looked at by the holder of the key.
 
-use crate::common::{Outcome, command, listing, pixels, small, small_result};
+use crate::common::{Outcome, command, listing, pixels, port, small, small_model, small_result};
 use crate::fhec;
+use fhec_onnx::proto::ModelProto;
+use prost::Message;
 use serde_json::Value;
 use std::path::Path;
 
@@ -139,4 +141,27 @@ fn the_first_image_of_a_batch_is_compared() {
     assert!(bits(&rows(&[&data, "--index", "5"])) > 8.0);
     assert!(bits(&rows(&[&ct])) > 8.0);
     assert!(bits(&rows(&[&data, "--index", "6"])) < 5.0, "another image");
+}
+
+#[test]
+fn every_output_has_its_row() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let mut model = ModelProto::decode(&small_model(1)[..]).expect("a model");
+    model.graph.as_mut().expect("a graph").output.insert(0, port("h", &[1, 8]));
+    std::fs::write(at("two.onnx"), model.encode_to_vec()).expect("writes");
+    let (plan, secret) = (at("plan"), at("keys/secret.key"));
+    fhec!["compile", at("two.onnx"), "-o", plan, "--calibrate", s.at("calibration.npy")].ok();
+    fhec!["keygen", plan, "-o", at("keys")].ok();
+    fhec!["encrypt", plan, "--secret-key", secret, "--input", s.at("x.npy"), "-o", at("x.ct")].ok();
+    fhec!["run", plan, "--eval-keys", at("keys/eval.keys"), "--input", at("x.ct"), "-o", at("y.ct")].ok();
+    let mut compare = command();
+    compare.arg("compare").arg(&plan).arg("--secret-key").arg(&secret).arg("--result").arg(at("y.ct"));
+    compare.arg("--model").arg(at("two.onnx")).arg("--json").arg("--input").arg(s.at("x.npy"));
+    let rows = json(&Outcome::from(compare.output().expect("starts")).ok().stdout);
+    let told: Vec<_> = rows.as_array().expect("a list").iter().map(|r| (&r["name"], &r["values"])).collect();
+    assert_eq!(told, [(&"h".into(), &8.into()), (&"y".into(), &3.into())]);
+    for row in rows.as_array().expect("a list") {
+        assert!(row["original"]["encrypted_bits"].as_f64().is_some_and(|b| b > 8.0), "{row}");
+    }
 }
