@@ -72,7 +72,7 @@ enum Command {
     Infer(Infer),
     /// Run a plan unencrypted over a data set: accuracy, and the error of every layer
     Simulate(Simulate),
-    /// Decrypt the values of a run layer by layer and hold them against what they should be
+    /// Decrypt the result of a run, or every layer of it, and hold it against what it should be
     Compare(Compare),
     /// Measure what operations cost on this machine, for the compiler
     Calibrate(Calibrate),

@@ -1,6 +1,7 @@
 //! Reading and writing files: bounded reads, memory maps, and writes that are all or nothing.
 
 use anyhow::{Context, Result, bail};
+use fhec_ckks::container::MAGIC;
 use fhec_math::Zeroizing;
 use fhec_plan::SharedBytes;
 use fhec_runtime::stream::Spilling;
@@ -39,6 +40,16 @@ pub(crate) enum Access {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let (file, _) = open(path)?;
     read_bounded(file, MAX_DATA).with_context(|| cannot_read(path))
+}
+
+/// Whether a file begins like those of keys and ciphertexts. Pipes can be read only once and are left alone.
+pub(crate) fn is_container(path: &Path) -> Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let mut start = Vec::new();
+    open(path)?.0.take(MAGIC.len() as u64).read_to_end(&mut start).with_context(|| cannot_read(path))?;
+    Ok(start == MAGIC)
 }
 
 /// Opens a file or a pipe, and says whether it is a regular file. Devices are refused: they may not end.

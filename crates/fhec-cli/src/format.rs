@@ -24,10 +24,14 @@ pub(crate) fn on_threads(report: &fhec_plan::Report, threads: usize) -> String {
     if threads <= 1 { one } else { format!("{one}, {} on {threads}", seconds(report.seconds_on(threads))) }
 }
 
-/// A time with a fitting unit: "850 µs", "12.3 ms", "4.56 s", "3 min 20 s".
+/// A time with a fitting unit: "850 µs", "12.3 ms", "4.56 s", "3 min 20 s". Times below zero, which differences of estimates
+/// come to, are none.
 pub(crate) fn seconds(s: f64) -> String {
     if !s.is_finite() {
         return "?".into();
+    }
+    if s <= 0.0 {
+        return "0 s".into();
     }
     if s >= 120.0 {
         let whole = s.round() as u64;
@@ -186,6 +190,8 @@ mod tests {
         assert_eq!(sizes, ["0 B", "640 B", "1.50 KiB", "1.00 MiB", "212 MiB", "16384 PiB"]);
         let times = [3e-6, 0.0123, 0.99951, 4.56, 99.95, 200.0, f64::NAN].map(seconds);
         assert_eq!(times, ["3.00 µs", "12.3 ms", "1.00 s", "4.56 s", "100 s", "3 min 20 s", "?"]);
+        // A sum of nothing is -0.
+        assert_eq!([0.0, -0.0, -1e-9, [].iter().sum::<f64>()].map(seconds), ["0 s"; 4]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use fhec_ckks::container::{
 };
 use fhec_ckks::{PublicKey, SecretKey, UniformHalves};
 use fhec_math::{Scale, SecretRng};
-use fhec_plan::PlanHead;
+use fhec_plan::{Input, PlanHead};
 use fhec_runtime::clear::Slots;
 use fhec_runtime::{Batch, EncryptionKey, Play};
 use std::io::Write;
@@ -79,6 +79,20 @@ impl Client {
     /// [`Self::decrypt`] from memory.
     pub(crate) fn decrypt_bytes(&self, secret: &SecretKey, file: &[u8], index: usize) -> Result<Vec<Vec<f64>>> {
         Ok(self.inner.decrypt_file(index, file, &self.hash, secret)?)
+    }
+
+    /// Decrypts what a file has for all inputs: a row-major tensor each, of the first image.
+    pub(crate) fn decrypt_inputs(&self, secret: &SecretKey, path: &Path) -> Result<Vec<Vec<f64>>> {
+        let context = || path.display().to_string();
+        let file = files::map(path)?;
+        let bundle = read_ciphertexts((*file).as_ref(), self.inner.context(), &self.hash).with_context(context)?;
+        let decrypt = |input: &Input| -> Result<Vec<f64>> {
+            let shape = (input.layout.ciphertexts, input.level, &input.scale);
+            let slots = self.inner.decrypt_slots(&input.name, shape, &bundle, secret)?;
+            let value = |at: usize| slots.global(at, input.layout.slots, 0) / input.factor;
+            Ok(input.layout.positions().into_iter().map(value).collect())
+        };
+        self.inner.head().inputs.iter().map(decrypt).collect::<Result<_>>().with_context(context)
     }
 
     /// Encrypts images, one tensor per input each, into a file, some ciphertexts at a time.

@@ -7,15 +7,22 @@ use std::fmt;
 pub struct Origin {
     /// Node names in the model file, in order of merging; unnamed nodes are called by their output.
     pub names: Vec<String>,
+    /// What people know the operation as, where the operations that stand for it are called otherwise: `Quadratic`, `Min`.
+    pub what: Option<String>,
 }
 
 impl Origin {
     /// The origin of one model node.
     pub fn named(name: impl Into<String>) -> Self {
-        Origin { names: vec![name.into()] }
+        Origin { names: vec![name.into()], what: None }
     }
 
-    /// Both origins, without repeats.
+    /// The same model nodes, known as `what`.
+    pub fn known_as(&self, what: impl Into<String>) -> Self {
+        Origin { names: self.names.clone(), what: Some(what.into()) }
+    }
+
+    /// Both origins, without repeats. What joins two different things is neither of them.
     pub fn join(&self, other: &Origin) -> Origin {
         let mut names = self.names.clone();
         for n in &other.names {
@@ -23,7 +30,7 @@ impl Origin {
                 names.push(n.clone());
             }
         }
-        Origin { names }
+        Origin { names, what: self.what.clone().filter(|what| other.what.as_ref() == Some(what)) }
     }
 }
 
@@ -73,3 +80,19 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_joins_two_things_is_neither() {
+        let (a, b) = (Origin::named("a").known_as("Min"), Origin::named("b"));
+        assert_eq!(a.join(&a), a);
+        assert_eq!(a.join(&b.known_as("Min")).what.as_deref(), Some("Min"));
+        for other in [b.clone(), b.known_as("Max")] {
+            let joined = a.join(&other);
+            assert_eq!((joined.to_string().as_str(), joined.what), ("a+b", None));
+        }
+    }
+}

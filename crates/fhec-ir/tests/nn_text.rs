@@ -121,15 +121,16 @@ proptest! {
         name in any::<String>(),
         ops in prop::collection::vec(
             (op(), prop::collection::vec(0u32..9, 0..3), prop::collection::vec(0usize..99, 0..4),
-             prop::collection::vec(any::<String>(), 0..3), prop::option::of((-1e9..1e9, any::<i32>()))), 0..8),
+             prop::collection::vec(any::<String>(), 0..3), prop::option::of(any::<String>()),
+             prop::option::of((-1e9..1e9, any::<i32>()))), 0..8),
         outputs in prop::collection::vec((any::<String>(), 0u32..9), 0..3),
     ) {
         let mut graph = Graph { name, ..Graph::default() };
         for t in [Tensor::scalar(-0.0), Tensor::full(vec![3, 4], 0.1), Tensor::new(vec![2, 5], random(1, 10))] {
             graph.constant(t);
         }
-        for (op, inputs, shape, names, range) in ops {
-            let id = graph.push(op, inputs.into_iter().map(ValueId).collect(), shape, Origin { names });
+        for (op, inputs, shape, names, what, range) in ops {
+            let id = graph.push(op, inputs.into_iter().map(ValueId).collect(), shape, Origin { names, what });
             graph.nodes[id.index()].range = range.map(|(lo, hi)| Range { lo, hi: f64::from(hi) });
         }
         graph.outputs = outputs.into_iter().map(|(name, v)| Output { name, value: ValueId(v) }).collect();

@@ -66,7 +66,7 @@ impl Joint {
         let mut steps = chosen.steps.clone();
         let mut activations = Vec::new();
         for activation in refinement.activations() {
-            let mut own = polynomials.iter().filter(|&&id| graph.node(id).origin == activation.origin);
+            let mut own = polynomials.iter().filter(|&&id| graph.node(id).origin.names == activation.origin.names);
             let (Some(&id), None) = (own.next(), own.next()) else {
                 activations.push(None);
                 continue;

@@ -81,7 +81,7 @@ pub(crate) struct Bench {
     )]
     bootstrap: Option<Vec<String>>,
     /// Seconds that each operation is repeated for
-    #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds, allow_negative_numbers = true)]
     seconds: f64,
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Calibrate {
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(12..=16))]
     log_n: Vec<u32>,
     /// Seconds that each operation is repeated for
-    #[arg(long, value_name = "S", default_value = "0.5", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value = "0.5", value_parser = parse_seconds, allow_negative_numbers = true)]
     seconds: f64,
     /// Do not measure whole bootstraps
     #[arg(long)]

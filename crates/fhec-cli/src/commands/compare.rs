@@ -1,34 +1,43 @@
-//! `fhec compare`: the values of an encrypted run, layer by layer, against what they should be. For the holder of the key.
+//! `fhec compare`: the values and the result of an encrypted run against what they should be. For the holder of the key.
+
+mod rows;
 
 use super::compile;
 use super::run::{results, value_file};
-use super::simulate::layers::{self, COMPARABLE, Moments};
+use super::simulate::layers::{self, LayerValues};
 use super::simulate::same_model;
-use crate::data::load_inputs;
-use crate::files::{print, status};
-use crate::format::{self, Align, Table};
-use crate::{keys, plan_file};
+use crate::data::{InputSpec, load_inputs, named};
+use crate::files::{is_container, print, status};
+use crate::{format, keys, plan_file};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use fhec_ckks::SecretKey;
+use fhec_ir::Tensor;
 use fhec_ir::nn::{Graph, Interpreter};
-use fhec_plan::Layout;
 use fhec_plan::verify::Verified;
 use fhec_runtime::ClearBackend;
-use fhec_runtime::clear::Slots;
-use serde_json::{Value, json};
+use rows::Row;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `fhec compare`.
 #[derive(Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  fhec compare net.plan --secret-key keys/secret.key --result y.ct --model net.onnx --input x.npy
+  fhec compare net.plan --secret-key keys/secret.key --result y.ct --model net.onnx --input x.ct
+
   fhec run     net.plan --eval-keys keys/eval.keys --input x.ct -o y.ct --keep-values values
   fhec compare net.plan --secret-key keys/secret.key --values values --model net.onnx --input x.npy
 
-Each layer's decrypted values are held against those of the same layer without encryption (the plan
-run in the clear, with its polynomials) and those of the original network. Bits say how far an error
-lies below the spread of the layer's values. As in simulate, one factor and one offset for all values
-of a layer bring the plan's to the units of the original.
+Each output of --result and each layer of --values is decrypted and held against the same without
+encryption (the plan run in the clear, with its polynomials) and against the original network. Bits
+say how far an error lies below the spread of the values. Outputs are in the original's units; a
+softmax at the end is done before they are held against the original. As in simulate, one factor and
+one offset for all values of a layer bring the plan's to the units of the original.
+
+The encrypted input serves as --input too, for those who have nothing else: it is decrypted with the
+secret key, and what noise it has counts as part of the input. Of a plan in throughput mode the
+first image is compared.
 
 The values are for the eyes of the key's holder: they hold the noise of the encryption.")]
 pub(crate) struct Compare {
@@ -37,13 +46,12 @@ pub(crate) struct Compare {
     /// The secret key
     #[arg(long, value_name = "FILE")]
     secret_key: PathBuf,
-    /// The folder that run --keep-values filled
-    #[arg(long, value_name = "DIR")]
-    values: PathBuf,
+    #[command(flatten)]
+    of: Run,
     /// The model that the plan was compiled from
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// What was encrypted, or NAME=FILE once for each input of a model with several
+    /// What was encrypted, or NAME=FILE once for each input of a model with several; or the encrypted input
     #[arg(long, value_name = "[NAME=]FILE", required = true)]
     input: Vec<String>,
     /// Which sample of a file that holds several, counted from 0
@@ -52,6 +60,18 @@ pub(crate) struct Compare {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// What is there of the run.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Run {
+    /// The encrypted result of the run
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+    /// The folder that run --keep-values filled
+    #[arg(long, value_name = "DIR")]
+    values: Option<PathBuf>,
 }
 
 impl Compare {
@@ -66,171 +86,98 @@ impl Compare {
             .with_context(|| format!("{} was not compiled from {}", self.plan.display(), self.model.display()))?;
         let client = keys::Client::new(&plan.head())?;
         let secret = client.secret_key(&self.secret_key)?;
-        let values = load_inputs(&self.input, self.index, &specs)?;
-        let clear = layers::values(&verified, &ClearBackend::new(&verified), values.clone())?;
-        let original = originals(&verified, &graph, &compile::tensors(&specs, values)?)
+        let inputs = self.inputs(&client, &secret, &specs)?;
+        let (layers, outputs) = layers::run(&verified, &ClearBackend::new(&verified), inputs.clone())?;
+        let original = Original::of(&verified, &graph, &compile::tensors(&specs, inputs)?)
             .with_context(|| self.model.display().to_string())?;
-        let mut compared = Vec::new();
-        for (reg, layer) in results(&verified) {
-            let path = self.values.join(value_file(layer));
-            let (true, Some(clear)) = (path.exists(), clear.get(&layer)) else { continue };
-            let facts = verified.register(reg);
-            let got = client.decrypt_slots(&secret, &path, (facts.ciphertexts, facts.level, &facts.scale))?;
-            compared.push(Layer::new(&verified, layer, &got, clear, original.get(&layer).map(Vec::as_slice)));
+        let run = Opened { verified: &verified, client, secret };
+        let mut rows = Vec::new();
+        if let Some(folder) = &self.of.values {
+            rows.extend(run.layers(folder, &layers, &original)?);
         }
-        ensure!(!compared.is_empty(), "{}: holds no value of the plan's layers", self.values.display());
-        compared.sort_by_key(|c| c.layer);
+        let missing = results(&verified).len() - rows.len();
+        if let Some(result) = &self.of.result {
+            rows.extend(run.outputs(result, outputs, &original)?);
+        }
+        rows::sort(&mut rows);
         if self.json {
-            return print(&format!("{:#}\n", as_json(&compared)));
+            return print(&format!("{:#}\n", rows::as_json(&rows)));
         }
-        print(&table(&compared))?;
-        let missing = results(&verified).len() - compared.len();
-        if missing > 0 {
+        print(&rows::table(&rows))?;
+        if missing > 0 && self.of.values.is_some() {
             status(&format!("{} without a file", format::count(missing, "layer")));
         }
         Ok(())
     }
-}
 
-/// Values of the original network, by layer.
-fn originals(verified: &Verified, graph: &Graph, inputs: &[fhec_ir::Tensor]) -> Result<BTreeMap<usize, Vec<f64>>> {
-    let pairs = layers::pairs(verified, graph);
-    let mut found = BTreeMap::new();
-    Interpreter::new(graph)?.run_with(inputs, |id, tensor| {
-        for pair in pairs.iter().filter(|p| p.node == id) {
-            found.insert(pair.layer, tensor.values().to_vec());
-        }
-    })?;
-    Ok(found)
-}
-
-/// One layer, compared.
-struct Layer {
-    layer: usize,
-    name: String,
-    kind: String,
-    /// Number of values.
-    count: usize,
-    /// Standard deviation of the plan's values without encryption.
-    spread: f64,
-    /// Error of the encrypted values: root mean square, largest, and what the plan predicted.
-    error: [f64; 3],
-    /// Against the original network.
-    original: Option<Original>,
-}
-
-/// What separates a layer from the original network, in the units of that.
-struct Original {
-    /// Standard deviation of the original values.
-    spread: f64,
-    /// Root mean square error of the plan without encryption, and of the encrypted values.
-    rms: [f64; 2],
-}
-
-impl Layer {
-    fn new(verified: &Verified, layer: usize, got: &Slots, clear: &Slots, original: Option<&[f64]>) -> Self {
-        let plan = verified.plan();
-        let report = &plan.report.layers[layer];
-        let values = |slots: &Slots, layout: &Layout| -> Vec<f64> {
-            layers::unpack(slots, layout, &layout.positions()).collect()
+    /// What went into the run: a row-major tensor for each input.
+    fn inputs(&self, client: &keys::Client, secret: &SecretKey, specs: &[InputSpec]) -> Result<Vec<Vec<f64>>> {
+        let file = |text: &str| match named(text, specs) {
+            Some((_, path)) if !Path::new(text).exists() => PathBuf::from(path),
+            _ => PathBuf::from(text),
         };
-        let (got, clear) = match &report.value {
-            Some(value) => (values(got, &value.layout), values(clear, &value.layout)),
-            None => (Vec::new(), Vec::new()),
-        };
-        let n = clear.len().max(1) as f64;
-        let mean = clear.iter().sum::<f64>() / n;
-        let spread = (clear.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let differences = || got.iter().zip(&clear).map(|(g, c)| (g - c).abs());
-        let rms = (differences().map(|d| d * d).sum::<f64>() / n).sqrt();
-        Layer {
-            layer,
-            name: plan.layers[layer].name.clone(),
-            kind: plan.layers[layer].kind.clone(),
-            count: clear.len(),
-            spread,
-            error: [rms, differences().fold(0.0, f64::max), report.error_std],
-            original: original.and_then(|o| Original::new(&got, &clear, o)),
+        for text in &self.input {
+            let path = file(text);
+            if is_container(&path)? {
+                let alone = self.input.len() == 1 && self.index.is_none();
+                ensure!(alone, "{}: is encrypted and holds all inputs; give it alone, without --index", path.display());
+                return client.decrypt_inputs(secret, &path);
+            }
         }
+        load_inputs(&self.input, self.index, specs)
     }
+}
+
+/// A run whose ciphertexts can be read.
+struct Opened<'a> {
+    verified: &'a Verified,
+    client: keys::Client,
+    secret: SecretKey,
+}
+
+impl Opened<'_> {
+    /// The layers whose values are in a folder.
+    fn layers(&self, folder: &Path, clear: &LayerValues, original: &Original) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (reg, layer) in results(self.verified) {
+            let path = folder.join(value_file(layer));
+            let (true, Some(clear)) = (path.exists(), clear.get(&layer)) else { continue };
+            let facts = self.verified.register(reg);
+            let got = self.client.decrypt_slots(&self.secret, &path, (facts.ciphertexts, facts.level, &facts.scale))?;
+            rows.push(Row::layer(self.verified, layer, &got, clear, original.layers.get(&layer).map(Vec::as_slice)));
+        }
+        ensure!(!rows.is_empty(), "{}: holds no value of the plan's layers", folder.display());
+        Ok(rows)
+    }
+
+    /// The outputs in a file.
+    fn outputs(&self, path: &Path, clear: Vec<Vec<f64>>, original: &Original) -> Result<Vec<Row>> {
+        let outputs = self.verified.plan().outputs.iter().zip(clear).zip(&original.outputs).enumerate();
+        let row = |(index, ((output, clear), original)): (usize, ((&fhec_plan::Output, Vec<f64>), &Tensor))| {
+            let images = self.client.decrypt(&self.secret, path, index)?;
+            let got = images.into_iter().next().unwrap_or_default();
+            Ok(Row::output(index, output, got, clear, original.values()))
+        };
+        outputs.map(row).collect()
+    }
+}
+
+/// Values of the original network.
+struct Original {
+    /// By layer of the plan.
+    layers: BTreeMap<usize, Vec<f64>>,
+    outputs: Vec<Tensor>,
 }
 
 impl Original {
-    /// `None` where the layer's values are not those of its node in another scale, but something else.
-    fn new(got: &[f64], clear: &[f64], original: &[f64]) -> Option<Self> {
-        let pairs = |plan: &[f64]| plan.iter().copied().zip(original.iter().copied()).collect::<Vec<_>>();
-        let line = Moments::of(pairs(clear).into_iter()).line();
-        let left = [clear, got].map(|plan| line.squares(pairs(plan).into_iter()) / original.len().max(1) as f64);
-        let comparable = line.variance > 0.0 && 1.0 - left[0] / line.variance >= COMPARABLE;
-        comparable.then(|| Original { spread: line.variance.sqrt(), rms: left.map(f64::sqrt) })
-    }
-}
-
-/// How many bits an error lies below the spread; `None` for no error.
-fn bits(spread: f64, error: f64) -> Option<f64> {
-    (error > 0.0).then(|| (spread / error).log2())
-}
-
-fn table(layers: &[Layer]) -> String {
-    let mut table = Table::new(&[
-        ("layer", Align::Left),
-        ("kind", Align::Left),
-        ("values", Align::Right),
-        ("spread", Align::Right),
-        ("error (rms)", Align::Right),
-        ("bits", Align::Right),
-        ("worst", Align::Right),
-        ("bits", Align::Right),
-        ("predicted", Align::Right),
-        ("bits", Align::Right),
-        ("original: plan", Align::Right),
-        ("encrypted", Align::Right),
-    ]);
-    for l in layers {
-        let in_bits = |spread: f64, error: f64| bits(spread, error).map_or("exact".into(), |b| format!("{b:.1}"));
-        let mut row = vec![l.name.clone(), l.kind.clone(), l.count.to_string(), format::figures(l.spread)];
-        row.extend(l.error.iter().flat_map(|&error| [format::small(error), in_bits(l.spread, error)]));
-        match &l.original {
-            Some(o) => row.extend(o.rms.map(|rms| in_bits(o.spread, rms))),
-            None => row.extend(["?".to_owned(), "?".to_owned()]),
-        }
-        table.row(row);
-    }
-    table.render()
-}
-
-fn as_json(layers: &[Layer]) -> Value {
-    let entry = |l: &Layer| {
-        let [rms, worst, predicted] = l.error;
-        json!({
-            "layer": l.layer, "name": l.name, "kind": l.kind, "values": l.count, "spread": l.spread,
-            "rms": rms, "bits": bits(l.spread, rms),
-            "worst": worst, "worst_bits": bits(l.spread, worst),
-            "predicted_rms": predicted, "predicted_bits": bits(l.spread, predicted),
-            "original": l.original.as_ref().map(|o| json!({
-                "spread": o.spread,
-                "plan_rms": o.rms[0], "plan_bits": bits(o.spread, o.rms[0]),
-                "encrypted_rms": o.rms[1], "encrypted_bits": bits(o.spread, o.rms[1]),
-            })),
-        })
-    };
-    layers.iter().map(entry).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_against_the_original_are_in_its_units() {
-        let clear: Vec<f64> = (0..50).map(|i| f64::from(i).sin()).collect();
-        let original: Vec<f64> = clear.iter().map(|v| 4.0 * v + 1.0).collect();
-        let got: Vec<f64> = clear.iter().enumerate().map(|(i, v)| v + if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
-        let o = Original::new(&got, &clear, &original).expect("comparable");
-        assert!(o.rms[0] < 1e-12 && (o.rms[1] / 4e-3 - 1.0).abs() < 1e-6, "{:?}", o.rms);
-        let other: Vec<f64> = (0..50).map(|i| f64::from(i * i % 7)).collect();
-        assert!(Original::new(&got, &clear, &other).is_none());
-        assert_eq!(bits(1.0, 0.25), Some(2.0));
-        assert_eq!(bits(1.0, 0.0), None);
+    fn of(verified: &Verified, graph: &Graph, inputs: &[Tensor]) -> Result<Self> {
+        let pairs = layers::pairs(verified, graph);
+        let mut layers = BTreeMap::new();
+        let outputs = Interpreter::new(graph)?.run_with(inputs, |id, tensor| {
+            for pair in pairs.iter().filter(|p| p.node == id) {
+                layers.insert(pair.layer, tensor.values().to_vec());
+            }
+        })?;
+        Ok(Original { layers, outputs })
     }
 }

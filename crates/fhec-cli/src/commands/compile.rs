@@ -25,7 +25,7 @@ use std::time::Instant;
 const MINIMAX_ALPHA: u32 = 12;
 
 /// Most calibration samples that are used unless more are asked for.
-const SAMPLES: usize = 256;
+const SAMPLES: u32 = 256;
 
 /// Arguments of `fhec compile`.
 #[derive(Args)]
@@ -72,8 +72,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DATA")]
     pub(crate) calibrate: Option<PathBuf>,
     /// Most samples of the calibration data to use, spread over all of them
-    #[arg(long, value_name = "N", default_value_t = SAMPLES)]
-    pub(crate) calibration_samples: usize,
+    #[arg(
+        long, value_name = "N", default_value_t = SAMPLES, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) calibration_samples: u32,
     /// Range of the input's values, where there are no calibration data
     #[arg(long, value_name = "LO,HI", value_parser = parse_range, allow_hyphen_values = true)]
     pub(crate) input_range: Option<(f64, f64)>,
@@ -82,7 +85,7 @@ pub(crate) struct Settings {
     pub(crate) security: String,
     /// Precision of the worst output, in bits of its range; by default 15, or as many as make errors of encryption 1/16 of what
     /// --accuracy-drop allows
-    #[arg(long, value_name = "B", value_parser = parse_bits)]
+    #[arg(long, value_name = "B", value_parser = parse_bits, allow_negative_numbers = true)]
     pub(crate) precision_bits: Option<f64>,
     /// What becomes of activations that are no polynomials
     #[arg(long, value_enum, default_value_t = ActivationMode::Layerwise)]
@@ -91,7 +94,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BITS", default_value_t = MINIMAX_ALPHA, value_parser = clap::value_parser!(u32).range(4..=14))]
     pub(crate) minimax_alpha: u32,
     /// Classes that polynomials, and --sparsify, may change, in percent of all samples; by default 2 % error of the outputs are allowed
-    #[arg(long, value_name = "POINTS", value_parser = parse_points)]
+    #[arg(long, value_name = "POINTS", value_parser = parse_points, allow_negative_numbers = true)]
     pub(crate) accuracy_drop: Option<f64>,
     /// Take out units that the network can do without, as long as the classes of no more calibration samples change than
     /// --accuracy-drop allows
@@ -119,13 +122,13 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     pub(crate) cost_table: Option<PathBuf>,
     /// Factor for raw pixels 0…255
-    #[arg(long, value_name = "X", default_value = "1/255", value_parser = parse_fraction)]
+    #[arg(long, value_name = "X", default_value = "1/255", value_parser = parse_fraction, allow_hyphen_values = true)]
     pub(crate) pixel_scale: f64,
     /// Subtracted from scaled pixels: one value, or one per channel
-    #[arg(long, value_name = "M,…", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(long, value_name = "M,…", value_delimiter = ',', value_parser = parse_mean, allow_hyphen_values = true)]
     pub(crate) mean: Vec<f64>,
     /// Divides scaled pixels: one value, or one per channel
-    #[arg(long, value_name = "S,…", value_delimiter = ',')]
+    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = parse_deviation, allow_hyphen_values = true)]
     pub(crate) std: Vec<f64>,
 }
 
@@ -276,7 +279,7 @@ impl Settings {
 
     /// Compiles a model; `watch` sees every pass.
     pub(crate) fn compile(&self, graph: &Graph, model: &Path, watch: &mut dyn FnMut(PassRun<'_>)) -> Result<Compiled> {
-        let preprocess = self.preprocess()?;
+        let preprocess = self.preprocess();
         let specs = specs(graph, Some(&preprocess));
         specs.iter().try_for_each(InputSpec::check_preprocess)?;
         let defaults = Options::default();
@@ -345,11 +348,9 @@ impl Settings {
         found.with_context(|| format!("--security {}", self.security))
     }
 
-    fn preprocess(&self) -> Result<Preprocess> {
-        ensure!(self.std.iter().all(|s| *s != 0.0 && s.is_finite()), "--std: a deviation of zero");
-        ensure!(self.mean.iter().all(|m| m.is_finite()), "--mean: not finite");
+    fn preprocess(&self) -> Preprocess {
         let or = |list: &[f64], otherwise| if list.is_empty() { vec![otherwise] } else { list.to_vec() };
-        Ok(Preprocess { scale: self.pixel_scale, mean: or(&self.mean, 0.0), std: or(&self.std, 1.0) })
+        Preprocess { scale: self.pixel_scale, mean: or(&self.mean, 0.0), std: or(&self.std, 1.0) }
     }
 
     /// The declared range; that of preprocessed pixels where none is declared.
@@ -374,8 +375,7 @@ impl Settings {
     fn samples(&self, specs: &[InputSpec]) -> Result<Vec<Vec<Tensor>>> {
         let Some(path) = &self.calibrate else { return Ok(Vec::new()) };
         let set = DataSet::open(path, specs)?;
-        ensure!(self.calibration_samples > 0, "--calibration-samples: at least one");
-        let take = set.len().min(self.calibration_samples);
+        let take = set.len().min(self.calibration_samples as usize);
         if take < set.len() {
             status(&format!("calibrating on {take} of {} samples", set.len()));
         }
@@ -456,7 +456,17 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 
 fn parse_points(text: &str) -> Result<f64, String> {
     let points = text.parse::<f64>().ok().filter(|p| *p > 0.0 && *p < 100.0);
-    points.ok_or_else(|| format!("'{text}' is no percentage between 0 and 100"))
+    points.ok_or_else(|| format!("'{text}' is no percentage above 0 and below 100"))
+}
+
+fn parse_mean(text: &str) -> Result<f64, String> {
+    let mean = text.trim().parse::<f64>().ok().filter(|m| m.is_finite());
+    mean.ok_or_else(|| format!("'{text}' is no finite number"))
+}
+
+fn parse_deviation(text: &str) -> Result<f64, String> {
+    let deviation = text.trim().parse::<f64>().ok().filter(|s| s.is_finite() && *s > 0.0);
+    deviation.ok_or_else(|| format!("'{text}' is no positive number"))
 }
 
 fn parse_bits(text: &str) -> Result<f64, String> {
@@ -483,6 +493,11 @@ mod tests {
         for bad in ["0", "-1", "100", "nan", "x"] {
             assert!(parse_points(bad).is_err(), "{bad}");
         }
+        assert_eq!((parse_mean("-0.5"), parse_deviation("0.25")), (Ok(-0.5), Ok(0.25)));
+        for bad in ["0", "-1", "nan", "inf", "x", ""] {
+            assert!(parse_deviation(bad).is_err(), "{bad}");
+        }
+        assert!(parse_mean("inf").is_err() && parse_mean("-").is_err());
         assert!(parse_bits("12.5").is_ok() && parse_bits("0").is_err() && parse_bits("nan").is_err());
     }
 }

@@ -259,6 +259,31 @@ fn wrong_usage_is_status_2() {
     assert_eq!(uneven.code, 2, "{}", uneven.stderr);
 }
 
+/// A number out of range is told to be that, also where its sign makes it look like an option.
+#[test]
+fn numbers_out_of_range_are_named() {
+    let compile = ["compile", "m.onnx", "-o", "p"];
+    let [bench, calibrate] = [["bench"], ["calibrate"]];
+    for (command, option, value, reason) in [
+        (&compile[..], "--accuracy-drop", "-1", "above 0 and below 100"),
+        (&compile, "--accuracy-drop", "100", "above 0 and below 100"),
+        (&compile, "--precision-bits", "-3", "between 1 and 40"),
+        (&compile, "--calibration-samples", "0", "1.."),
+        (&compile, "--calibration-samples", "-5", "1.."),
+        (&compile, "--pixel-scale", "-1/255", "positive number"),
+        (&compile, "--std", "0", "positive number"),
+        (&compile, "--std", "0.5,-0.25", "positive number"),
+        (&compile, "--mean", "-0.5,inf", "finite number"),
+        (&bench, "--seconds", "-1", "between 0 and 600"),
+        (&calibrate, "--seconds", "-0.5", "between 0 and 600"),
+    ] {
+        let out = crate::common::fhec(&[command, &[option, value]].concat());
+        let named = out.stderr.contains(option) && out.stderr.contains(reason);
+        assert!(out.code == 2 && named, "{option} {value}: {}", out.stderr);
+        assert!(!out.stderr.contains("unexpected argument"), "{option} {value}: {}", out.stderr);
+    }
+}
+
 impl Outcome {
     /// As [`Outcome::fails`], where warnings come before the message.
     #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! What is printed for people and for scripts.
 
-use crate::common::{Outcome, command, fhec, floats, model, models, node, port, small, tensor, with_ints};
+use crate::common::{Outcome, command, fhec, floats, model, models, node, port, small, tensor, weight, with_ints};
 use crate::fhec;
-use fhec_onnx::proto::GraphProto;
+use fhec_onnx::proto::{GraphProto, TensorProto};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -238,4 +238,48 @@ fn help_and_completions_name_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(fhec(&["completions", shell]).ok().stdout.contains("simulate"));
     }
+}
+
+#[test]
+fn layers_are_listed_under_the_names_of_the_models_operators() {
+    let (s, scratch) = (small(), small().scratch());
+    let at = |name: &str| scratch.path().join(name);
+    let shape = TensorProto {
+        name: "shape".into(),
+        dims: vec![2],
+        data_type: 7,
+        int64_data: vec![1, 16],
+        ..TensorProto::default()
+    };
+    let file = model(GraphProto {
+        name: "named".into(),
+        node: vec![
+            node("Reshape", "flatten", &["x", "shape"], "flat"),
+            node("MatMul", "dense1", &["flat", "w1"], "h"),
+            node("Pow", "cube", &["h", "three"], "c"),
+            node("MatMul", "dense2", &["c", "w2"], "d"),
+            node("Min", "bound", &["d", "most"], "b"),
+            node("Mul", "square", &["b", "b"], "y"),
+        ],
+        initializer: vec![
+            shape,
+            tensor("w1", &[16, 8], &weight(1, 16, 8)),
+            tensor("w2", &[8, 3], &weight(2, 8, 3)),
+            tensor("three", &[], &[3.0]),
+            tensor("most", &[], &[0.1]),
+        ],
+        input: vec![port("x", &[1, 1, 4, 4])],
+        output: vec![port("y", &[1, 3])],
+        ..GraphProto::default()
+    });
+    std::fs::write(at("named.onnx"), file).expect("writes");
+    fhec!["compile", at("named.onnx"), "-o", at("plan"), "--calibrate", s.at("calibration.npy")].ok();
+    let told = json(&fhec!["explain", at("plan"), "--json"].ok().stdout);
+    let layers = told["layers"].as_array().expect("layers");
+    let kind = |name: &str| {
+        let layer = layers.iter().find(|l| l["name"] == name).unwrap_or_else(|| panic!("{name} in {told}"));
+        layer["kind"].as_str().expect("text").to_owned()
+    };
+    assert_eq!((kind("cube"), kind("square")), ("Pow 3".into(), "Square".into()));
+    assert!(kind("bound").starts_with("Min on ["), "{}", kind("bound"));
 }

@@ -4,6 +4,7 @@ mod accuracy;
 mod aided;
 mod cifar;
 mod common;
+mod compare;
 mod failures;
 mod hostile;
 mod listings;

@@ -90,7 +90,7 @@ pub struct FactError {
     /// Its operation.
     pub op: &'static str,
     /// The layer.
-    pub origin: Origin,
+    pub origin: Box<Origin>,
     /// What is wrong.
     pub problem: Problem,
 }
@@ -268,7 +268,8 @@ pub fn derive(graph: &Graph, chain: Chain<'_>, inputs: &[Fresh]) -> Result<Facts
     let mut values: Vec<Fact> = Vec::with_capacity(graph.nodes.len());
     for id in graph.ids() {
         let node = graph.node(id);
-        let fail = |problem| FactError { node: id, op: node.op.name(), origin: node.origin.clone(), problem };
+        let origin = || Box::new(node.origin.clone());
+        let fail = |problem| FactError { node: id, op: node.op.name(), origin: origin(), problem };
         let fact = fact(graph, node, &chain, inputs, &values).map_err(fail)?;
         let log2_value = fact.scale.log2() + fact.bound.max(f64::MIN_POSITIVE).log2() + log2_images(graph);
         let half = log2_half_modulus[fact.level];
@@ -283,7 +284,7 @@ pub fn derive(graph: &Graph, chain: Chain<'_>, inputs: &[Fresh]) -> Result<Facts
             Some(fact) if fact.degree != 1 => Problem::NotRelinearised,
             Some(_) => continue,
         };
-        let origin = Origin::named(output.name.clone());
+        let origin = Box::new(Origin::named(output.name.clone()));
         return Err(FactError { node: output.value, op: "output", origin, problem });
     }
     Ok(Facts { values, inputs: inputs.to_vec(), chain: chain.q.to_vec() })

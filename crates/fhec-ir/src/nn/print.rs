@@ -39,7 +39,7 @@ impl Display for Graph {
     }
 }
 
-/// Name, operands, attributes, shape, range and origin.
+/// Name, operands, attributes, shape, range, origin and what that is known as.
 impl Display for Node {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let operands = self.inputs.iter().map(|v| format!("%{}", v.0));
@@ -51,6 +51,9 @@ impl Display for Node {
         if !self.origin.names.is_empty() {
             let names: Vec<String> = self.origin.names.iter().map(|n| format!("{n:?}")).collect();
             write!(f, " @ {}", names.join("+"))?;
+        }
+        if let Some(what) = &self.origin.what {
+            write!(f, " as {what:?}")?;
         }
         Ok(())
     }

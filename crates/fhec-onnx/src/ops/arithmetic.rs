@@ -163,12 +163,14 @@ pub(super) fn mean(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
 pub(super) fn max(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
     let (x, bound) = bounded(node, f64::max)?;
     let clip = Activation::Clip { min: bound, max: f64::INFINITY };
+    node.builder.origin.what = Some("Max".into());
     one(if bound == f64::NEG_INFINITY { x } else { node.builder.activation(clip, x)? })
 }
 
 pub(super) fn min(node: &mut Node<'_, '_>) -> Result<Vec<Value>, Problem> {
     let (x, bound) = bounded(node, f64::min)?;
     let clip = Activation::Clip { min: f64::NEG_INFINITY, max: bound };
+    node.builder.origin.what = Some("Min".into());
     one(if bound == f64::INFINITY { x } else { node.builder.activation(clip, x)? })
 }
 

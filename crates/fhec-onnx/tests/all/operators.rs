@@ -143,6 +143,9 @@ fn powers_and_bounds() {
     let graph = model.import().expect("imports");
     let square = Op::Activation(Activation::Power { exponent: 2 });
     assert!(graph.nodes.iter().any(|n| n.op == square));
+    // Both are clipping, which nobody would look for.
+    let known: Vec<&str> = graph.nodes.iter().filter_map(|n| n.origin.what.as_deref()).collect();
+    assert_eq!(known, ["Max", "Min"]);
     let half = Writer::new(13, &[2]).floats("h", &[], &[0.5]).node("Pow", "x h -> y", vec![]).outputs("y");
     assert!(half.problems()[0].contains("exponent 0.5"));
 }

@@ -77,7 +77,7 @@ fn note(graph: &Graph, target: &Target<'_>, pick: usize) -> String {
     format!(
         "'{}': {} by degree {degree}, error up to {:.2} % of its span; give --calibrate for a far better fit",
         graph.node(target.id).origin,
-        target.label(),
+        target.label(graph.node(target.id)),
         100.0 * fit.max / span(graph, target)
     )
 }

@@ -6,7 +6,7 @@
 //! the product.
 
 use super::ApproximateError;
-use super::target::{function, rms_where_seen};
+use super::target::{called, function, rms_where_seen};
 use crate::approximate::Approximation;
 use crate::rewrite::Rewriter;
 use fhec_ir::Tensor;
@@ -96,7 +96,14 @@ pub(super) fn replace(
         let (rms, max) = rms_where_seen(graph, id, interval, error);
         let (origin, function) = (node.origin.clone(), f.name());
         approximations.push(Approximation { origin, function, degree, interval, rms, max });
-        Maker { rw, node, stages: half_sign.stages(), name: f.name(), alpha }.make(x, &pieces, interval)
+        let (stages, name) = (half_sign.stages(), called(node, f.name()));
+        // The sums and products of the composite are the function too.
+        let what = match stages.len() {
+            1 => format!("{name} α={alpha}"),
+            count => format!("{name} α={alpha} in {count} stages"),
+        };
+        let node = &Node { origin: node.origin.known_as(what), ..node.clone() };
+        Maker { rw, node, stages, name, alpha }.make(x, &pieces, interval)
     });
     Ok(Composites { graph, operands, approximations })
 }
@@ -107,17 +114,17 @@ fn reach(interval: Range, knot: f64) -> f64 {
 }
 
 /// Makes the nodes for one activation.
-struct Maker<'r, 'g> {
+struct Maker<'m, 'r, 'g> {
     rw: &'r mut Rewriter<'g>,
     /// What is replaced.
-    node: &'g Node,
+    node: &'m Node,
     /// Chebyshev coefficients of the stages of half the sign.
-    stages: &'r [Vec<f64>],
-    name: &'static str,
+    stages: &'m [Vec<f64>],
+    name: &'m str,
     alpha: u32,
 }
 
-impl Maker<'_, '_> {
+impl Maker<'_, '_, '_> {
     fn make(&mut self, x: ValueId, pieces: &Pieces, interval: Range) -> ValueId {
         if let ([(knot, change)], 0.0) = (pieces.knots.as_slice(), pieces.intercept)
             && *knot == 0.0
@@ -153,7 +160,7 @@ impl Maker<'_, '_> {
             }
             let end = if number == 0 { reach } else { 1.0 };
             let interval = Range { lo: -end, hi: end };
-            let label = format!("{} α={} stage {} of {count} on ±{end:.3}", self.name, self.alpha, number + 1);
+            let label = format!("{} α={}, stage {} of {count} on ±{end:.3}", self.name, self.alpha, number + 1);
             value = self.push(Op::Polynomial { chebyshev, interval, label }, &[value]);
         }
         value

@@ -2,8 +2,8 @@
 
 use super::fit::{Fit, fits};
 use crate::rewrite::Rewriter;
-use fhec_ir::Tensor;
 use fhec_ir::nn::{Activation, Distribution, Graph, Node, Op, Range, ValueId};
+use fhec_ir::{Origin, Tensor};
 use fhec_math::chebyshev::{clenshaw, depth_of_degree};
 
 /// Degrees worth having: the largest of each multiplicative depth, 2 to 7, and lines, which cost nothing because linear
@@ -53,10 +53,15 @@ impl<'a> Target<'a> {
         move |x| clenshaw(chebyshev, (x - mid) / half) - self.function.eval(x)
     }
 
-    /// The function's name and the interval.
-    pub(super) fn label(&self) -> String {
-        format!("{} on [{:.3}, {:.3}]", self.function.name(), self.interval.lo, self.interval.hi)
+    /// The function's name in the model and the interval.
+    pub(super) fn label(&self, node: &Node) -> String {
+        format!("{} on [{:.3}, {:.3}]", called(node, self.function.name()), self.interval.lo, self.interval.hi)
     }
+}
+
+/// What the model calls the activation of a node.
+pub(super) fn called<'n>(node: &'n Node, function: &'static str) -> &'n str {
+    node.origin.what.as_deref().unwrap_or(function)
 }
 
 /// Levels of a polynomial. Lines become part of what is around them.
@@ -158,6 +163,8 @@ pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize], of
     let graph = Rewriter::run(graph, |rw, id| {
         let Ok(at) = targets.binary_search_by_key(&id, |t| t.id) else { return rw.keep(id) };
         let (target, node) = (&targets[at], graph.node(id));
+        let label = target.label(node);
+        let part = Node { origin: node.origin.known_as(label.clone()), ..node.clone() };
         let operand = rw.value(node.inputs[0]);
         operands.push((id, operand, target.interval));
         let mut offsets = offsets.get(at).cloned().unwrap_or_default();
@@ -168,12 +175,13 @@ pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize], of
                 offsets.resize(offsets.len().max(1), 0.0);
                 offsets.iter_mut().for_each(|o| *o += offset);
                 let factor = Op::MulConst(rw.new.constant(Tensor::scalar(factor)));
-                rw.add(Node { op: factor, inputs: vec![operand], ..node.clone() })
+                rw.add(Node { op: factor, inputs: vec![operand], ..part.clone() })
             }
             _ => {
                 let (chebyshev, interval) = (chebyshev.clone(), target.interval);
-                let op = Op::Polynomial { chebyshev, interval, label: target.label() };
-                rw.add(Node { op, inputs: vec![operand], ..node.clone() })
+                let op = Op::Polynomial { chebyshev, interval, label };
+                let origin = Origin { what: None, ..node.origin.clone() };
+                rw.add(Node { op, inputs: vec![operand], origin, ..node.clone() })
             }
         };
         if offsets.iter().all(|o| *o == 0.0) {
@@ -187,7 +195,7 @@ pub(super) fn replace(graph: &Graph, targets: &[Target<'_>], picks: &[usize], of
             }
         };
         let op = Op::AddConst(rw.new.constant(constant));
-        rw.add(Node { op, inputs: vec![value], ..node.clone() })
+        rw.add(Node { op, inputs: vec![value], ..part })
     });
     Replaced { graph, operands }
 }

@@ -2,7 +2,7 @@
 //! sum or reshape can absorb them, and settles factors and offsets where they cost nothing.
 
 use super::value::*;
-use fhec_ir::nn::{self, ConstId, Op, Range, ValueId};
+use fhec_ir::nn::{self, Activation, ConstId, Op, Range, ValueId};
 use fhec_ir::{Diagnostic, Diagnostics, Tensor};
 use fhec_math::chebyshev::clenshaw;
 use fhec_plan::TensorId;
@@ -101,7 +101,7 @@ impl Builder<'_> {
         let node = self.nn.node(v);
         let make = Make::Input(usize::MAX);
         let range = Range { lo: -1.0, hi: 1.0 };
-        let packed = self.pack(make, node.shape.clone(), range, v, String::new());
+        let packed = self.pack(make, node.shape.clone(), range, v);
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, view: vec![], mul: 1.0, add: 0.0 }))
     }
 
@@ -132,17 +132,29 @@ impl Builder<'_> {
         }
     }
 
-    /// Appends a packed value.
-    pub(super) fn pack(&mut self, make: Make, shape: Vec<usize>, range: Range, v: ValueId, kind: String) -> PackedId {
-        let origin = match &make {
-            Make::Map(affine) => affine.origin.clone(),
-            _ => self.nn.node(v).origin.clone(),
+    /// Appends a packed value that is part of `v`.
+    pub(super) fn pack(&mut self, make: Make, shape: Vec<usize>, range: Range, v: ValueId) -> PackedId {
+        let (origin, kind) = match &make {
+            Make::Map(affine) => (affine.origin.clone(), affine.kind.clone()),
+            _ => (self.nn.node(v).origin.clone(), self.called(v)),
         };
         let blank = self.blank(&make);
         // Zero never matters for the magnitude, other fillings may.
         let range = if blank == 0.0 { range } else { Range { lo: range.lo.min(blank), hi: range.hi.max(blank) } };
         self.out.packed.push(Packed { make, shape, range, blank, origin, kind });
         PackedId(self.out.packed.len() - 1)
+    }
+
+    /// What people call `v`; whatever it takes to compute it is called so too.
+    fn called(&self, v: ValueId) -> String {
+        let node = self.nn.node(v);
+        match (&node.origin.what, &node.op) {
+            (Some(what), _) => what.clone(),
+            (None, Op::Polynomial { label, .. }) => label.clone(),
+            (None, Op::Activation(Activation::Power { exponent: 2 })) => "Square".into(),
+            (None, Op::Activation(Activation::Power { exponent })) => format!("Pow {exponent}"),
+            (None, op) => op.name().into(),
+        }
     }
 
     /// What an operation makes of the slots without an element.
@@ -188,8 +200,8 @@ impl Builder<'_> {
         affine.scale(a);
         affine.shift(b);
         let range = map_range(self.range(v), a, b);
-        let (shape, kind) = (affine.shape.clone(), affine.kind.clone());
-        let packed = self.pack(Make::Map(affine), shape, range, v, kind);
+        let shape = affine.shape.clone();
+        let packed = self.pack(Make::Map(affine), shape, range, v);
         Operand { packed, view: vec![], mul: 1.0 / a, add: -b / a }
     }
 
@@ -316,7 +328,7 @@ impl Builder<'_> {
             let bias = Bias { tensor: None, factor: by, place: Place::whole(&from.shape) };
             Make::AddTensor(packed, vec![], bias)
         };
-        self.pack(make, from.shape, range, v, "Shift".into())
+        self.pack(make, from.shape, range, v)
     }
 
     fn outputs(&mut self) {

@@ -28,7 +28,7 @@ impl Builder<'_> {
             if (b.packed, b.mul, b.add) == (a.packed, a.mul, a.add) { (pa, ma) } else { self.settled(&b, v) };
         let range = map_range(self.range(v), 1.0 / (ma * mb), 0.0);
         let range = with_hidden(&a.view, range, product_range(self.out.get(pa).range, self.out.get(pb).range));
-        let packed = self.pack(Make::Mul(pa, pb), self.out.get(pa).shape.clone(), range, v, "Mul".into());
+        let packed = self.pack(Make::Mul(pa, pb), self.out.get(pa).shape.clone(), range, v);
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, view: a.view, mul: ma * mb, add: 0.0 }))
     }
 
@@ -58,8 +58,7 @@ impl Builder<'_> {
         if n.is_multiple_of(2) {
             range.lo = range.lo.max(0.0);
         }
-        let kind = if n == 2 { "Square".to_string() } else { format!("Power {n}") };
-        let packed = self.pack(Make::Mul(a, b), self.out.get(a).shape.clone(), range, v, kind);
+        let packed = self.pack(Make::Mul(a, b), self.out.get(a).shape.clone(), range, v);
         made.insert(n, packed);
         packed
     }
@@ -87,9 +86,9 @@ impl Builder<'_> {
             let mut affine = self.copied(source, &parts);
             affine.scale(a);
             affine.shift(b);
-            let (shape, kind) = (affine.shape.clone(), affine.kind.clone());
+            let shape = affine.shape.clone();
             let range = map_range(self.range(source), a, b);
-            let packed = self.pack(Make::Map(affine), shape.clone(), range, source, kind);
+            let packed = self.pack(Make::Map(affine), shape.clone(), range, source);
             parts = Parts::single(&shape, Operand { packed, view: vec![], mul: 1.0 / a, add: -b / a });
         }
         let (c, d) = self.wanted(v);
@@ -104,7 +103,7 @@ impl Builder<'_> {
             let shape = self.out.get(from).shape.clone();
             if (scale - 1.0).abs() > 1e-12 {
                 let range = map_range(self.out.get(from).range, scale, 0.0);
-                from = self.pack(Make::MulScalar(from, scale), shape.clone(), range, v, "Normalise".into());
+                from = self.pack(Make::MulScalar(from, scale), shape.clone(), range, v);
             }
             if shift.abs() > 1e-13 {
                 from = self.shifted(from, shift, v);
@@ -112,7 +111,7 @@ impl Builder<'_> {
             let most = coefficients.iter().map(|c| c.abs()).sum::<f64>();
             let range = with_hidden(&operand.view, range, Range { lo: -most, hi: most });
             let make = Make::Polynomial { source: from, chebyshev: coefficients.clone(), label: label.to_string() };
-            let packed = self.pack(make, shape, range, v, label.to_string());
+            let packed = self.pack(make, shape, range, v);
             *operand = Operand { packed, view: operand.view.clone(), mul: 1.0 / c, add: -d / c };
         }
         Lowered::Parts(parts)

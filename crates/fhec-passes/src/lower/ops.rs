@@ -59,7 +59,7 @@ impl Builder<'_> {
         let index = self.out.inputs.len();
         let (name, shape) = (name.to_string(), node.shape.clone());
         self.out.inputs.push(SkeletonInput { name, shape: shape.clone(), factor, range });
-        let packed = self.pack(Make::Input(index), shape.clone(), map_range(range, factor, 0.0), v, "Input".into());
+        let packed = self.pack(Make::Input(index), shape.clone(), map_range(range, factor, 0.0), v);
         Lowered::Parts(Parts::single(&shape, Operand { packed, view: vec![], mul: 1.0 / factor, add: 0.0 }))
     }
 
@@ -182,7 +182,7 @@ impl Builder<'_> {
                 let y = map_range(y, if plain { 1.0 } else { -1.0 }, 0.0);
                 let range = with_hidden(&a.view, range, Range { lo: x.lo + y.lo, hi: x.hi + y.hi });
                 let shape = self.out.get(a.packed).shape.clone();
-                let packed = self.pack(make, shape, range, v, node.op.name().into());
+                let packed = self.pack(make, shape, range, v);
                 let operand = Operand { packed, view: a.view.clone(), mul: a.mul, add: a.add + sign * b.add };
                 return Lowered::Parts(Parts::single(&px.shape, operand));
             }
@@ -211,8 +211,8 @@ impl Builder<'_> {
         let magnitude = range.lo.abs().max(range.hi.abs());
         let a = to_one(magnitude);
         affine.scale(a);
-        let (shape, kind) = (affine.shape.clone(), affine.kind.clone());
-        let packed = self.pack(Make::Map(affine), shape, map_range(range, a, 0.0), x, kind);
+        let shape = affine.shape.clone();
+        let packed = self.pack(Make::Map(affine), shape, map_range(range, a, 0.0), x);
         Operand { packed, view: vec![], mul: 1.0 / a, add: 0.0 }
     }
 
@@ -246,7 +246,7 @@ impl Builder<'_> {
         let range = map_range(self.range(v), 1.0 / operand.mul, -operand.add / operand.mul);
         let range = with_hidden(&operand.view, range, self.out.get(operand.packed).range);
         let make = Make::AddTensor(operand.packed, operand.view.clone(), bias);
-        let packed = self.pack(make, self.out.get(operand.packed).shape.clone(), range, v, "AddConst".into());
+        let packed = self.pack(make, self.out.get(operand.packed).shape.clone(), range, v);
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, ..operand }))
     }
 
@@ -282,7 +282,7 @@ impl Builder<'_> {
         let range = map_range(self.range(v), 1.0 / mul, 0.0);
         let range = with_hidden(&operand.view, range, Range { lo: 0.0, hi: 0.0 });
         let make = Make::MulTensor(from, operand.view.clone(), bias);
-        let packed = self.pack(make, self.out.get(from).shape.clone(), range, v, "MulConst".into());
+        let packed = self.pack(make, self.out.get(from).shape.clone(), range, v);
         Lowered::Parts(Parts::single(&node.shape, Operand { packed, view: operand.view, mul, add: 0.0 }))
     }
 

@@ -43,6 +43,8 @@ pub fn quadratics(graph: &Graph) -> Graph {
 /// The quadratic at `id` as few operations.
 fn complete(rw: &mut Rewriter<'_>, graph: &Graph, forms: &Forms, id: ValueId) -> ValueId {
     let (node, quadratic) = (graph.node(id), forms.of_value(id));
+    // Whatever the chain began and ended with: nobody knows it as its last sum.
+    let node = &Node { origin: node.origin.known_as("Quadratic"), ..node.clone() };
     let x = rw.value(quadratic.base);
     let mut chain = Chain { rw, node };
     if degenerate(quadratic) {

@@ -148,11 +148,13 @@ fn thinned(before: &Graph, after: &Graph, site: &Site) -> Thinned {
     let node = before.node(site.source);
     if matches!(node.op, Op::Input { .. }) {
         let reader = &before.node(site.reader).origin;
-        let now = after.ids().find(|&id| after.node(id).origin == *reader && !after.node(id).op.constants().is_empty());
+        let now = after
+            .ids()
+            .find(|&id| after.node(id).origin.names == reader.names && !after.node(id).op.constants().is_empty());
         let left = now.map_or(site.units, |now| site.used(after, now));
         return Thinned { origin: node.origin.clone(), before: site.units, after: left };
     }
-    let now = after.nodes.iter().find(|n| n.origin == node.origin && n.op.name() == node.op.name());
+    let now = after.nodes.iter().find(|n| n.origin.names == node.origin.names && n.op.name() == node.op.name());
     Thinned {
         origin: node.origin.clone(),
         before: count(&node.shape),

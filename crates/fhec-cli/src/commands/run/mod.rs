@@ -54,8 +54,11 @@ With --checkpoint everything that a later run needs is written after every layer
 goes on from there, whatever ended the first one, and comes to the same bits. Ctrl-C ends a run after
 the instruction in work, with status 130; a second one ends it at once.
 
+Where standard error is no terminal, runs that take long write a line every half minute: how much is
+done, how long the rest will take, and the layer.
+
 The values of --keep-values are encrypted; whoever has the secret key can look at them with
-fhec compare.")]
+fhec compare, and at the result without them.")]
 pub(crate) struct Run {
     /// The plan
     plan: PathBuf,

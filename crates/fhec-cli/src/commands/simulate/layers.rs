@@ -188,14 +188,22 @@ impl<E: Fn(usize, Vec<Vec<f64>>) -> Result<LayerValues> + Sync> Compare<'_, E> {
 }
 
 /// The results of all layers for one sample.
-pub(crate) fn values<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<LayerValues>
+pub(super) fn values<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<LayerValues>
+where
+    B: Backend<Value = Slots, Input = Vec<f64>, Output = Vec<f64>>,
+{
+    Ok(run(verified, backend, values)?.0)
+}
+
+/// The results of all layers for one sample, and the outputs before postprocessing.
+pub(crate) fn run<B>(verified: &Verified, backend: &B, values: Vec<Vec<f64>>) -> Result<(LayerValues, Vec<Vec<f64>>)>
 where
     B: Backend<Value = Slots, Input = Vec<f64>, Output = Vec<f64>>,
 {
     let wanted = results(verified);
     let probe = Probe::new(backend, &wanted);
-    fhec_runtime::evaluate(verified, &probe, values, 1)?;
-    Ok(probe.into_values())
+    let outputs = fhec_runtime::evaluate(verified, &probe, values, 1)?;
+    Ok((probe.into_values(), outputs))
 }
 
 /// Elements of a layer's tensor out of slots; the layout is the plan's word only, so nothing it says is

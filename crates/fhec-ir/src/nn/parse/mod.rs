@@ -69,7 +69,7 @@ pub fn parse(text: &str, table: &[Tensor]) -> Result<Graph, ParseError> {
     }
 }
 
-/// `Op(arguments) : shape in [lo, hi] @ "origin"+"origin"`.
+/// `Op(arguments) : shape in [lo, hi] @ "origin"+"origin" as "what"`.
 fn node(lexer: &mut Lexer) -> Result<Node, ParseError> {
     let name = lexer.any_word()?;
     let (inputs, mut arguments) = op::arguments(lexer)?;
@@ -91,6 +91,9 @@ fn node(lexer: &mut Lexer) -> Result<Node, ParseError> {
         while lexer.take('+') {
             origin.names.push(lexer.string()?);
         }
+    }
+    if lexer.take_word("as") {
+        origin.what = Some(lexer.string()?);
     }
     Ok(Node { op, inputs, shape, origin, range, distribution: None })
 }
