@@ -65,6 +65,21 @@ fn every_degree_at_its_least_depth() {
     }
 }
 
+/// The degrees of eight and of nine levels.
+#[test]
+fn the_highest_degrees() {
+    let mut primes = vec![49];
+    primes.extend([40; 9]);
+    let context = insecure(9, &primes, &[48, 48, 48], &[3, 3, 3, 1]);
+    let request = KeyRequest { relin_level: Some(context.max_level()), ..KeyRequest::default() };
+    let mut setup = Setup::with_keys(&context, &request);
+    let v = values(setup.context.slots());
+    for degree in [128, 255, 256, 511] {
+        let c = series(degree, |_| true);
+        check(&mut setup, &c, &v, depth_of_degree(degree), &Scale::pow2(LOG_SCALE));
+    }
+}
+
 #[test]
 fn odd_even_and_sparse_series() {
     let mut setup = setup();

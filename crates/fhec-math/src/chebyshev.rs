@@ -31,7 +31,7 @@ pub use cost::{ChebyshevCost, ChebyshevOp, ChebyshevOpKind, ChebyshevWeights};
 use std::fmt;
 
 /// Largest degree that a plan can have.
-pub const MAX_DEGREE: usize = 255;
+pub const MAX_DEGREE: usize = 511;
 
 /// Why no plan was made.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -91,9 +91,10 @@ impl Product {
                 (inner.base == x && standard).then_some(Activation::HardSwish)
             }
             // x · clip(x + 3, 0, 6) / 6
-            Op::Activation(Activation::Clip { min, max }) => {
-                let inner = Affine::of(graph, node.inputs[0]);
-                let ends = *min == 0.0 && near(inner.scale * 3.0, inner.offset) && near(inner.scale * 6.0, *max);
+            Op::Activation(Activation::Clip { .. } | Activation::Relu) => {
+                let (clipped, min, max) = clipping(graph, gate);
+                let inner = Affine::of(graph, clipped);
+                let ends = min == 0.0 && near(inner.scale * 3.0, inner.offset) && near(inner.scale * 6.0, max);
                 let slope = near(self.coefficient * inner.scale, 1.0 / 6.0);
                 (inner.base == x && ends && slope).then_some(Activation::HardSwish)
             }
@@ -205,6 +206,23 @@ impl Affine {
     }
 }
 
+/// What a value is clipped from, by one operation or by one for each end, and the bounds.
+fn clipping(graph: &Graph, id: ValueId) -> (ValueId, f64, f64) {
+    let (mut at, mut low, mut high) = (id, f64::NEG_INFINITY, f64::INFINITY);
+    for _ in 0..DEPTH {
+        let node = graph.node(at);
+        let (min, max) = match node.op {
+            Op::Activation(Activation::Clip { min, max }) => (min, max),
+            Op::Activation(Activation::Relu) => (0.0, f64::INFINITY),
+            _ => break,
+        };
+        // Clippings are monotone: the bounds of the first one, clipped, are those of both.
+        (low, high) = (min.max(low).min(high), max.max(low).min(high));
+        at = node.inputs[0];
+    }
+    (at, low, high)
+}
+
 /// The value of a constant that is the same everywhere.
 fn scalar(graph: &Graph, id: ConstId) -> Option<f64> {
     let tensor: &Tensor = graph.tensor(id);
@@ -215,5 +233,5 @@ fn scalar(graph: &Graph, id: ConstId) -> Option<f64> {
 }
 
 fn near(a: f64, b: f64) -> bool {
-    (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+    a.is_finite() && b.is_finite() && (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }

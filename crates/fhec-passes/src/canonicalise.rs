@@ -16,7 +16,8 @@ pub const MAX_POWER: u32 = 64;
 /// * `PRelu(x)` → `slope·x + (1 − slope)·ReLU(x)`, exactly
 /// * the maximum of one value → that value: such a pooling only takes some of its input
 /// * multiplications and additions of constants that vary by channel at most move into the
-///   convolution, dense layer, or constant operation before them, if nothing else uses its value
+///   convolution, dense layer, or constant operation before them, if nothing else uses its value; a 1×1 depthwise
+///   convolution behind a convolution is both
 /// * multiplications by 1 and additions of 0 vanish
 /// * a softmax moves behind the reshapes that follow it: the client computes it last
 /// * a convolution or pooling of several images becomes one of a single image with all their channels, in groups
@@ -97,6 +98,9 @@ fn once(graph: &Graph) -> Graph {
                 }
                 let merged = if alone(source) { merge(rw, graph, node, product, constant) } else { None };
                 merged.unwrap_or_else(|| rw.keep(id))
+            }
+            Op::Conv(conv) if alone(node.inputs[0]) => {
+                merge_factors(rw, graph, node, conv).unwrap_or_else(|| rw.keep(id))
             }
             Op::Reshape => sink_softmax(rw, graph, node).unwrap_or_else(|| rw.keep(id)),
             _ => rw.keep(id),
@@ -198,6 +202,33 @@ fn merge(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, product: bool, const
     }
     let inputs = source.inputs.iter().map(|&v| rw.value(v)).collect();
     Some(rw.add(Node { op, inputs, origin: source.origin.join(&node.origin), ..node.clone() }))
+}
+
+/// Moves a convolution that only multiplies and adds per channel into the convolution before it.
+fn merge_factors(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node, conv: &Conv) -> Option<ValueId> {
+    let source = graph.node(node.inputs[0]);
+    let Op::Conv(before) = &source.op else { return None };
+    let (by, plus) = channel_line(graph, conv)?;
+    let (weight, bias) = absorb(rw, graph, before.weight, before.bias, true, &by);
+    let offsets = match bias {
+        Some(b) => rw.new.tensor(b).values().iter().zip(&plus).map(|(b, p)| b + p).collect(),
+        None => plus,
+    };
+    let bias = Some(rw.new.constant(Tensor::new(vec![offsets.len()], offsets)));
+    let op = Op::Conv(Conv { weight, bias, ..before.clone() });
+    let inputs = vec![rw.value(source.inputs[0])];
+    Some(rw.add(Node { op, inputs, origin: source.origin.join(&node.origin), ..node.clone() }))
+}
+
+/// The factor and the offset of every channel, where a convolution is nothing else: 1×1 and depthwise.
+pub(crate) fn channel_line(graph: &Graph, conv: &Conv) -> Option<(Vec<f64>, Vec<f64>)> {
+    let Conv { weight, bias, strides, pads, groups, .. } = conv;
+    let weight = graph.tensor(*weight);
+    if *weight.shape() != [*groups, 1, 1, 1] || *strides != [1; 2] || *pads != [0; 4] {
+        return None;
+    }
+    let offsets = bias.map_or_else(|| vec![0.0; *groups], |b| graph.tensor(b).values().to_vec());
+    Some((weight.values().to_vec(), offsets))
 }
 
 /// The constant as one value per index of `axis`, if it varies along no other axis of `shape`.

@@ -63,6 +63,7 @@ mod rings;
 pub mod rotation_keys;
 pub mod sensitivity;
 pub mod shape;
+mod solve;
 pub mod stage;
 mod streaming;
 

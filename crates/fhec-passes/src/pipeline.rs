@@ -1,21 +1,20 @@
 //! The pipeline: which passes run, in which order.
 
-use crate::approximate::{ApproximateError, ApproximateOptions, Approximated, Refinable, approximate_refinably};
+use crate::approximate::{ApproximateError, ApproximateOptions};
 use crate::bound::bound_ranges;
 use crate::calibrate::calibrate_with;
 use crate::canonicalise::canonicalise;
 use crate::cost::CostTable;
 use crate::driver::{Broken, Driver, PassRun};
 use crate::fold_batch_norm::fold_batch_norm;
-use crate::joint::{Improved, improve};
 use crate::mode::{Complex, Mode};
-use crate::packed;
 use crate::parameters::{Demands, Goal, Unfit};
 use crate::quadratics::quadratics;
 use crate::refuse::{refuse_unbounded, refuse_unsupported};
 use crate::report::Context;
 use crate::rings::Choice;
 use crate::sensitivity::MAX_SAMPLES;
+use crate::solve::{Solved, solve};
 use crate::sparsify::sparsify;
 use crate::stage::Emitted;
 use crate::streaming;
@@ -301,41 +300,16 @@ fn faster(mut whole: Compiled, mut thin: Compiled, note: &str) -> Compiled {
 /// Compiles what [`canonical`] gives.
 fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Result<Compiled, CompileError> {
     let Ranged { graph: ranged, outputs, mut notes } = ranged(graph, options, driver)?;
-    let (mut approximated, refinement) = polynomial(&ranged, outputs, options, driver)?;
     let samples = probe_samples(&ranged, options);
-    let batched = options.mode != Mode::Latency;
-    let enough = precision(&approximated, options);
-    let demands = Demands {
-        security: options.security,
-        precision_bits: enough,
-        memory_budget: options.memory_budget,
-        goal: if batched { Goal::Throughput } else { options.goal },
+    let solved = match solve(&ranged, outputs.as_deref(), &samples, options, driver) {
+        Err(CompileError::Parameters { demands, reasons, notes: more }) => {
+            notes.extend(more);
+            return Err(CompileError::Parameters { demands, reasons, notes });
+        }
+        solved => solved?,
     };
-    if options.precision_bits.is_none() && enough < PRECISION_BITS {
-        notes.push(format!(
-            "errors of encryption need {enough:.1} bits of precision to stay below 1/{} of what the loss of accuracy allows \
-             (--precision-bits asks for more)",
-            1.0 / UNSEEN
-        ));
-    }
-    let found = packed::choose(&approximated.graph, &samples, options, &demands, driver)?;
-    let (mut choice, packing) = found.map_err(|reasons| {
-        let notes = notes.iter().chain(&approximated.notes).cloned().collect();
-        CompileError::Parameters { demands, reasons, notes }
-    })?;
-    // Degrees were chosen without knowing where bootstraps would be; now they are chosen together.
-    if let Some(refinement) = refinement
-        && let Some(better) = improve(&choice, refinement, &samples, options, &demands, driver)?
-    {
-        let Improved { before, .. } = better;
-        (approximated, choice) = (better.approximated, better.choice);
-        notes.push(format!(
-            "degrees of activations were chosen together with bootstraps: {:.1} s, against {before:.1} s with the fewest levels",
-            choice.selected.price.seconds()
-        ));
-    }
-    notes.append(&mut approximated.notes);
-    notes.extend(packing);
+    let Solved { approximated, choice, demands, notes: more } = solved;
+    notes.extend(more);
     let Choice { stage, selected, keys, chosen, .. } = choice;
     let bits = selected.prediction.bits;
     if bits < demands.precision_bits {
@@ -364,24 +338,6 @@ fn from_canonical(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>)
 /// What the report says of a placement that may not be the best.
 const INEXACT: &str = "branches of the network depend on each other in too many ways to compare all placements of bootstraps: a cheaper one \
                        than this may exist";
-
-/// Errors of encryption that are this part of what approximations may do to the outputs do not show beside them: they make the error
-/// larger by a five-hundredth.
-const UNSEEN: f64 = 1.0 / 16.0;
-
-/// Bits of precision that encryption has to leave.
-fn precision(approximated: &Approximated, options: &Options) -> f64 {
-    let graph = &approximated.graph;
-    let allowed = |error: f64| {
-        let widths = graph.outputs.iter().filter_map(|o| match graph.node(o.value) {
-            nn::Node { op: Op::Softmax { .. }, inputs, .. } => graph.node(inputs[0]).range,
-            node => node.range,
-        });
-        widths.map(|r| ((r.hi - r.lo) / (UNSEEN * error)).log2()).fold(0.0, f64::max)
-    };
-    let bits = approximated.allowed_error.map(allowed).filter(|bits| (1.0..PRECISION_BITS).contains(bits));
-    options.bits_or(bits)
-}
 
 /// The passes that a model goes through before anything is known of its data. What they leave can be compiled, as far
 /// as that depends on the model.
@@ -448,21 +404,6 @@ fn ranged(graph: &nn::Graph, options: &Options, driver: &mut Driver<'_>) -> Resu
         None => return Err(CompileError::NoRange),
     };
     Ok(Ranged { graph, outputs, notes })
-}
-
-/// Activations become polynomials; from here on the network is what will be evaluated.
-fn polynomial<'a>(
-    graph: &'a nn::Graph,
-    outputs: Option<Vec<Vec<f64>>>,
-    options: &'a Options,
-    driver: &mut Driver<'_>,
-) -> Result<Refinable<'a>, CompileError> {
-    let mut made = None;
-    driver.try_nn("approximate", graph, |_| {
-        let (approximated, refinement) = approximate_refinably(graph, &options.samples, outputs, &options.approximate)?;
-        Ok::<_, CompileError>(made.insert((approximated, refinement)).0.graph.clone())
-    })?;
-    Ok(made.expect("the pass ran"))
 }
 
 /// Inputs that the noise model runs the network on: samples of the user's, spread over all of them, or

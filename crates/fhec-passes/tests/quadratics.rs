@@ -155,6 +155,53 @@ fn herpn_before_convolutions_costs_one_level() {
     assert_eq!(depth, 11, "{graph}");
 }
 
+/// Products with constants as 1×1 depthwise convolutions, which also take offsets: in front of the quadratic, within it, behind
+/// it, and around a value that others read.
+#[test]
+fn depthwise_convolutions_of_one_weight_are_factors() {
+    let factors = |net: &mut Net, x| {
+        let channels = net.shape(x)[1];
+        net.conv(x, channels, [1, 1], [1; 2], [0; 4], [1, 1], channels)
+    };
+    let activation = |net: &mut Net, x| {
+        let square = net.push(Op::Mul, &[x, x]);
+        let (square, linear) = (factors(net, square), factors(net, x));
+        net.push(Op::Add, &[square, linear])
+    };
+    let mut net = Net::new(&[1, 2, 6, 6]);
+    let mut x = conv(&mut net, INPUT, 4, 1);
+    x = factors(&mut net, x);
+    x = activation(&mut net, x);
+    for _ in 0..2 {
+        let y = conv(&mut net, x, 4, 1);
+        let y = activation(&mut net, y);
+        let y = factors(&mut net, y);
+        let y = conv(&mut net, y, 4, 1);
+        let y = factors(&mut net, y);
+        let sum = net.push(Op::Add, &[y, x]);
+        x = activation(&mut net, sum);
+    }
+    let x = net.push(Op::ReduceMean { axes: vec![2, 3], keep: false }, &[x]);
+    let x = net.dense(x, 3);
+    net.output(x);
+    let (graph, depth) = run(net);
+    // Five convolutions, five quadratics, and the mean with the dense layer.
+    assert_eq!(depth, 11, "{graph}");
+}
+
+/// A factor that a value and a quadratic of it share is part of the layer before both.
+#[test]
+fn shared_factors_stay_in_the_layer_before() {
+    let mut net = Net::new(&[1, 2, 6, 6]);
+    let x = conv(&mut net, INPUT, 3, 1);
+    let x = net.conv(x, 3, [1, 1], [1; 2], [0; 4], [1, 1], 3);
+    let y = polynomial(&mut net, x, &[1.0], &[0.5], 0.2);
+    net.output(y);
+    net.output(x);
+    let (graph, depth) = run(net);
+    assert_eq!((depth, count(&graph, "Conv")), (2, 1), "{graph}");
+}
+
 /// A channel without a square, and one whose square is negligible, in each place where the other form is needed.
 #[test]
 fn channels_without_a_square_cost_no_more() {

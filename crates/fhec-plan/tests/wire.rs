@@ -207,7 +207,7 @@ fn tables_that_are_too_long_are_not_decoded() {
     refused("outputs", &|p| p.outputs = vec![p.outputs[0].clone(); structure::MAX_PORTS + 1]);
     refused("layers", &|p| p.layers = vec![p.layers[0].clone(); structure::MAX_LAYERS + 1]);
     refused("polynomials", &|p| p.polynomials = vec![p.polynomials[0].clone(); structure::MAX_POLYNOMIALS + 1]);
-    refused("coefficients of a polynomial", &|p| p.polynomials[0].chebyshev = vec![0.5; 257]);
+    refused("coefficients of a polynomial", &|p| p.polynomials[0].chebyshev = vec![0.5; 513]);
     refused("vectors", &|p| p.vectors = vec![p.vectors[0].clone(); structure::MAX_TABLE + 1]);
 }
 

@@ -13,6 +13,16 @@ use super::{ChebyshevPlan, ChebyshevWeights, MAX_DEGREE, Node, PowerStep, Produc
 
 /// The cheapest plan; `coefficients` has degree ≥ 1 and `depth` suffices for it.
 pub(super) fn best_plan(coefficients: &[f64], depth: usize, weights: &ChebyshevWeights) -> ChebyshevPlan {
+    // Most of the time goes into comparing supports.
+    if coefficients.len() <= FEW * 64 {
+        best_of::<FEW>(coefficients, depth, weights)
+    } else {
+        best_of::<MANY>(coefficients, depth, weights)
+    }
+}
+
+/// The same with supports of so many words, enough for the degree.
+fn best_of<const WORDS: usize>(coefficients: &[f64], depth: usize, weights: &ChebyshevWeights) -> ChebyshevPlan {
     let degree = coefficients.len() - 1;
     // The best g lies near √degree; odd and even series have half as many babies below g.
     let last = |splits| match splits {
@@ -22,7 +32,7 @@ pub(super) fn best_plan(coefficients: &[f64], depth: usize, weights: &ChebyshevW
     let mut best: Option<(f64, ChebyshevPlan)> = None;
     for splits in [Splits::Giants, Splits::All] {
         for g in 1..=last(splits).min(degree) {
-            let candidate = Candidate::new(g, splits, coefficients);
+            let candidate = Candidate::<WORDS>::new(g, splits, coefficients);
             let Some(plan) = candidate.plan(coefficients, depth, weights) else {
                 continue;
             };
@@ -36,15 +46,22 @@ pub(super) fn best_plan(coefficients: &[f64], depth: usize, weights: &ChebyshevW
     best.expect("powers of two always give a plan").1
 }
 
-const WORDS: usize = MAX_DEGREE / 64 + 1;
+/// Words of a support of the degrees that most series have.
+const FEW: usize = 2;
+/// Words of any support.
+const MANY: usize = MAX_DEGREE / 64 + 1;
 
 /// Set of indices of coefficients that are not zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-struct Support([u64; WORDS]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Support<const WORDS: usize>([u64; WORDS]);
 
-impl Support {
+impl<const WORDS: usize> Support<WORDS> {
+    fn empty() -> Self {
+        Support([0; WORDS])
+    }
+
     fn of(coefficients: &[f64]) -> Self {
-        let mut set = Self::default();
+        let mut set = Self::empty();
         for (i, &c) in coefficients.iter().enumerate() {
             if c != 0.0 {
                 set.insert(i);
@@ -72,7 +89,7 @@ impl Support {
 
     /// Supports of quotient and remainder by `C_n`, assuming that nothing cancels.
     fn split(&self, n: usize) -> (Self, Self) {
-        let (mut q, mut r) = (Self::default(), Self::default());
+        let (mut q, mut r) = (Self::empty(), Self::empty());
         for i in self.iter() {
             if i < n {
                 r.insert(i);
@@ -122,15 +139,15 @@ enum Splits {
 }
 
 /// Sets of powers that may be used, with what is known about supports under them.
-struct Candidate {
+struct Candidate<const WORDS: usize> {
     /// Powers that may carry scalar terms, ascending.
     terms: Vec<usize>,
     /// Powers that may be split off, ascending.
     splits: Vec<usize>,
-    memo: HashMap<(Support, usize), Option<(Effort, Choice)>>,
+    memo: HashMap<(Support<WORDS>, usize), Option<(Effort, Choice)>>,
 }
 
-impl Candidate {
+impl<const WORDS: usize> Candidate<WORDS> {
     fn new(g: usize, splits: Splits, coefficients: &[f64]) -> Self {
         let degree = coefficients.len() - 1;
         let doubled = |n: usize| (0..).map(move |i| n << i).take_while(move |&n| n <= degree);
@@ -149,7 +166,7 @@ impl Candidate {
     }
 
     /// Least effort for a polynomial whose value shall lie `depth` levels below the input; `None` if impossible.
-    fn solve(&mut self, support: Support, depth: usize) -> Option<(Effort, Choice)> {
+    fn solve(&mut self, support: Support<WORDS>, depth: usize) -> Option<(Effort, Choice)> {
         let degree = support.degree();
         if degree == 0 {
             return Some(((0, 0), Choice::Constant));

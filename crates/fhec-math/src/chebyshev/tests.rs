@@ -74,7 +74,10 @@ fn depth_is_optimal_for_every_degree() {
         assert_eq!(plan.depth(), least, "degree {degree}");
         check_plan(&plan);
     }
-    check(&coefficients(255, 3, |_| true));
+    for degree in [128, 200, 255, 256, 511] {
+        assert_eq!(depth_of_degree(degree), if degree < 256 { 8 } else { 9 });
+        check(&coefficients(degree, 3, |_| true));
+    }
 }
 
 #[test]
@@ -162,7 +165,7 @@ fn refuses_what_cannot_be_planned() {
     assert_eq!(ChebyshevPlan::new(&[]), Err(ChebyshevError::Constant));
     assert_eq!(ChebyshevPlan::new(&[1.0, 0.0]), Err(ChebyshevError::Constant));
     assert_eq!(ChebyshevPlan::new(&[1.0, f64::NAN]), Err(ChebyshevError::NotFinite { index: 1 }));
-    assert_eq!(ChebyshevPlan::new(&[1.0; 257]), Err(ChebyshevError::Degree { degree: 256 }));
+    assert_eq!(ChebyshevPlan::new(&[1.0; 513]), Err(ChebyshevError::Degree { degree: 512 }));
     let w = ChebyshevWeights::default();
     assert!(matches!(
         ChebyshevPlan::with_depth(&[1.0; 5], 2, &w),

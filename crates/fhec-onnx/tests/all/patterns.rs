@@ -60,6 +60,16 @@ fn hard_swish_and_mish() {
         .node("Div", "c six -> d", vec![])
         .node("Mul", "x d -> y", vec![]);
     assert_eq!(only(clipped).0, Activation::HardSwish);
+    // An operation for each end, in either order.
+    let above = || base().node("Add", "x three -> a", vec![]);
+    for ends in [
+        above().node("Relu", "a -> b", vec![]).node("Min", "b six -> c", vec![]),
+        above().node("Min", "a six -> b", vec![]).node("Max", "b zero -> c", vec![]),
+        above().node("Max", "zero a -> b", vec![]).node("Clip", "b zero six -> c", vec![]),
+    ] {
+        let ends = ends.node("Mul", "x c -> m", vec![]).node("Div", "m six -> y", vec![]);
+        assert_eq!(only(ends).0, Activation::HardSwish);
+    }
     let mish = base().node("Softplus", "x -> p", vec![]).node("Tanh", "p -> t", vec![]).node("Mul", "x t -> y", vec![]);
     assert_eq!(only(mish).0, Activation::Mish);
 }
@@ -139,6 +149,12 @@ fn similar_products_stay_as_they_are() {
         base()
             .node("Add", "x three -> a", vec![])
             .node("Clip", "a zero three -> c", vec![])
+            .node("Mul", "x c -> m", vec![])
+            .node("Div", "m six -> y", vec![]),
+        // No upper end.
+        base()
+            .node("Add", "x three -> a", vec![])
+            .node("Max", "a zero -> c", vec![])
             .node("Mul", "x c -> m", vec![])
             .node("Div", "m six -> y", vec![]),
     ];

@@ -1,6 +1,6 @@
 //! Approximation without samples: even weight on intervals from interval arithmetic, degrees by the largest error.
 
-use super::target::{DEGREES, Target, replace};
+use super::target::{DEGREES, Target, USUAL, replace};
 use super::{ApproximateError, Approximated, approximations, check_finite, targets, unbounded};
 use crate::bound::bound_ranges;
 use fhec_ir::nn::{Graph, Range, ValueId};
@@ -19,7 +19,7 @@ pub(super) fn approximate(
     // the first activation that is not settled yet.
     for _ in 0..=intervals.len() {
         check_finite(graph, &intervals)?;
-        let targets = targets(graph, &intervals);
+        let targets = targets(graph, &intervals, &DEGREES[..USUAL]);
         let picks: Vec<usize> = targets.iter().map(|t| pick(graph, t, tolerance)).collect();
         let replaced = replace(graph, &targets, &picks, &[]);
         let bounded = bound_ranges(&replaced.graph, input);
@@ -31,6 +31,7 @@ pub(super) fn approximate(
                 graph: bounded,
                 output_error: 0.0,
                 allowed_error: None,
+                missed: false,
             });
         }
     }

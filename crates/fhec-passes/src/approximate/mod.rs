@@ -22,7 +22,8 @@ use rayon::prelude::*;
 pub(crate) use refine::{Activation, Candidate, Refinement};
 use search::Search;
 use std::collections::BTreeMap;
-use target::{DEGREES, Target, clipped, function, spread};
+pub(crate) use target::{DEGREES, USUAL};
+use target::{Target, clipped, function, spread};
 
 /// Rounds of widening intervals and tightening the tolerance before the search gives up.
 const ROUNDS: usize = 10;
@@ -77,6 +78,13 @@ impl Default for ApproximateOptions {
     }
 }
 
+impl ApproximateOptions {
+    /// Whether somebody said how good it has to be. Then it costs what it costs; the default is worth only so much.
+    pub fn asked(&self) -> bool {
+        self.accuracy_drop.is_some() || self.tolerance != Self::default().tolerance
+    }
+}
+
 /// One activation that became a polynomial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Approximation {
@@ -105,6 +113,8 @@ pub struct Approximated {
     pub output_error: f64,
     /// Root mean square error of the outputs that the loss of accuracy asked for allows, in their units; none where none was.
     pub allowed_error: Option<f64>,
+    /// Whether the outputs are not as good as was asked for, since the degrees that were tried do not suffice.
+    pub missed: bool,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -188,23 +198,24 @@ pub fn approximate(
     samples: &Samples,
     options: &ApproximateOptions,
 ) -> Result<Approximated, ApproximateError> {
-    Ok(approximate_refinably(graph, samples, None, options)?.0)
+    Ok(approximate_refinably(graph, samples, None, options, &DEGREES[..USUAL])?.0)
 }
 
-/// [`approximate`], where degrees can be chosen anew once more is known of what they cost. `outputs` are those of the network, sample
-/// by sample, where they are known.
+/// [`approximate`] by polynomials of the given degrees, which can be chosen anew once more is known of what they cost. `outputs` are
+/// those of the network, sample by sample, where they are known.
 pub(crate) fn approximate_refinably<'a>(
     graph: &'a Graph,
     samples: &'a Samples,
     outputs: Option<Vec<Vec<f64>>>,
     options: &ApproximateOptions,
+    degrees: &[usize],
 ) -> Result<Refinable<'a>, ApproximateError> {
     match options.method {
-        Method::Layerwise => layerwise(graph, samples, outputs, options),
+        Method::Layerwise => layerwise(graph, samples, outputs, options, degrees),
         Method::Minimax(alpha) => {
             let composed = composed(graph, samples, alpha)?;
             // What is not piecewise linear is left.
-            let mut all = layerwise(&composed.graph, samples, None, options)?.0;
+            let mut all = layerwise(&composed.graph, samples, None, options, degrees)?.0;
             let left = all.approximations.iter().map(|a| {
                 format!("'{}': {} is not piecewise linear and gets a polynomial of its own", a.origin, a.function)
             });
@@ -216,7 +227,7 @@ pub(crate) fn approximate_refinably<'a>(
             let kept = graph.nodes.iter().filter_map(|n| Some((n.origin.clone(), function(n)?.name())));
             let kept: Vec<_> = kept.collect();
             if kept.is_empty() {
-                layerwise(graph, samples, outputs, options)
+                layerwise(graph, samples, outputs, options, degrees)
             } else {
                 Err(ApproximateError::Kept(kept))
             }
@@ -230,12 +241,19 @@ fn layerwise<'a>(
     samples: &'a Samples,
     outputs: Option<Vec<Vec<f64>>>,
     options: &ApproximateOptions,
+    degrees: &[usize],
 ) -> Result<Refinable<'a>, ApproximateError> {
     let ids: Vec<ValueId> = graph.ids().filter(|&v| function(graph.node(v)).is_some()).collect();
     if ids.is_empty() {
-        let graph = graph.clone();
         return Ok((
-            Approximated { graph, approximations: vec![], output_error: 0.0, allowed_error: None, notes: vec![] },
+            Approximated {
+                graph: graph.clone(),
+                approximations: vec![],
+                output_error: 0.0,
+                allowed_error: None,
+                missed: false,
+                notes: vec![],
+            },
             None,
         ));
     }
@@ -253,13 +271,14 @@ fn layerwise<'a>(
         (Some(share), Some(outputs)) => Some(Decisions::new(graph, outputs, share)?),
         (Some(share), None) => Some(Decisions::new(graph, observe(graph, samples)?.outputs, share)?),
     };
-    let mut tolerance = decisions.as_ref().map_or(options.tolerance, |d| d.tolerance(search.spread()));
+    let asked = decisions.as_ref().map_or(options.tolerance, |d| d.tolerance(search.spread()));
+    let mut tolerance = asked;
     let (mut escaped, mut budget) = (None, None);
     // Earlier polynomials shift what later layers see: where a value comes near the end of its interval, widen and
     // search again. Every round adds the margin, so few are needed.
     for round in 1..=ROUNDS {
         check_finite(graph, &intervals)?;
-        let targets = targets(graph, &intervals);
+        let targets = targets(graph, &intervals, degrees);
         let found = search.choose(&targets, tolerance, budget)?;
         budget = found.budget.map(|budget| (budget, tolerance));
         let replaced = search.replaced(&targets, &found.picks);
@@ -271,17 +290,19 @@ fn layerwise<'a>(
             continue;
         }
         let mut notes = Vec::new();
+        let mut missed = found.error.is_nan() || found.error > asked;
         if let Some(decisions) = &decisions {
             let changed = decisions.changed(&observed.outputs);
             if decisions.too_many(changed) && tolerance > LEAST_TOLERANCE && round < ROUNDS {
                 tolerance *= TIGHTER;
                 continue;
             }
+            missed |= decisions.too_many(changed);
             notes.push(decisions.note(changed, found.error * search.spread()));
         } else if found.error > tolerance {
             notes.push(format!(
                 "activation polynomials up to degree {} change the outputs by {:.1} % (asked: {:.1} %)",
-                DEGREES[DEGREES.len() - 1],
+                degrees.last().copied().unwrap_or(0),
                 100.0 * found.error,
                 100.0 * tolerance
             ));
@@ -291,6 +312,7 @@ fn layerwise<'a>(
             approximations: approximations(graph, &targets, &found.picks),
             output_error: found.error,
             allowed_error: decisions.is_some().then_some(tolerance * search.spread()),
+            missed,
             notes,
         };
         let refinement = Refinement::new(graph, samples, search, targets, decisions, tolerance, found);
@@ -328,10 +350,10 @@ fn composed(graph: &Graph, samples: &Samples, alpha: u32) -> Result<Composites, 
     Err(unbounded(graph, escaped))
 }
 
-/// Polynomials of all degrees for the activations on their intervals.
-fn targets<'a>(graph: &'a Graph, intervals: &BTreeMap<ValueId, Range>) -> Vec<Target<'a>> {
+/// Polynomials of the given degrees for the activations on their intervals.
+fn targets<'a>(graph: &'a Graph, intervals: &BTreeMap<ValueId, Range>, degrees: &[usize]) -> Vec<Target<'a>> {
     let list: Vec<(ValueId, Range)> = intervals.iter().map(|(&id, &interval)| (id, interval)).collect();
-    list.into_par_iter().filter_map(|(id, interval)| Target::new(graph, id, interval)).collect()
+    list.into_par_iter().filter_map(|(id, interval)| Target::new(graph, id, interval, degrees)).collect()
 }
 
 /// Widens every interval that the values seen come too near to. Gives the first of them, with the values that it did not hold.

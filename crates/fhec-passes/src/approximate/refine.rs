@@ -126,6 +126,7 @@ impl<'a> Refinement<'a> {
             approximations: approximations(self.graph, &self.targets, picks),
             output_error: error,
             allowed_error: self.decisions.is_some().then_some(self.tolerance * self.search.spread()),
+            missed: false,
             notes,
         }))
     }

@@ -6,9 +6,13 @@ use fhec_ir::nn::{Activation, Distribution, Graph, Node, Op, Range, ValueId};
 use fhec_ir::{Origin, Tensor};
 use fhec_math::chebyshev::{clenshaw, depth_of_degree};
 
-/// Degrees worth having: the largest of each multiplicative depth, 2 to 7, and lines, which cost nothing because linear
+/// Degrees worth having: the largest of each multiplicative depth, 2 to 9, and lines, which cost nothing because linear
 /// layers take them over.
-pub(super) const DEGREES: [usize; 7] = [1, 3, 7, 15, 31, 63, 127];
+pub(crate) const DEGREES: [usize; 9] = [1, 3, 7, 15, 31, 63, 127, 255, 511];
+
+/// How many of them are tried first. Each of the others is for networks that those before it do not approximate as well as was
+/// asked for.
+pub(crate) const USUAL: usize = 7;
 
 /// Weight of the parts of the interval where calibration saw nothing, relative to the densest part.
 const FLOOR: f64 = 0.001;
@@ -32,13 +36,13 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Fits polynomials to the activation `id` on an interval, under the distribution of its operand.
-    pub(super) fn new(graph: &'a Graph, id: ValueId, interval: Range) -> Option<Self> {
+    /// Fits polynomials of some degrees to the activation `id` on an interval, under the distribution of its operand.
+    pub(super) fn new(graph: &'a Graph, id: ValueId, interval: Range, degrees: &[usize]) -> Option<Self> {
         let node = graph.node(id);
         let function = function(node)?;
         let operand = graph.node(node.inputs[0]);
         let density = Density::new(operand.distribution.as_ref(), operand.range);
-        Some(Target { id, function, interval, fits: bounded_fits(function, interval, &density) })
+        Some(Target { id, function, interval, fits: bounded_fits(function, interval, &density, degrees) })
     }
 
     /// Levels of the polynomial number `pick`.
@@ -120,13 +124,13 @@ pub(super) fn rms_where_seen(graph: &Graph, id: ValueId, interval: Range, error:
     ((squares / weights).sqrt(), max)
 }
 
-/// Fits of all degrees that stay near the function on the whole interval; of the largest degree in any case.
+/// Fits of the given degrees that stay near the function on the whole interval; of the largest degree in any case.
 ///
 /// A polynomial that strays far where calibration saw little would fail silently on the first unusual input. So the weight
 /// of those parts is raised, by degree, until it stays near; lower degrees for which that does not help are left out.
-fn bounded_fits(f: &Activation, interval: Range, density: &Density<'_>) -> Vec<Fit> {
+fn bounded_fits(f: &Activation, interval: Range, density: &Density<'_>, degrees: &[usize]) -> Vec<Fit> {
     let (lo, hi) = spread(f, interval).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    let mut missing: Vec<usize> = DEGREES.to_vec();
+    let mut missing: Vec<usize> = degrees.to_vec();
     let mut made: Vec<Fit> = Vec::new();
     let mut floor = FLOOR;
     while !missing.is_empty() {
@@ -134,7 +138,7 @@ fn bounded_fits(f: &Activation, interval: Range, density: &Density<'_>) -> Vec<F
         let found = fits(|x| f.eval(x), interval, &missing, |x| density.at(x) + floor);
         for fit in found {
             let degree = fit.chebyshev.len() - 1;
-            if fit.max <= BOUND * (hi - lo) || (last && DEGREES.last() == Some(&degree)) {
+            if fit.max <= BOUND * (hi - lo) || (last && degrees.last() == Some(&degree)) {
                 made.push(fit);
             }
         }
@@ -249,9 +253,11 @@ mod tests {
         let interval = Range { lo: -8.0, hi: 8.0 };
         let distribution = Distribution { mean: 0.0, std: 0.1, histogram };
         let density = Density::new(Some(&distribution), Some(interval));
-        let made = bounded_fits(&Activation::Relu, interval, &density);
-        assert_eq!(made.last().map(|f| f.chebyshev.len()), Some(128));
-        assert!(made.len() > 3 && made.is_sorted_by_key(|f| f.chebyshev.len()));
+        let usual = bounded_fits(&Activation::Relu, interval, &density, &DEGREES[..USUAL]);
+        assert_eq!(usual.last().map(|f| f.chebyshev.len()), Some(128));
+        let made = bounded_fits(&Activation::Relu, interval, &density, &DEGREES);
+        assert_eq!(made.last().map(|f| f.chebyshev.len()), Some(512));
+        assert!(made.len() > 5 && made.is_sorted_by_key(|f| f.chebyshev.len()));
         for fit in &made {
             assert!(fit.max <= BOUND * 8.0, "degree {}: {}", fit.chebyshev.len() - 1, fit.max);
         }
@@ -260,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_flat_needs_no_degree() {
         let interval = Range { lo: -9.0, hi: -1.0 };
-        let made = bounded_fits(&Activation::Relu, interval, &Density::new(None, None));
+        let made = bounded_fits(&Activation::Relu, interval, &Density::new(None, None), &DEGREES);
         assert_eq!(made.len(), DEGREES.len());
         assert!(made[0].chebyshev == [0.0, 0.0] && made[0].max == 0.0);
     }

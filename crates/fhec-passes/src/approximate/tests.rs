@@ -71,7 +71,7 @@ fn the_error_of_the_outputs_is_what_was_predicted() {
     let (graph, intervals) = ready(&residual(3, 5), &samples);
     let ids: Vec<ValueId> = intervals.keys().copied().collect();
     let search = Search::new(&graph, &samples, &ids).expect("fits");
-    let targets = targets(&graph, &intervals);
+    let targets = targets(&graph, &intervals, &DEGREES[..USUAL]);
     let choices = search.choices(&targets);
     // All layers at once, and one layer alone with the others nearly exact.
     let last = targets[0].fits.len() - 1;
@@ -95,7 +95,7 @@ fn constants_per_channel_take_errors_away() {
     let (graph, intervals) = ready(&residual(3, 5), &samples);
     let ids: Vec<ValueId> = intervals.keys().copied().collect();
     let search = Search::new(&graph, &samples, &ids).expect("fits");
-    let targets = targets(&graph, &intervals);
+    let targets = targets(&graph, &intervals, &DEGREES[..USUAL]);
     // Low degrees err on one side in many channels; high ones have next to nothing to take away.
     for (pick, at_most) in [(0, 0.5), (1, 0.95), (2, 1.05), (3, 1.05), (4, 1.05)] {
         let picks = vec![pick; ids.len()];
@@ -199,7 +199,7 @@ fn a_dead_layer_becomes_a_constant() {
 fn values_that_drift_widen_intervals_or_are_refused() {
     let samples = images(8);
     let (graph, mut intervals) = ready(&residual(1, 5), &samples);
-    let targets = targets(&graph, &intervals);
+    let targets = targets(&graph, &intervals, &DEGREES[..USUAL]);
     let picks = vec![targets[0].fits.len() - 1; targets.len()];
     let replaced = replace(&graph, &targets, &picks, &[]);
     let mut seen = observe(&replaced.graph, &samples).expect("runs").summaries;
@@ -223,7 +223,7 @@ fn what_leaves_an_interval_does_not_hide_what_later_layers_see() {
     let (graph, intervals) = ready(&residual(8, 5), &samples);
     // Everything that runs sees: as it is, and held within the intervals.
     let both = |intervals: &BTreeMap<ValueId, Range>| {
-        let targets = targets(&graph, intervals);
+        let targets = targets(&graph, intervals, &DEGREES[..USUAL]);
         let replaced = replace(&graph, &targets, &vec![3; targets.len()], &[]);
         let (held, values) = clipped(&replaced);
         let of = |graph: &Graph| observe(graph, &samples).expect("runs").summaries;

@@ -5,7 +5,8 @@
 //! batch-normalizes each Hermite basis polynomial for itself (Park et al. 2022, AESPA, section 4). Evaluated as
 //! written they cost two to four levels. Here
 //!
-//! * every maximal chain of elementwise operations that is a quadratic of one value is found (`recognise`);
+//! * every maximal chain of elementwise operations, 1×1 depthwise convolutions among them, that is a quadratic of one
+//!   value is found (`recognise`);
 //! * its square is completed, `a·x² + b·x + c = a·(x + b/2a)² + c − b²/4a`: a shift joins the bias before it, and a
 //!   factor per channel moves as `√|a|` into the layer before, or as `a` into the layers behind (`factors`);
 //! * where a channel has no square to complete (`a` is zero, or so small that the shift would swallow the value), the

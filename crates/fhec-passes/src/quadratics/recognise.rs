@@ -1,6 +1,6 @@
 //! Which values are quadratics of which others.
 
-use crate::canonicalise::per_index;
+use crate::canonicalise::{channel_line, per_index};
 use fhec_ir::nn::{Activation, ConstId, Graph, Op, ValueId};
 
 /// `a·x² + b·x + c`, coefficients per index of axis 1, of the value `base`.
@@ -41,12 +41,13 @@ impl Forms {
     /// Finds the quadratics of a canonical graph.
     pub(super) fn of(graph: &Graph) -> Self {
         let mut forms: Vec<Quadratic> = Vec::with_capacity(graph.nodes.len());
+        let users = graph.users();
         for id in graph.ids() {
             let channels = graph.node(id).shape.get(1).copied().unwrap_or(0);
-            let found = if channels == 0 { None } else { combine(graph, &forms, id, channels) };
+            let found = if channels == 0 { None } else { combine(graph, &forms, &users, id, channels) };
             forms.push(found.unwrap_or_else(|| Quadratic::itself(id, channels)));
         }
-        Forms { forms, users: graph.users() }
+        Forms { forms, users }
     }
 
     /// A value as a quadratic.
@@ -81,7 +82,13 @@ impl Forms {
 }
 
 /// The value at `id` by the forms of its operands; `None` when it is no quadratic of what they are of.
-fn combine(graph: &Graph, forms: &[Quadratic], id: ValueId, channels: usize) -> Option<Quadratic> {
+fn combine(
+    graph: &Graph,
+    forms: &[Quadratic],
+    users: &[Vec<ValueId>],
+    id: ValueId,
+    channels: usize,
+) -> Option<Quadratic> {
     let node = graph.node(id);
     let same = |v: &ValueId| graph.node(*v).shape == node.shape;
     if !node.inputs.iter().all(same) {
@@ -96,15 +103,24 @@ fn combine(graph: &Graph, forms: &[Quadratic], id: ValueId, channels: usize) -> 
     let product = |x: &Quadratic, y: &Quadratic| {
         (x.affine() && y.affine()).then(|| x.zip(y, |[_, b, c], [_, d, e]| [b * d, b * e + c * d, c * e]))
     };
+    let times = |x: &Quadratic, by: Vec<f64>| {
+        let by = Quadratic { a: by.clone(), b: by.clone(), c: by, base: id };
+        x.zip(&by, |x, by| [x[0] * by[0], x[1] * by[1], x[2] * by[2]])
+    };
+    let plus = |x: &Quadratic, c: Vec<f64>| {
+        let by = Quadratic { c, ..Quadratic::itself(id, channels) };
+        x.zip(&by, |x, by| [x[0], x[1], x[2] + by[2]])
+    };
     Some(match node.op {
-        Op::MulConst(c) => {
-            let by = constant(c)?;
-            let by = Quadratic { a: by.clone(), b: by.clone(), c: by, base: id };
-            form(0).zip(&by, |x, by| [x[0] * by[0], x[1] * by[1], x[2] * by[2]])
-        }
-        Op::AddConst(c) => {
-            let by = Quadratic { c: constant(c)?, ..Quadratic::itself(id, channels) };
-            form(0).zip(&by, |x, by| [x[0], x[1], x[2] + by[2]])
+        Op::MulConst(c) => times(form(0), constant(c)?),
+        Op::AddConst(c) => plus(form(0), constant(c)?),
+        // Factors per channel, as frameworks without another layer for them have it. Those of a quadratic that others read
+        // too stay a layer: it would be evaluated twice.
+        Op::Conv(ref conv) => {
+            let source = node.inputs[0];
+            let alone = users[source.index()].len() == 1 && graph.outputs.iter().all(|o| o.value != source);
+            let (by, offsets) = channel_line(graph, conv).filter(|_| alone || form(0).affine())?;
+            plus(&times(form(0), by), offsets)
         }
         Op::Add => both().map(|(x, y)| x.zip(y, |x, y| [x[0] + y[0], x[1] + y[1], x[2] + y[2]]))?,
         Op::Sub => both().map(|(x, y)| x.zip(y, |x, y| [x[0] - y[0], x[1] - y[1], x[2] - y[2]]))?,
