@@ -75,6 +75,19 @@ struct Run {
 }
 
 impl Compare {
+    /// The comparison of an encrypted result alone.
+    pub(crate) fn of_result(plan: &Path, secret_key: &Path, result: &Path, model: &Path, input: &[String]) -> Self {
+        Compare {
+            plan: plan.to_owned(),
+            secret_key: secret_key.to_owned(),
+            of: Run { result: Some(result.to_owned()), values: None },
+            model: model.to_owned(),
+            input: input.to_owned(),
+            index: None,
+            json: false,
+        }
+    }
+
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<()> {
         let verified = plan_file::open(&self.plan)?;

@@ -1,5 +1,6 @@
 //! `fhec decrypt`: an encrypted output back to numbers.
 
+use super::compare::Compare;
 use super::results::{Shown, batch_shape, finish, largest, top};
 use crate::data::{Labels, npy};
 use crate::files::{self, Access, print};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct -o y.npy
   fhec decrypt mnist.plan --secret-key keys/secret.key --input y.ct --top 3 --labels classes.txt
   fhec decrypt batch.plan --secret-key keys/secret.key --input y.ct -o y.npy --truth labels.idx.gz
+  fhec decrypt net.plan --secret-key keys/secret.key --input y.ct --compare net.onnx --encrypted x.npy
 
 The output of a plan in throughput mode has an axis for the images in front, in place of a batch of one.
 
@@ -30,7 +32,7 @@ pub(crate) struct Decrypt {
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where the values go, as a NumPy array of float64
-    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["top", "truth"])]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["top", "truth", "compare"])]
     output: Option<PathBuf>,
     #[command(flatten)]
     shown: Shown,
@@ -40,6 +42,12 @@ pub(crate) struct Decrypt {
     /// Labels of --truth that belong to earlier images
     #[arg(long, value_name = "N", default_value_t = 0, requires = "truth")]
     skip: usize,
+    /// Print how precise the result is, and how far from this model, which the plan was compiled from; see fhec compare
+    #[arg(long, value_name = "MODEL", requires = "encrypted")]
+    compare: Option<PathBuf>,
+    /// What was encrypted, for --compare: the values, or NAME=FILE once for each input, or the encrypted input
+    #[arg(long, value_name = "[NAME=]FILE", requires = "compare")]
+    encrypted: Vec<String>,
 }
 
 impl Decrypt {
@@ -66,8 +74,11 @@ impl Decrypt {
                 print(&top(output, values, k as usize, labels.as_deref()))?;
             }
         }
-        match &self.truth {
-            Some(path) => print(&self.accuracy(path, &images)?),
+        if let Some(path) = &self.truth {
+            print(&self.accuracy(path, &images)?)?;
+        }
+        match &self.compare {
+            Some(model) => Compare::of_result(&self.plan, &self.secret_key, &self.input, model, &self.encrypted).run(),
             None => Ok(()),
         }
     }

@@ -93,6 +93,13 @@ fn a_result_alone_tells_how_precise_it_is() {
     let rows = rows.as_array().expect("a list");
     assert_eq!(rows.len(), listing(&at("v")).len() + 1);
     assert!(rows[..rows.len() - 1].iter().all(|r| r["layer"].is_u64()) && rows[rows.len() - 1]["output"] == 0);
+
+    // The same on the way to the values.
+    let (secret, model, x) = (s.at("small-keys/secret.key"), s.at("small.onnx"), s.at("x.npy"));
+    let alone = compare(&result, &x, &[]).ok().stdout;
+    let decrypt =
+        fhec!["decrypt", plan, "--secret-key", secret, "--input", at("y.ct"), "--compare", model, "--encrypted", x];
+    assert_eq!(decrypt.ok().stdout, alone);
 }
 
 #[test]
