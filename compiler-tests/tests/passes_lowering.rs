@@ -12,7 +12,7 @@ use fhec_passes::fold_batch_norm::fold_batch_norm;
 use fhec_passes::layouts::LinearCost;
 use fhec_passes::lower::lower;
 use fhec_passes::merge_linear::merge_linear;
-use fhec_passes::plan_bsgs::{plan_bsgs, tally};
+use fhec_passes::plan_bsgs::{Counted, plan_bsgs, tally};
 use std::fmt::Write;
 
 /// A bundled model as lowering gets it: activations are polynomials and every value has a range. Both are made
@@ -76,7 +76,7 @@ fn small() -> Graph {
 
 /// The planned graph with its cost line.
 fn show(graph: &he::Graph) -> String {
-    let planned = plan_bsgs(graph, |_| LinearCost::default().bsgs);
+    let planned = plan_bsgs(graph, |_| LinearCost::default().bsgs, &Counted::default());
     format!("{planned}{}\n", tally(&planned))
 }
 
@@ -141,7 +141,7 @@ fn shared_networks() {
         let cost = LinearCost::default();
         let merged = merge_linear(&graph, 1 << log_slots, &cost).expect("merges").graph;
         let lowered = common_subexpressions(&lower(&merged, 1 << log_slots, &cost).expect("lowers"));
-        let planned = plan_bsgs(&lowered, |_| cost.bsgs);
+        let planned = plan_bsgs(&lowered, |_| cost.bsgs, &Counted::default());
         let tally = tally(&planned);
         println!("{name}: {tally} in {:?}", started.elapsed());
         he::verify(&planned).unwrap_or_else(|e| panic!("{e}"));
@@ -186,6 +186,6 @@ fn equal_values_are_computed_once() {
     let unique = common_subexpressions(&lowered);
     he::verify(&unique).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(unique.nodes.len(), lowered.nodes.len() - 3);
-    let before = tally(&plan_bsgs(&lowered, |_| LinearCost::default().bsgs));
+    let before = tally(&plan_bsgs(&lowered, |_| LinearCost::default().bsgs, &Counted::default()));
     insta::assert_snapshot!("equal_values", format!("before: {before}\n{}", show(&unique)));
 }

@@ -25,10 +25,14 @@
 //! Rotations are given in `(−modulus/2, modulus/2]`: a rotation by −1 has the same key in all maps of a network,
 //! whatever their periods. [`BsgsTerm::source_row`] says which entry of which diagonal goes where.
 
+mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use steps::{BsgsChoice, BsgsSteps};
+
+use std::collections::BTreeSet;
+use steps::{Counter, Counts};
 
 /// A diagonal that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,17 +109,6 @@ pub struct BsgsPlan {
     giants: Vec<(usize, i64)>,
 }
 
-/// A candidate for the step of a plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BsgsChoice {
-    /// The step, for [`BsgsPlan::new`].
-    pub n1: usize,
-    /// Its weighted price.
-    pub cost: f64,
-    /// Rotations that need a key; see [`BsgsPlan::rotations`].
-    pub rotations: Vec<i64>,
-}
-
 /// `i` modulo `n`, in `(−n/2, n/2]`.
 pub fn centred(i: i64, n: usize) -> i64 {
     let n = n as i64;
@@ -124,7 +117,7 @@ pub fn centred(i: i64, n: usize) -> i64 {
 }
 
 /// Where the multiples of `n1` that giants are begin, and in which range indices are taken first.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Grid {
     n1: i64,
     /// Babies are `−offset … n1 − 1 − offset`.
@@ -142,6 +135,15 @@ impl Grid {
         offsets
             .into_iter()
             .flat_map(move |offset| ranges.iter().map(move |&centred| Self { n1: step, offset, centred }))
+    }
+
+    /// `(baby, giant)` of a diagonal with an index in `[0, modulus)`, both in `[0, modulus)`: [`split`](Self::split) with one division,
+    /// for those who count many grids.
+    fn slots(&self, index: i64, modulus: usize) -> (usize, usize) {
+        let i = if self.centred && 2 * index > modulus as i64 { index - modulus as i64 } else { index };
+        let baby = (i + self.offset).rem_euclid(self.n1) - self.offset;
+        let slot = |r: i64| r as usize & (modulus - 1);
+        (slot(baby), slot(i - baby))
     }
 
     /// `(baby, giant)` of a diagonal, both in `(−modulus/2, modulus/2]`.
@@ -164,65 +166,18 @@ impl BsgsPlan {
         assert!(n1 > 0, "the baby range is empty");
         let set = normalise(modulus, diagonals);
         let mut counter = Counter::new(modulus, &set);
-        let rotations = |count: &Counts| count.babies + count.giants;
         let grid = Grid::all(n1.min(modulus), modulus)
-            .min_by_key(|&grid| rotations(&counter.count(&set, grid)))
+            .min_by_key(|&grid| counter.count(&set, grid).rotations())
             .expect("there is at least one grid");
         Self::build(modulus, &set, grid)
     }
 
-    /// The cheapest plan over all candidates for `n1`: powers of two, small integers, and the differences between
-    /// indices with their divisors.
+    /// The cheapest plan over all candidates for `n1`; see [`BsgsSteps`].
     ///
     /// # Panics
     /// When `modulus` is not a power of two.
     pub fn choose(modulus: usize, diagonals: &[DiagonalIndex], weights: &BsgsWeights) -> Self {
-        check_modulus(modulus);
-        let set = normalise(modulus, diagonals);
-        let mut counter = Counter::new(modulus, &set);
-        let mut best: Option<(f64, Grid)> = None;
-        for n1 in candidates(modulus, &set) {
-            for grid in Grid::all(n1, modulus) {
-                let cost = counter.count(&set, grid).cost(set.len(), weights);
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    best = Some((cost, grid));
-                }
-            }
-        }
-        let (_, grid) = best.expect("there is at least one candidate");
-        Self::build(modulus, &set, grid)
-    }
-
-    /// The cheapest candidates for `n1` and what they ask for, cheapest first: at most `count`, and none that costs more than
-    /// `most` times as much as the first.
-    ///
-    /// # Panics
-    /// When `modulus` is not a power of two.
-    pub fn choices(
-        modulus: usize,
-        diagonals: &[DiagonalIndex],
-        weights: &BsgsWeights,
-        (count, most): (usize, f64),
-    ) -> Vec<BsgsChoice> {
-        check_modulus(modulus);
-        let set = normalise(modulus, diagonals);
-        let mut counter = Counter::new(modulus, &set);
-        let mut priced: Vec<(f64, Grid)> = Vec::new();
-        for n1 in candidates(modulus, &set) {
-            // The grid that `new` takes.
-            let counted = Grid::all(n1, modulus).map(|grid| (counter.count(&set, grid), grid));
-            let best = counted.min_by_key(|(counts, _)| counts.babies + counts.giants);
-            priced.extend(best.map(|(counts, grid)| (counts.cost(set.len(), weights), grid)));
-        }
-        priced.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.n1.cmp(&b.1.n1)));
-        let limit = priced.first().map_or(0.0, |(cost, _)| cost * most);
-        priced.truncate(count);
-        priced.retain(|(cost, _)| *cost <= limit);
-        let choice = |(cost, grid): (f64, Grid)| {
-            let rotations = Self::build(modulus, &set, grid).rotations();
-            BsgsChoice { n1: grid.n1 as usize, cost, rotations }
-        };
-        priced.into_iter().map(choice).collect()
+        BsgsSteps::new(modulus, diagonals).cheapest(weights)
     }
 
     fn build(modulus: usize, set: &[DiagonalIndex], grid: Grid) -> Self {
@@ -316,93 +271,4 @@ fn normalise(modulus: usize, diagonals: &[DiagonalIndex]) -> Vec<DiagonalIndex> 
     set.sort_unstable();
     set.dedup();
     set
-}
-
-/// Steps worth trying, ascending, without repetition; at least the modulus itself.
-fn candidates(modulus: usize, set: &[DiagonalIndex]) -> Vec<usize> {
-    /// Differences kept: the most frequent ones carry the structure (row, plane and block strides).
-    const DIFFERENCES: usize = 24;
-    let mut steps: BTreeSet<usize> = (0..=modulus.trailing_zeros()).map(|e| 1 << e).collect();
-    // All small integers, as far as trying them stays within some tens of milliseconds.
-    let affordable = (1_000_000 / set.len().max(1)).min(1024);
-    steps.extend(1..=affordable.max(2 * set.len().isqrt() + 2));
-    let mut differences = BTreeMap::new();
-    let indices: Vec<i64> = set.iter().map(|d| d.index).collect::<BTreeSet<_>>().into_iter().collect();
-    for distance in 1..=4.min(indices.len().saturating_sub(1)) {
-        for pair in indices.windows(distance + 1) {
-            *differences.entry(pair[distance] - pair[0]).or_insert(0usize) += 1;
-        }
-    }
-    let mut ranked: Vec<(usize, i64)> = differences.into_iter().map(|(d, count)| (count, d)).collect();
-    ranked.sort_unstable_by(|a, b| b.cmp(a));
-    for &(_, difference) in ranked.iter().take(DIFFERENCES) {
-        let difference = difference as usize;
-        for divisor in 1..=difference.isqrt() {
-            if difference.is_multiple_of(divisor) {
-                steps.extend([divisor, difference / divisor]);
-            }
-        }
-        // Multiples group several rows or planes into one giant.
-        steps.extend((2..=8).map(|k| k * difference));
-    }
-    steps.retain(|&s| s <= modulus);
-    steps.into_iter().collect()
-}
-
-struct Counts {
-    decompositions: usize,
-    babies: usize,
-    giants: usize,
-}
-
-impl Counts {
-    fn cost(&self, products: usize, w: &BsgsWeights) -> f64 {
-        w.decompose * self.decompositions as f64
-            + w.baby * self.babies as f64
-            + w.giant * self.giants as f64
-            + w.product * products as f64
-    }
-}
-
-/// Counts distinct babies and giants of many grids without allocating.
-struct Counter {
-    modulus: usize,
-    /// Round in which `(block, rotation)` was last seen.
-    baby_seen: Vec<u32>,
-    giant_seen: Vec<u32>,
-    input_seen: Vec<u32>,
-    round: u32,
-}
-
-impl Counter {
-    fn new(modulus: usize, set: &[DiagonalIndex]) -> Self {
-        let blocks = |f: fn(&DiagonalIndex) -> usize| set.iter().map(f).max().map_or(0, |m| m + 1);
-        let (inputs, outputs) = (blocks(|d| d.in_block), blocks(|d| d.out_block));
-        Self {
-            modulus,
-            baby_seen: vec![0; inputs * modulus],
-            giant_seen: vec![0; outputs * modulus],
-            input_seen: vec![0; inputs],
-            round: 0,
-        }
-    }
-
-    fn count(&mut self, set: &[DiagonalIndex], grid: Grid) -> Counts {
-        self.round += 1;
-        let round = self.round;
-        let mut counts = Counts { decompositions: 0, babies: 0, giants: 0 };
-        let first = |seen: &mut u32| std::mem::replace(seen, round) != round;
-        for d in set {
-            let (baby, giant) = grid.split(d.index, self.modulus);
-            let slot = |block: usize, r: i64| block * self.modulus + (r as usize & (self.modulus - 1));
-            if baby != 0 {
-                counts.babies += usize::from(first(&mut self.baby_seen[slot(d.in_block, baby)]));
-                counts.decompositions += usize::from(first(&mut self.input_seen[d.in_block]));
-            }
-            if giant != 0 {
-                counts.giants += usize::from(first(&mut self.giant_seen[slot(d.out_block, giant)]));
-            }
-        }
-        counts
-    }
 }

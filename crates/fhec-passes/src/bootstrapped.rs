@@ -11,7 +11,7 @@ use crate::levels::{self, Placed};
 use crate::noise::Model;
 use crate::parameters::{Demands, Goal};
 use crate::placement::{self, Alternative, Placement, Refresh, Step};
-use crate::plan_bsgs::plan_bsgs;
+use crate::plan_bsgs::{Counted, plan_bsgs};
 use crate::pricing::{alike, node_seconds};
 use crate::rotation_keys;
 use crate::sensitivity::Sensitivity;
@@ -87,13 +87,13 @@ pub(crate) fn choose(
     analysis: &Analysis,
     (log_n, sizes): (u32, Sizes),
     demands: &Demands,
-    table: &CostTable,
+    (table, counted): (&CostTable, &Counted),
     limit: f64,
 ) -> Vec<Chosen> {
     let nominal = Chain::nominal(log_n, NOMINAL.0, NOMINAL.1);
     let Some(shape) = nominal.shape(nominal.largest).filter(|_| analysis.plans.all()) else { return Vec::new() };
     let weights = table.prices(&shape).linear_weights(NOMINAL.1 / 2);
-    let planned = plan_bsgs(graph, |_| weights);
+    let planned = plan_bsgs(graph, |_| weights, counted);
     let sensitivity = Sensitivity::unknown(graph.nodes.len());
     let levels = vec![0; graph.nodes.len()];
     let model = Model::new(&planned, &levels, &analysis.matrices, &sensitivity, &analysis.plans);

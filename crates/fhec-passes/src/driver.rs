@@ -1,9 +1,11 @@
 //! Runs passes: verifies the graph after each, checks that the signature is unchanged, times it in a
 //! tracing span, and shows it to whoever watches.
 
+use crate::plan_bsgs::Counted;
 use crate::stage::LastAnalysis;
 use fhec_ir::{Diagnostics, he, nn};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A graph after a pass.
@@ -83,6 +85,8 @@ pub struct Driver<'a> {
     log_n: Option<u32>,
     /// What was found out about the last graph.
     pub(crate) analysed: LastAnalysis,
+    /// Steps of linear maps in this ring.
+    pub(crate) counted: Arc<Counted>,
 }
 
 impl fmt::Debug for Driver<'_> {
@@ -137,12 +141,14 @@ impl Checked for he::Graph {
 impl<'a> Driver<'a> {
     /// A driver that shows every pass to `watch`.
     pub fn new(watch: &'a mut dyn FnMut(PassRun<'_>)) -> Self {
-        Driver { watch, log_n: None, analysed: LastAnalysis::default() }
+        Driver { watch, log_n: None, analysed: LastAnalysis::default(), counted: Arc::default() }
     }
 
     /// From now on passes run for ring degree 2^log_n.
     pub fn for_ring(&mut self, log_n: u32) {
-        self.log_n = Some(log_n);
+        if self.log_n.replace(log_n) != Some(log_n) {
+            self.counted = Arc::default();
+        }
     }
 
     /// Runs a pass on the tensor graph.

@@ -3,25 +3,43 @@
 use crate::layouts::diagonals::indices;
 use fhec_ir::he::facts::levels_consumed;
 use fhec_ir::he::{Graph, LinearTerm, Op, ValueId};
-use fhec_math::bsgs::{BsgsChoice, BsgsPlan, BsgsWeights, DiagonalIndex};
+use fhec_math::bsgs::{BsgsChoice, BsgsPlan, BsgsSteps, BsgsWeights, DiagonalIndex};
 use fhec_math::galois_element;
 use fhec_plan::Diagonals;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A modulus and a set of diagonals.
+type Set = (usize, Vec<DiagonalIndex>);
+
+/// What the steps of sets of diagonals ask for: counted once, however often prices change from placement to
+/// placement. Layers of one shape have equal diagonals, and deep networks repeat few of them.
+#[derive(Debug, Default)]
+pub struct Counted(Mutex<BTreeMap<Set, Arc<BsgsSteps>>>);
+
+impl Counted {
+    fn of(&self, modulus: usize, diagonals: Vec<DiagonalIndex>) -> Arc<BsgsSteps> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (modulus, diagonals);
+        if let Some(steps) = known().get(&key) {
+            return Arc::clone(steps);
+        }
+        // All threads count: none of them may wait for the lock meanwhile.
+        let steps = Arc::new(BsgsSteps::new(modulus, &key.1));
+        known().insert(key, Arc::clone(&steps));
+        steps
+    }
+}
 
 /// Sets `baby` of every term: the cheapest split of its diagonals under `weights(node)`.
 ///
 /// Terms of one map whose inputs have one period are planned together, because they share giants.
-pub fn plan_bsgs(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights) -> Graph {
+pub fn plan_bsgs(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights, counted: &Counted) -> Graph {
     let mut out = graph.clone();
-    // Layers of one shape have equal diagonals: deep networks repeat few of them.
-    let mut known: BTreeMap<(usize, [u64; 4], Vec<DiagonalIndex>), usize> = BTreeMap::new();
     for id in graph.ids() {
         let Op::LinearMap { terms, .. } = &mut out.nodes[id.index()].op else { continue };
-        let w = weights(id);
-        let prices = [w.decompose, w.baby, w.giant, w.product].map(f64::to_bits);
         for group in groups(graph, terms) {
-            let choose = |(modulus, _, diagonals): &(usize, _, Vec<_>)| BsgsPlan::choose(*modulus, diagonals, &w).n1();
-            let n1 = *known.entry((group.modulus, prices, group.diagonals)).or_insert_with_key(choose);
+            let n1 = counted.of(group.modulus, group.diagonals).cheapest_step(&weights(id));
             for &at in &group.terms {
                 terms[at].baby = n1;
             }
@@ -48,20 +66,26 @@ pub struct KeyPrices<'a> {
 /// [`plan_bsgs`] where every rotation key has a price too: maps prefer steps whose rotations others use as well.
 ///
 /// Starting from the cheapest split of every map, each is chosen anew with the keys of all others at hand, until nothing changes.
-pub fn plan_sharing(graph: &Graph, weights: impl Fn(ValueId) -> BsgsWeights, keys: &KeyPrices<'_>) -> Graph {
+pub fn plan_sharing(
+    graph: &Graph,
+    weights: impl Fn(ValueId) -> BsgsWeights,
+    keys: &KeyPrices<'_>,
+    counted: &Counted,
+) -> Graph {
     let mut out = graph.clone();
     // Groups that are equal at equal prices are chosen together; where their terms are.
-    let mut known: BTreeMap<(usize, [u64; 4], Vec<DiagonalIndex>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<([u64; 4], *const BsgsSteps), usize> = BTreeMap::new();
     let mut classes: Vec<Class> = Vec::new();
     for id in graph.ids() {
         let Op::LinearMap { terms, .. } = &graph.node(id).op else { continue };
         let w = weights(id);
         let prices = [w.decompose, w.baby, w.giant, w.product].map(f64::to_bits);
         for Group { terms, modulus, diagonals, .. } in groups(graph, terms) {
-            let at = *known.entry((modulus, prices, diagonals)).or_insert_with_key(|(modulus, _, diagonals)| {
+            let steps = counted.of(modulus, diagonals);
+            let at = *known.entry((prices, Arc::as_ptr(&steps))).or_insert_with(|| {
                 let element = |&r: &i64| galois_element(r, keys.log_n);
                 let choice = |c: BsgsChoice| (c.n1, c.cost, c.rotations.iter().map(element).collect());
-                let choices = BsgsPlan::choices(*modulus, diagonals, &w, SHARING).into_iter().map(choice).collect();
+                let choices = steps.choices(&w, SHARING).into_iter().map(choice).collect();
                 classes.push(Class { choices, chosen: 0, key: (keys.price)(id), members: Vec::new() });
                 classes.len() - 1
             });

@@ -22,6 +22,7 @@ use fhec_ir::{Tensor, he, nn};
 use fhec_math::security::SecurityLevel;
 use fhec_plan::{KeyManifest, bootstrap_slots};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Ring degrees without bootstraps, as log2, smallest first.
 pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=17;
@@ -233,7 +234,16 @@ fn bootstrapped(
         let limit = DEARER * known.map_or(limit, |known| known.objective.min(limit));
         // Prices do not depend on errors, nor errors on prices.
         let (mut list, made) = rayon::join(
-            || bootstrapped::choose(&ready, &analysis, (log_n, sizes), demands, &options.cost, limit),
+            || {
+                bootstrapped::choose(
+                    &ready,
+                    &analysis,
+                    (log_n, sizes),
+                    demands,
+                    (&options.cost, &driver.counted),
+                    limit,
+                )
+            },
             || analysed.is_none().then(|| analysis.clone().with_samples(&ready, samples)),
         );
         list.retain(|chosen| chosen.objective < limit);
@@ -296,7 +306,8 @@ fn carried(
     let seconds = |s: &Selected| s.price.objective(demands.goal, &options.cost);
     for byte in [options.cost.read_byte * 1e-9, SHORT_OF_MEMORY] {
         let keys = KeyPrices { log_n, given: &given, price: &|id| byte * bytes(id) };
-        let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys))?;
+        let counted = Arc::clone(&driver.counted);
+        let planned = driver.he("plan-bsgs", &placed, |g| plan_sharing(g, weights, &keys, &counted))?;
         let planned = Placed { graph: planned, levels: levels.clone(), before: before.clone() };
         let own = analysis.placed(&planned);
         let stage = Stage::analysed(planned, own);
@@ -389,7 +400,8 @@ fn ring(
             let operand = placed.graph.node(id).inputs[0];
             prices.linear_weights(placed.levels[operand.index()])
         };
-        let stage = analysed.with_babies(driver.he(pass, &placed.graph, |g| plan_bsgs(g, weights))?);
+        let counted = Arc::clone(&driver.counted);
+        let stage = analysed.with_babies(driver.he(pass, &placed.graph, |g| plan_bsgs(g, weights, &counted))?);
         match stage.select(log_n, demands, &options.cost) {
             Ok((selected, keys)) => {
                 shape = Shape::of(&selected.parameters);
@@ -430,7 +442,9 @@ fn fewer_keys(
     let price = |id: he::ValueId| SHORT_OF_MEMORY * prices.key_bytes(level(id)) as f64;
     let keys = KeyPrices { log_n, given: &given, price: &price };
     let weights = |id: he::ValueId| prices.linear_weights(level(id));
-    let stage = analysed.with_babies(driver.he("share-keys", &placed.graph, |g| plan_sharing(g, weights, &keys))?);
+    let counted = Arc::clone(&driver.counted);
+    let planned = driver.he("share-keys", &placed.graph, |g| plan_sharing(g, weights, &keys, &counted))?;
+    let stage = analysed.with_babies(planned);
     Ok(stage.select(log_n, demands, &options.cost).map(|(selected, keys)| {
         let objective = selected.price.objective(demands.goal, &options.cost) * share(log_n, options);
         Choice { stage, selected, keys, objective, chosen: None }

@@ -144,7 +144,7 @@ fn edge_cases() {
 fn choices_are_what_plans_of_their_step_cost() {
     let list = diagonals((0..9).flat_map(|row| (0..5).map(move |k| 64 * row + k)));
     let weights = BsgsWeights::default();
-    let choices = BsgsPlan::choices(1024, &list, &weights, (20, 1.5));
+    let choices = BsgsSteps::new(1024, &list).choices(&weights, (20, 1.5));
     assert!(choices.len() > 2 && choices.windows(2).all(|w| w[0].cost <= w[1].cost));
     for choice in &choices {
         let plan = BsgsPlan::new(1024, &list, choice.n1);

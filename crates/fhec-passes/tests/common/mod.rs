@@ -5,7 +5,7 @@ use fhec_ir::{Origin, Tensor, he};
 use fhec_passes::common_subexpressions::common_subexpressions;
 use fhec_passes::layouts::LinearCost;
 use fhec_passes::lower::Lowering;
-use fhec_passes::plan_bsgs::plan_bsgs;
+use fhec_passes::plan_bsgs::{Counted, plan_bsgs};
 use fhec_plan::{Diagonals, Matrix, Weights};
 
 /// A pseudo-random number in [-1, 1).
@@ -212,7 +212,7 @@ pub(crate) fn check_all(net: Net, slots: &[usize]) -> he::Graph {
     for &slots in slots {
         let he = lowering.pack(slots, &LinearCost::default()).unwrap_or_else(|e| panic!("{e}"));
         compare(&graph, &he);
-        let he = common_subexpressions(&plan_bsgs(&he, |_| LinearCost::default().bsgs));
+        let he = common_subexpressions(&plan_bsgs(&he, |_| LinearCost::default().bsgs, &Counted::default()));
         compare(&graph, &he);
         last = Some(he);
     }
