@@ -7,6 +7,9 @@ use fhec_plan::{Diagonals, Matrix, NestWeights};
 use rayon::prelude::*;
 use std::sync::Arc;
 
+/// Of diagonals with more than one point in so many slots all slots are looked at: that is faster than to remember which.
+const DENSE: usize = 8;
+
 /// One linear map's diagonals and row norms.
 #[derive(Clone, Debug)]
 pub struct MatrixInfo {
@@ -41,12 +44,24 @@ impl MatrixInfo {
         let mut values = vec![0.0; matrix.diagonal_period()];
         let mut touched = Vec::new();
         for (at, key) in diagonals.keys().iter().enumerate() {
+            let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
+            let mut used = false;
+            if diagonals.points(at) >= values.len() / DENSE {
+                diagonals.fill(matrix, tensors, at, &mut values);
+                for part in values.chunks_exact(matrix.out_period) {
+                    for (row, v) in rows.iter_mut().zip(part) {
+                        used |= *v != 0.0;
+                        *row += v * v;
+                    }
+                }
+                values.fill(0.0);
+                products += usize::from(used);
+                continue;
+            }
             diagonals.for_each(matrix, tensors, at, |slot, weight| {
                 values[slot] += weight;
                 touched.push(slot);
             });
-            let rows = &mut row_norm2[key.out_block as usize * matrix.out_period..][..matrix.out_period];
-            let mut used = false;
             // A slot that was touched twice is zero the second time.
             for slot in touched.drain(..) {
                 let v = std::mem::take(&mut values[slot]);

@@ -223,7 +223,17 @@ impl Diagonals {
         out.fill(0.0);
         // Periods are powers of two that divide the slots, so one mask does for both remainders.
         let wrap = out.len() - 1;
-        self.for_each(matrix, tensors, at, |slot, weight| out[slot.wrapping_sub(left) & wrap] += weight);
+        self.for_each_line(matrix, tensors, at, |slot, steps, count, weight| {
+            let first = slot.wrapping_sub(left) & wrap;
+            match usize::try_from(steps) {
+                Ok(1) if first + count <= out.len() => out[first..first + count].iter_mut().for_each(|o| *o += weight),
+                Ok(steps @ 2..) if first + steps * (count - 1) < out.len() => {
+                    out[first..].iter_mut().step_by(steps).take(count).for_each(|o| *o += weight);
+                }
+                _ => (0..count)
+                    .for_each(|i| out[first.wrapping_add_signed(steps as isize * i as isize) & wrap] += weight),
+            }
+        });
     }
 
     /// Calls `f(slot, weight)` for every point of diagonal number `at`: what [`fill`](Self::fill) adds up.
@@ -231,6 +241,23 @@ impl Diagonals {
     /// # Panics
     /// As [`Diagonals::fill`].
     pub fn for_each(&self, matrix: &Matrix, tensors: &[NestWeights], at: usize, mut f: impl FnMut(usize, f64)) {
+        let wrap = matrix.diagonal_period() - 1;
+        self.for_each_line(matrix, tensors, at, |slot, steps, count, weight| {
+            for i in 0..count as i64 {
+                f(slot.wrapping_add_signed((steps * i) as isize) & wrap, weight);
+            }
+        });
+    }
+
+    /// Calls `f(slot, steps, count, weight)` for the points of diagonal number `at`, so many at a time of one weight, whose
+    /// slots, modulo the diagonal's period, lie so many steps apart. There is at least one.
+    fn for_each_line(
+        &self,
+        matrix: &Matrix,
+        tensors: &[NestWeights],
+        at: usize,
+        mut f: impl FnMut(usize, i64, usize, f64),
+    ) {
         let key = self.keys[at];
         let wrap = matrix.diagonal_period() as i64 - 1;
         for run in &self.runs[self.starts[at]..self.starts[at + 1]] {
@@ -239,13 +266,31 @@ impl Diagonals {
                 (&matrix.nests[number], &self.splits[number], &self.bounds[run.bounds as usize]);
             let by_columns = matrix.out_period <= matrix.in_period;
             let start = if by_columns { i64::from(run.col) - i64::from(key.index) } else { i64::from(run.row) };
-            match tensors[number].as_deref() {
-                Some(values) => walk(nest, split, bounds, |step, weight| {
-                    f(((start + step) & wrap) as usize, nest.factor * values[(run.weight + weight) as usize]);
-                }),
-                None => walk(nest, split, bounds, |step, _| f(((start + step) & wrap) as usize, nest.factor)),
-            }
+            let values = tensors[number].as_deref();
+            walk(nest, split, bounds, |line| {
+                let slot = |i: i64| ((start + line.step + line.steps * i) & wrap) as usize;
+                let weight = |i: i64| {
+                    let value = values.map_or(1.0, |v| v[(run.weight + line.weight + line.weights * i) as usize]);
+                    nest.factor * value
+                };
+                match values {
+                    Some(_) if line.weights != 0 => {
+                        (0..line.count as i64).for_each(|i| f(slot(i), 0, 1, weight(i)));
+                    }
+                    _ if line.count > 0 => f(slot(0), line.steps, line.count, weight(0)),
+                    _ => {}
+                }
+            });
         }
+    }
+
+    /// Points of diagonal number `at`: how often [`for_each`](Self::for_each) calls.
+    ///
+    /// # Panics
+    /// As [`Diagonals::fill`].
+    pub fn points(&self, at: usize) -> usize {
+        let points = |run: &Run| self.bounds[run.bounds as usize].iter().map(|(lo, hi)| hi - lo).product::<usize>();
+        self.runs[self.starts[at]..self.starts[at + 1]].iter().map(points).sum()
     }
 
     /// The weight tensors that [`Diagonals::fill`] and [`Rows`] want, one per nest, loaded once each.

@@ -234,23 +234,43 @@ pub(in crate::matrix) fn narrow(bounds: &mut (usize, usize), c: i64, fixed: i64,
     bounds.0 < bounds.1
 }
 
-/// Calls `f(step, weight_step)` for every point of a run, relative to its first point, in loop order.
-pub(super) fn walk(nest: &Nest, split: &Split, bounds: &[(usize, usize)], mut f: impl FnMut(i64, i64)) {
+/// Points of a run that lie in a row.
+#[derive(Clone, Copy)]
+pub(super) struct Line {
+    /// The first one's slot and weight, relative to those of the run's first point.
+    pub(super) step: i64,
+    pub(super) weight: i64,
+    /// From each to the next.
+    pub(super) steps: i64,
+    pub(super) weights: i64,
+    pub(super) count: usize,
+}
+
+/// Calls `f` for all points of a run, in loop order.
+pub(super) fn walk(nest: &Nest, split: &Split, bounds: &[(usize, usize)], mut f: impl FnMut(Line)) {
+    let point = |step, weight| Line { step, weight, steps: 0, weights: 0, count: 1 };
     let Some((&inner, outer)) = split.parallel.split_last() else {
-        return f(0, 0);
+        return f(point(0, 0));
     };
     let dim = &nest.dims[inner];
     let (lo, hi) = bounds[outer.len()];
     let first = (dim.row.at(lo), dim.weight.at(lo));
     let mut index: Vec<usize> = bounds[..outer.len()].iter().map(|b| b.0).collect();
     loop {
-        let (mut step, mut weight) = (-first.0, -first.1);
+        let (mut step, mut weight) = (0, 0);
         for ((&d, &i), b) in outer.iter().zip(&index).zip(bounds) {
             step += nest.dims[d].row.at(i) - nest.dims[d].row.at(b.0);
             weight += nest.dims[d].weight.at(i) - nest.dims[d].weight.at(b.0);
         }
-        for i in lo..hi {
-            f(step + dim.row.at(i), weight + dim.weight.at(i));
+        match (&dim.row, &dim.weight) {
+            (&Offsets::Stride(steps), &Offsets::Stride(weights)) => {
+                f(Line { step, weight, steps, weights, count: hi - lo });
+            }
+            _ => {
+                for i in lo..hi {
+                    f(point(step + dim.row.at(i) - first.0, weight + dim.weight.at(i) - first.1));
+                }
+            }
         }
         let mut d = outer.len();
         loop {
