@@ -129,6 +129,10 @@ fn every_bootstrap_has_a_reason_and_the_meaning_stays() {
     for b in &report.bootstraps {
         assert!(b.level_out > b.level_in && b.seconds > 0.1);
         assert!(b.without.is_none_or(|more| more >= 0.0), "{b:?}");
+        // What is bootstrapped instead is something else, and not bootstrapped here.
+        let here = |reg: &fhec_plan::Reg| matches!(c.he.nodes[reg.0 as usize].op, he::Op::Bootstrap { .. });
+        assert!(b.without.is_some() || b.instead.is_empty(), "{b:?}");
+        assert!(!b.instead.iter().any(here), "{b:?}");
     }
     let layers: f64 = report.layers.iter().map(|l| l.seconds).sum();
     assert!((layers - report.seconds).abs() < 1e-6 * layers);
@@ -148,6 +152,7 @@ fn a_network_of_a_hundred_layers_compiles_in_seconds() {
     let seconds = start.elapsed().as_secs_f64();
     assert!(c.plan.report.bootstraps.len() > 10);
     assert!(c.plan.report.bootstraps.iter().all(|b| b.seconds > 0.0));
+    assert!(c.plan.report.bootstraps.iter().any(|b| !b.instead.is_empty()), "some could be elsewhere");
     // Half of it on an idle core.
     assert!(seconds < 20.0, "{seconds} s");
 }

@@ -43,7 +43,9 @@ fn follows<'a>(verified: &'a Verified, bootstrap: &BootstrapReport) -> Follows<'
 
 /// Layers whose values are bootstrapped in the best placement without a bootstrap, and are not in the plan.
 fn instead<'a>(plan: &'a Plan, bootstrap: &BootstrapReport) -> Vec<&'a str> {
-    let mut layers: Vec<&str> = bootstrap.instead.iter().map(|&reg| layer(plan, reg)).collect();
+    let own = layer(plan, bootstrap.reg);
+    let name = |&reg: &Reg| if layer(plan, reg) == own { "another value of it" } else { layer(plan, reg) };
+    let mut layers: Vec<&str> = bootstrap.instead.iter().map(name).collect();
     layers.dedup();
     layers
 }
