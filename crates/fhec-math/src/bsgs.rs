@@ -137,8 +137,7 @@ impl Grid {
             .flat_map(move |offset| ranges.iter().map(move |&centred| Self { n1: step, offset, centred }))
     }
 
-    /// `(baby, giant)` of a diagonal with an index in `[0, modulus)`, both in `[0, modulus)`: [`split`](Self::split) with one division,
-    /// for those who count many grids.
+    /// `(baby, giant)` of a diagonal with an index in `[0, modulus)`, both in `[0, modulus)`.
     fn slots(&self, index: i64, modulus: usize) -> (usize, usize) {
         let i = if self.centred && 2 * index > modulus as i64 { index - modulus as i64 } else { index };
         let baby = (i + self.offset).rem_euclid(self.n1) - self.offset;
@@ -146,11 +145,10 @@ impl Grid {
         (slot(baby), slot(i - baby))
     }
 
-    /// `(baby, giant)` of a diagonal, both in `(−modulus/2, modulus/2]`.
+    /// [`slots`](Self::slots) as rotations, both in `(−modulus/2, modulus/2]`.
     fn split(&self, index: i64, modulus: usize) -> (i64, i64) {
-        let i = if self.centred { centred(index, modulus) } else { index.rem_euclid(modulus as i64) };
-        let baby = (i + self.offset).rem_euclid(self.n1) - self.offset;
-        (centred(baby, modulus), centred(i - baby, modulus))
+        let (baby, giant) = self.slots(index, modulus);
+        (centred(baby as i64, modulus), centred(giant as i64, modulus))
     }
 }
 

@@ -55,18 +55,17 @@ impl MatrixInfo {
                     }
                 }
                 values.fill(0.0);
-                products += usize::from(used);
-                continue;
-            }
-            diagonals.for_each(matrix, tensors, at, |slot, weight| {
-                values[slot] += weight;
-                touched.push(slot);
-            });
-            // A slot that was touched twice is zero the second time.
-            for slot in touched.drain(..) {
-                let v = std::mem::take(&mut values[slot]);
-                used |= v != 0.0;
-                rows[slot & (matrix.out_period - 1)] += v * v;
+            } else {
+                diagonals.for_each(matrix, tensors, at, |slot, weight| {
+                    values[slot] += weight;
+                    touched.push(slot);
+                });
+                // A slot that was touched twice is zero the second time.
+                for slot in touched.drain(..) {
+                    let v = std::mem::take(&mut values[slot]);
+                    used |= v != 0.0;
+                    rows[slot & (matrix.out_period - 1)] += v * v;
+                }
             }
             products += usize::from(used);
         }

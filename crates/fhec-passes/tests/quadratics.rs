@@ -106,6 +106,30 @@ fn scalar_coefficients_join_the_bias_before_and_the_weights_behind() {
     }
 }
 
+/// Two residual blocks of quadratics, each with a constant; `scaled` is done before the first activation and behind what
+/// follows it in a block.
+fn residual(
+    net: &mut Net,
+    activation: impl Fn(&mut Net, ValueId, f64) -> ValueId,
+    scaled: impl Fn(&mut Net, ValueId) -> ValueId,
+) {
+    let x = conv(net, INPUT, 4, 1);
+    let x = scaled(net, x);
+    let mut x = activation(net, x, 0.2);
+    for _ in 0..2 {
+        let y = conv(net, x, 4, 1);
+        let y = activation(net, y, 0.1);
+        let y = scaled(net, y);
+        let y = conv(net, y, 4, 1);
+        let y = scaled(net, y);
+        let sum = net.push(Op::Add, &[y, x]);
+        x = activation(net, sum, -0.1);
+    }
+    let x = net.push(Op::ReduceMean { axes: vec![2, 3], keep: false }, &[x]);
+    let x = net.dense(x, 3);
+    net.output(x);
+}
+
 /// He's block: the quadratic follows the sum, and both the branch and the next sum read it. Channels with a
 /// negative leading coefficient leave a sign behind.
 #[test]
@@ -115,18 +139,7 @@ fn quadratics_after_a_residual_sum_cost_one_level() {
         let sign = if negative { -1.0 } else { 1.0 };
         let a = [0.3, 0.7 * sign, 0.2, 0.9];
         let b = [0.5, 0.4, -0.3, 0.0];
-        let mut x = conv(&mut net, INPUT, 4, 1);
-        x = polynomial(&mut net, x, &a, &b, 0.2);
-        for _ in 0..2 {
-            let y = conv(&mut net, x, 4, 1);
-            let y = polynomial(&mut net, y, &a, &b, 0.1);
-            let y = conv(&mut net, y, 4, 1);
-            let sum = net.push(Op::Add, &[y, x]);
-            x = polynomial(&mut net, sum, &a, &b, -0.1);
-        }
-        let x = net.push(Op::ReduceMean { axes: vec![2, 3], keep: false }, &[x]);
-        let x = net.dense(x, 3);
-        net.output(x);
+        residual(&mut net, |net, x, c| polynomial(net, x, &a, &b, c), |_, x| x);
         let (graph, depth) = run(net);
         // Five convolutions, five quadratics, and the mean with the dense layer.
         assert_eq!(depth, 11, "{graph}");
@@ -163,27 +176,13 @@ fn depthwise_convolutions_of_one_weight_are_factors() {
         let channels = net.shape(x)[1];
         net.conv(x, channels, [1, 1], [1; 2], [0; 4], [1, 1], channels)
     };
-    let activation = |net: &mut Net, x| {
+    let activation = |net: &mut Net, x, _| {
         let square = net.push(Op::Mul, &[x, x]);
         let (square, linear) = (factors(net, square), factors(net, x));
         net.push(Op::Add, &[square, linear])
     };
     let mut net = Net::new(&[1, 2, 6, 6]);
-    let mut x = conv(&mut net, INPUT, 4, 1);
-    x = factors(&mut net, x);
-    x = activation(&mut net, x);
-    for _ in 0..2 {
-        let y = conv(&mut net, x, 4, 1);
-        let y = activation(&mut net, y);
-        let y = factors(&mut net, y);
-        let y = conv(&mut net, y, 4, 1);
-        let y = factors(&mut net, y);
-        let sum = net.push(Op::Add, &[y, x]);
-        x = activation(&mut net, sum);
-    }
-    let x = net.push(Op::ReduceMean { axes: vec![2, 3], keep: false }, &[x]);
-    let x = net.dense(x, 3);
-    net.output(x);
+    residual(&mut net, activation, factors);
     let (graph, depth) = run(net);
     // Five convolutions, five quadratics, and the mean with the dense layer.
     assert_eq!(depth, 11, "{graph}");
