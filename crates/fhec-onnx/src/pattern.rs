@@ -211,13 +211,10 @@ fn clipping(graph: &Graph, id: ValueId) -> (ValueId, f64, f64) {
     let (mut at, mut low, mut high) = (id, f64::NEG_INFINITY, f64::INFINITY);
     for _ in 0..DEPTH {
         let node = graph.node(at);
-        let (min, max) = match node.op {
-            Op::Activation(Activation::Clip { min, max }) => (min, max),
-            Op::Activation(Activation::Relu) => (0.0, f64::INFINITY),
-            _ => break,
-        };
-        // Clippings are monotone: the bounds of the first one, clipped, are those of both.
-        (low, high) = (min.max(low).min(high), max.max(low).min(high));
+        let Op::Activation(function) = &node.op else { break };
+        let Some((min, max)) = function.clipping() else { break };
+        let both = Activation::Clip { min: low, max: high };
+        (low, high) = (both.eval(min), both.eval(max));
         at = node.inputs[0];
     }
     (at, low, high)

@@ -114,22 +114,12 @@ fn replace(rw: &mut Rewriter<'_>, node: &Node, op: Op, operands: &[ValueId]) -> 
     rw.add(Node { op, inputs, ..node.clone() })
 }
 
-/// The bounds of a clipping.
-fn bounds(op: &Op) -> Option<(f64, f64)> {
-    match *op {
-        Op::Activation(Activation::Relu) => Some((0.0, f64::INFINITY)),
-        Op::Activation(Activation::Clip { min, max }) => Some((min, max)),
-        _ => None,
-    }
-}
-
-/// A clipping that absorbs the one before it; nothing where there is none. Both are monotone, so that the bounds of the first one, clipped, are
-/// those of both.
+/// A node that clips, with the clipping before it absorbed; nothing where there is none.
 fn clipped(rw: &mut Rewriter<'_>, graph: &Graph, node: &Node) -> Option<ValueId> {
     let source = graph.node(node.inputs[0]);
-    let ((low, high), (min, max)) = (bounds(&source.op)?, bounds(&node.op)?);
-    let clip = |bound: f64| bound.max(min).min(max);
-    let op = match (clip(low), clip(high)) {
+    let (Op::Activation(first), Op::Activation(second)) = (&source.op, &node.op) else { return None };
+    let (low, high) = first.clipping()?;
+    let op = match (second.eval(low), second.eval(high)) {
         (0.0, f64::INFINITY) => Activation::Relu,
         (min, max) => Activation::Clip { min, max },
     };

@@ -91,6 +91,16 @@ impl Activation {
         }
     }
 
+    /// The bounds of a clipping, which ReLU is too; `None` of all other functions. They are monotone, so that the bounds of one, put
+    /// through a second, are those of both.
+    pub fn clipping(&self) -> Option<(f64, f64)> {
+        match *self {
+            Activation::Relu => Some((0.0, f64::INFINITY)),
+            Activation::Clip { min, max } => Some((min, max)),
+            _ => None,
+        }
+    }
+
     /// The function itself. Inlined, so that a loop over one function is a loop of its own.
     #[inline(always)]
     pub fn eval(&self, x: f64) -> f64 {
