@@ -69,7 +69,7 @@ impl Bench {
         let secret = SecretKey::generate(&context, &mut rng);
         let request = bootstrapper.key_request();
         let weight = bootstrapper.spec().sparse_weight;
-        let keys = EncapsulationKeys::generate(&secret, weight, &request.raised, &mut rng).expect("keys");
+        let keys = EncapsulationKeys::generate(&secret, weight, &request.raised, &request.low, &mut rng).expect("keys");
         let evaluation = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
         println!(
             "keys: {} of {} MiB, encapsulation {} MiB, in {:.1} s; resident {:.2} GiB at most",

@@ -2,7 +2,8 @@
 //!
 //! Slots-to-coefficients first, with a dense secret (2020/1203 turned around; 2022/024 for the secret):
 //!
-//! 1. **Slots to coefficients**, at the lowest levels, where it is cheapest: the slots `x` become coefficients.
+//! 1. **Slots to coefficients**, at the lowest levels, where it is cheapest: the slots `x` become coefficients. Vectors that repeat go down
+//!    to a smaller ring for it.
 //! 2. **Raise.** Under a sparse secret, read modulo the whole chain, the polynomial is `m + q_0·I` with small integers `I`
 //!    ([`EncapsulationKeys`]). The first rotations that follow take the ciphertext back to the dense secret.
 //! 3. **Coefficients to slots**: slots hold `t = I + m/q_0`, the real part of them for one half of the coefficients and the
@@ -29,6 +30,7 @@ mod cosine;
 mod encapsulate;
 mod eval_mod;
 mod fft;
+mod low_ring;
 mod presets;
 mod spread;
 #[cfg(test)]
@@ -39,11 +41,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fhec_math::Scale;
-use fhec_math::bootstrap::Matrix;
+use fhec_math::bootstrap::{LowRing, Matrix};
 
 pub use chain::BootstrapChain;
 pub use encapsulate::EncapsulationKeys;
+pub(crate) use encapsulate::ToSparse;
 pub use fhec_math::bootstrap::BootstrapSpec;
+pub(crate) use low_ring::LowRingKeys;
 pub use presets::BootstrapPreset;
 
 use crate::cipher::Ciphertext;
@@ -72,6 +76,8 @@ pub struct BootstrapTarget {
 /// Both transforms for one number of slots.
 #[derive(Debug)]
 struct Transforms {
+    /// The ring of slots-to-coefficients, where it is a smaller one.
+    low: Option<LowRing>,
     slots_to_coeffs: Vec<Arc<Stage>>,
     /// In the order of use.
     coeffs_to_slots: Vec<Arc<Stage>>,
@@ -124,15 +130,25 @@ impl Bootstrapper {
         };
         let log_slots: BTreeSet<u32> = log_slots.iter().copied().collect();
         let (whole, raising) = (Encoder::new(context), Encoder::new(context.raising()));
+        let mut lower = BTreeMap::new();
         let mut stages: Vec<Arc<Stage>> = Vec::new();
         for k in log_slots {
+            let low = out.spec.low_ring(k, context.log_n());
+            if let Some(ring) = low {
+                let [_, inner] = context.low_ring(ring)?;
+                lower.entry(ring.log_n).or_insert_with(|| Encoder::new(&inner));
+            }
             let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
                 let stage = |shape| {
                     // Numbers of slots share the matrices of the layers that they share.
                     if let Some(known) = stages.iter().find(|stage| stage.shape == shape) {
                         return Ok(Arc::clone(known));
                     }
-                    let encoder = if shape.matrix.raised { &raising } else { &whole };
+                    let encoder = match shape.low {
+                        Some(ring) => &lower[&ring.log_n],
+                        None if shape.matrix.raised => &raising,
+                        None => &whole,
+                    };
                     let stage = Arc::new(Stage::new(encoder, shape)?);
                     stages.push(Arc::clone(&stage));
                     Ok(stage)
@@ -141,7 +157,7 @@ impl Bootstrapper {
             };
             let slots_to_coeffs = encoded(out.slots_to_coeffs_shapes(k))?;
             let coeffs_to_slots = encoded(out.coeffs_to_slots_shapes(k))?;
-            out.transforms.insert(k, Transforms { slots_to_coeffs, coeffs_to_slots });
+            out.transforms.insert(k, Transforms { low, slots_to_coeffs, coeffs_to_slots });
         }
         Ok(out)
     }
@@ -178,6 +194,7 @@ impl Bootstrapper {
             galois: keys.galois,
             sparse_weight: Some(self.spec.sparse_weight),
             raised: keys.raised,
+            low: keys.low,
         }
     }
 
@@ -193,13 +210,15 @@ impl Bootstrapper {
         };
         let levels: Vec<spread::Level> = matrices.chunk_by(|a, b| a.level == b.level).map(level).collect();
         let ends = [self.spec.input_scale.log2(), end.log2()];
-        let scales = spread::scales(&levels, self.context.log_n(), ends);
+        let low = self.spec.low_ring(log_slots, self.context.log_n());
+        let scales = spread::scales(&levels, low.map_or(self.context.log_n(), |ring| ring.log_n), ends);
         let mut scale = self.spec.input_scale.clone();
         let mut shapes = Vec::with_capacity(matrices.len());
         for (i, (matrix, log2)) in matrices.iter().zip(scales).enumerate() {
             let out_scale = if i + 1 == matrices.len() { end.clone() } else { Scale::pow2(log2.round() as i64) };
             shapes.push(StageShape {
                 direction: Direction::SlotsToCoeffs,
+                low,
                 matrix: *matrix,
                 in_scale: std::mem::replace(&mut scale, out_scale.clone()),
                 out_scale,
@@ -224,6 +243,7 @@ impl Bootstrapper {
             let prime = || Scale::prime(self.context.q(matrix.level).value());
             StageShape {
                 direction: Direction::CoeffsToSlots,
+                low: None,
                 matrix,
                 in_scale: scale(done),
                 out_scale: if matrix.rescale { out_scale } else { out_scale.mul(&prime()) },
@@ -243,7 +263,7 @@ impl Bootstrapper {
     /// # Errors
     /// [`CkksError::LevelRange`] where the input lies below [`BootstrapSpec::input_level`] or the target above
     /// [`output_level`](Self::output_level), [`CkksError::Parameters`] for a number of slots that was not prepared,
-    /// [`CkksError::NoGaloisKey`], [`CkksError::NoRelinKey`], [`CkksError::KeyLevel`] where the evaluator lacks a key of
+    /// [`CkksError::NoGaloisKey`], [`CkksError::NoRelinKey`], [`CkksError::NoRingKeys`], [`CkksError::KeyLevel`] where the evaluator lacks a key of
     /// [`key_request`](Self::key_request), [`CkksError::ContextMismatch`].
     pub fn bootstrap(
         &self,
@@ -342,7 +362,7 @@ impl Bootstrapper {
         let transforms = self.check(evaluator, keys, input, target)?;
         let lane = (target.level < self.output_level).then(|| self.lane(target, transforms)).transpose()?;
         let gain = self.spec.input_scale.div(input.scale()).to_f64();
-        let packed = self.slots_to_coeffs(evaluator, input, transforms)?;
+        let packed = self.slots_to_coeffs(evaluator, keys, input, transforms)?;
         let way = match &lane {
             Some(lane) => Way {
                 evaluator: evaluator.select(&lane.selection),
@@ -377,17 +397,25 @@ impl Bootstrapper {
             .ok_or_else(|| CkksError::Parameters(format!("bootstrap: not prepared for 2^{} slots", target.log_slots)))
     }
 
-    /// To a ciphertext at level 0 whose coefficients are the slots of the input, at the message ratio.
+    /// To a ciphertext at level 0 whose coefficients are the slots of the input, at the message ratio; in a smaller ring where
+    /// vectors repeat.
     fn slots_to_coeffs(
         &self,
         evaluator: &Evaluator,
+        keys: &EncapsulationKeys,
         input: &Ciphertext,
         transforms: &Transforms,
     ) -> Result<Ciphertext> {
         let level = transforms.slots_to_coeffs.first().map_or(0, |stage| stage.shape.matrix.level);
         let mut ciphertext = evaluator.drop_to_level(input, level)?.with_scale(self.spec.input_scale.clone());
+        let mut evaluator = evaluator.clone();
+        if let Some(ring) = transforms.low {
+            let low = keys.low(ring.log_n)?;
+            ciphertext = low.enter(&ciphertext)?;
+            evaluator = low.inside(&evaluator);
+        }
         for stage in &transforms.slots_to_coeffs {
-            ciphertext = stage.apply(evaluator, &ciphertext)?;
+            ciphertext = stage.apply(&evaluator, &ciphertext)?;
         }
         Ok(ciphertext)
     }
@@ -407,7 +435,7 @@ impl Bootstrapper {
             Some(selection) => (keys.up().select(selection), selection.level(whole)),
             None => (keys.up().clone(), whole),
         };
-        let small = keys.raise(up.context(), level, &keys.down(packed));
+        let small = keys.raise(up.context(), level, &keys.down(packed)?);
         let Some((first, rest)) = stages.split_first() else {
             return Err(CkksError::Parameters(format!("{OP}: no matrices")));
         };

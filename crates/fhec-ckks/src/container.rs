@@ -12,6 +12,7 @@
 
 mod bundle;
 mod data;
+mod encapsulation;
 mod keys;
 mod pack;
 mod stream;
@@ -38,7 +39,7 @@ use pack::{pack, packed_len, unpack};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"FHEC";
 /// Version of the format that this build writes and reads.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const HEADER_LEN: usize = 80;
 const CHECKSUM_LEN: usize = 32;
 /// Bytes that [`Header::read`] wants to see: no file is shorter.

@@ -77,6 +77,14 @@ pub enum CkksError {
         /// Galois element, modulo 2N.
         element: u64,
     },
+    /// There are no keys for the smaller ring that slots-to-coefficients goes down to.
+    #[error("{op}: no keys for the ring of degree 2^{log_n}")]
+    NoRingKeys {
+        /// Operation.
+        op: &'static str,
+        /// log2 of its degree.
+        log_n: u32,
+    },
     /// A key reaches less high than the level at which it is wanted.
     #[error("{op}: the key reaches level {have}, level {need} is needed")]
     KeyLevel {

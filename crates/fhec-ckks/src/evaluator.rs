@@ -110,6 +110,11 @@ impl Evaluator {
         }
     }
 
+    /// The same, but for key switches, which another one counts.
+    pub(crate) fn counted_by(&self, other: &Self) -> Self {
+        Self { counters: Arc::clone(&other.counters), ..self.clone() }
+    }
+
     /// Key switches since the evaluator was made, by it and its clones.
     pub fn key_switches(&self) -> KeySwitches {
         KeySwitches {

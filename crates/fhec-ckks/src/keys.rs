@@ -6,6 +6,7 @@ mod switching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fhec_math::bootstrap::LowKeys;
 use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -160,6 +161,8 @@ pub struct KeyRequest {
     pub sparse_weight: Option<u32>,
     /// Galois elements of the keys from the sparse secret; without that secret there are none.
     pub raised: BTreeSet<u64>,
+    /// Keys of smaller rings that lead to the sparse secret, by log2 of the degree.
+    pub low: BTreeMap<u32, LowKeys>,
 }
 
 impl KeyRequest {
@@ -184,11 +187,17 @@ impl KeyRequest {
                 )));
             }
         }
+        for (&log_n, keys) in &self.low {
+            context.check_level("key request", keys.level, 0)?;
+            if log_n >= context.log_n() || keys.galois.iter().any(|e| e.is_multiple_of(2) || *e >= 2 << log_n) {
+                return Err(CkksError::Parameters(format!("keys for a ring of degree 2^{log_n}")));
+            }
+        }
         match self.sparse_weight {
             Some(weight) if weight == 0 || weight as usize > context.n() / 2 => {
                 Err(CkksError::Parameters(format!("a sparse secret of weight {weight}")))
             }
-            None if !self.raised.is_empty() => {
+            None if !self.raised.is_empty() || !self.low.is_empty() => {
                 Err(CkksError::Parameters("keys from a sparse secret that there is not".into()))
             }
             _ => Ok(()),
@@ -249,12 +258,12 @@ impl<'a> KeyGenerator<'a> {
         Ok(SwitchingKey::generate(context, message, under, level, self.rng))
     }
 
-    /// Makes the keys of encapsulation; see [`EncapsulationKeys::generate`].
+    /// Makes the keys of encapsulation that a request asks for, with a sparse secret of this weight; see [`EncapsulationKeys::generate`].
     ///
     /// # Errors
     /// [`CkksError::Math`] for an impossible Galois element.
-    pub fn encapsulation(&mut self, weight: u32, raised: &BTreeSet<u64>) -> Result<EncapsulationKeys> {
-        EncapsulationKeys::generate(self.secret, weight, raised, self.rng)
+    pub fn encapsulation(&mut self, request: &KeyRequest, weight: u32) -> Result<EncapsulationKeys> {
+        EncapsulationKeys::generate(self.secret, weight, &request.raised, &request.low, self.rng)
     }
 }
 
@@ -318,7 +327,7 @@ impl EvaluationKeys {
             progress(done, total);
         }
         if let Some(weight) = request.sparse_weight {
-            keys.set_encapsulation(weight, generator.encapsulation(weight, &request.raised)?);
+            keys.set_encapsulation(weight, generator.encapsulation(request, weight)?);
             progress(total, total);
         }
         Ok(keys)
@@ -368,6 +377,7 @@ impl EvaluationKeys {
             galois: self.galois.iter().map(|(&element, key)| (element, key.level())).collect(),
             sparse_weight: self.sparse_weight,
             raised: self.encapsulation.iter().flat_map(|keys| keys.elements()).collect(),
+            low: self.encapsulation.iter().flat_map(|keys| keys.low_request()).collect(),
         }
     }
 

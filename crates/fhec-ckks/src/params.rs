@@ -6,7 +6,10 @@ mod selection;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use fhec_math::{BaseConverter, Modulus, NttTable, SecurityLevel, log2_product, security_estimate, special_primes};
+use fhec_math::bootstrap::LowRing;
+use fhec_math::{
+    BaseConverter, Modulus, NttTable, SecurityLevel, log2_product, max_log_qp, security_estimate, special_primes,
+};
 
 use crate::error::{CkksError, Result};
 use check::{check_digits, check_primes, check_security, check_shape, digit_ranges};
@@ -314,6 +317,35 @@ impl Context {
             let spec = ParameterSpec { p: vec![self.spec.p[0]], digits, ..self.spec.clone() };
             Self::build(spec).expect("a part of primes that were checked")
         })
+    }
+
+    /// The first primes of the same chain with one digit for each, in the same ring and in a smaller one: for the switch to a [`LowRing`] and
+    /// for what happens there.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelRange`], [`CkksError::Parameters`] for a ring that is not smaller, and [`CkksError::Insecure`] for one without 128
+    /// bits of security where the whole ring has them.
+    pub(crate) fn low_ring(&self, ring: LowRing) -> Result<[Arc<Context>; 2]> {
+        self.check_level("low ring", ring.level, 0)?;
+        if ring.log_n >= self.log_n() {
+            let (low, whole) = (ring.log_n, self.log_n());
+            return Err(CkksError::Parameters(format!("a ring of degree 2^{low} below one of 2^{whole}")));
+        }
+        let log2 = |primes: &[u64]| -> Vec<f64> { primes.iter().map(|&p| (p as f64).log2()).collect() };
+        let (log2_q, log2_p) = (log2(&self.spec.q), log2(&self.spec.p));
+        let level = SecurityLevel::Bits128;
+        let limit = |log_n: u32| f64::from(max_log_qp(level, log_n).unwrap_or(0));
+        let log_qp = ring.log_qp(&log2_q, &log2_p);
+        if self.log_qp <= limit(self.log_n()) && log_qp > limit(ring.log_n) {
+            let limit = limit(ring.log_n) as u32;
+            return Err(CkksError::Insecure { log_n: ring.log_n, log_qp, bits: level.bits(), limit });
+        }
+        let special = ring.special(&log2_q, &log2_p);
+        let of_degree = |log_n| {
+            let (q, p) = (self.spec.q[..=ring.level].to_vec(), self.spec.p[..special].to_vec());
+            Self::prepare(ParameterSpec { log_n, q, p, digits: vec![1; ring.level + 1] })
+        };
+        Ok([of_degree(self.log_n())?, of_degree(ring.log_n)?])
     }
 
     /// Number of limbs `level + 1 + α`.

@@ -8,6 +8,7 @@ use common::{Setup, insecure, random, worst_bits};
 use fhec_ckks::container::{self, BundleEntry, BundleForm, Header, KeySizes, Kind};
 use fhec_ckks::error::ContainerError;
 use fhec_ckks::{CkksError, Context, EvaluationKeys, Evaluator, KeyRequest, PublicKey, SecretKey, UniformHalves};
+use fhec_math::bootstrap::LowKeys;
 use fhec_math::{Scale, SecretRng, galois_element};
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
@@ -31,6 +32,10 @@ fn request() -> KeyRequest {
         galois: BTreeMap::from([(galois_element(1, 6), 2), (127, 0)]),
         sparse_weight: Some(8),
         raised: BTreeSet::from([1, galois_element(4, 6)]),
+        low: BTreeMap::from([
+            (4, LowKeys { level: 1, galois: BTreeSet::from([3, galois_element(1, 4)]) }),
+            (5, LowKeys { level: 0, galois: BTreeSet::new() }),
+        ]),
     }
 }
 
@@ -155,8 +160,14 @@ fn residues_cost_their_bits_and_uniform_halves_a_seed() {
         + FILES.context.digits_at(0) * (chain(0) + special(0));
     // Keys of one digit, with one special prime each: one to the sparse secret, two from it.
     let first = limb(FILES.context.moduli_p()[0].bits() as usize);
-    let encapsulation = 32 + chain(0) + first + 2 * (32 + chain(3) + first);
-    assert_eq!(size(Kind::EvaluationKeys), overhead + 16 + 2 * 12 + 2 * 8 + 3 * 32 + digits + encapsulation);
+    let to_sparse = 32 + chain(0) + first;
+    let encapsulation = to_sparse + 2 * (32 + chain(3) + first);
+    // Both special primes; digits of one prime each: two keys of a quarter and one whole one in, and one whole one in; one out of each.
+    let both = first + limb(FILES.context.moduli_p()[1].bits() as usize);
+    let (two, one) = (2 * (chain(1) + both), chain(0) + both);
+    let low = 3 * 32 + two + 2 * two / 4 + 32 + one + 2 * to_sparse;
+    let manifest = 16 + 2 * 12 + 2 * 8 + 4 + 2 * 12 + 2 * 8;
+    assert_eq!(size(Kind::EvaluationKeys), overhead + manifest + 3 * 32 + digits + encapsulation + low);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! does the work and explains it.
 //!
 //! A *slots-to-coefficients* bootstrap (2020/1203 turned around) is, from an input to its result: matrices to coefficients at
-//! the lowest levels; the raise to the top of the chain; for vectors that repeat, a trace; matrices to slots; EvalMod.
+//! the lowest levels, in a smaller ring where vectors repeat; the raise to the top of the chain; for vectors that repeat, a trace; matrices to slots; EvalMod.
 
 mod circuit;
 mod error;
+mod low_ring;
 mod split;
 mod tail;
 
 pub use circuit::{BootstrapSpec, Group, KeyLevels, Matrix, groups, groups_of_levels};
+pub use low_ring::{LowKeys, LowRing};
 pub use tail::{log2_failure, log2_overflow_of_coefficient, probability};

@@ -2,7 +2,7 @@
 //! [factor](crate::cost::CostTable::bootstrap) between the whole and its parts.
 
 use crate::cost::Prices;
-use fhec_math::bootstrap::{BootstrapSpec, Matrix};
+use fhec_math::bootstrap::{BootstrapSpec, LowRing, Matrix};
 use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
 use fhec_math::diagonals::STEP;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,8 @@ pub struct Circuit {
     log_slots: u32,
     /// Slots to coefficients, with absolute levels.
     down: Vec<Part>,
+    /// The ring in which that happens, where it is a smaller one, and its rotations.
+    low: Option<(LowRing, BTreeSet<i64>)>,
     /// Coefficients to slots, with levels above the target.
     up: Vec<Part>,
     /// Level to which vectors are raised, above the target.
@@ -67,12 +69,14 @@ impl Circuit {
         };
         // The cosine's values do not matter, only that it is even.
         let even: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
-        let up = spec.up(log_slots, 0);
+        let (down, up) = (spec.down(log_slots), spec.up(log_slots, 0));
+        let rotations = || down.iter().flat_map(Matrix::rotations).collect();
         let levels = spec.eval_mod_levels();
         let doubles = spec.double_angles as usize;
         Circuit {
             log_slots,
-            down: spec.down(log_slots).iter().map(Part::of).collect(),
+            down: down.iter().map(Part::of).collect(),
+            low: spec.low_ring(log_slots, log_n).map(|ring| (ring, rotations())),
             up: up.iter().map(Part::of).collect(),
             raised: spec.raised_level(log_slots, 0),
             sums: [false, true].map(|real| spec.sums(log_slots, log_n, real).iter().map(Vec::len).collect()),
@@ -90,11 +94,14 @@ impl Circuit {
         &self,
         prices: &Prices<'_>,
         output_level: usize,
-        shared: &mut BTreeMap<(u32, usize, bool), (u64, f64)>,
+        shared: &mut BTreeMap<(u32, usize, bool, u32), (u64, f64)>,
     ) {
-        let slots = prices.shape().log_n - 1;
+        let low = self.low.as_ref().map(|(ring, _)| prices.shape().low(*ring, ring.log_n));
+        let below = low.as_ref().map_or(*prices, |shape| prices.of(shape));
         let up = self.up.iter().map(|part| Part { level: part.level + output_level, ..*part });
-        for part in self.down.iter().copied().chain(up) {
+        let down = self.down.iter().map(|part| (below, *part));
+        for (prices, part) in down.chain(up.map(|part| (*prices, part))) {
+            let slots = prices.shape().log_n - 1;
             let repeat = 1u64 << (slots - part.log_period.min(slots)).min(STEP.ilog2());
             let values = (1u64 << prices.shape().log_n) / repeat;
             let word = (repeat >= 8).then_some(8);
@@ -108,7 +115,7 @@ impl Circuit {
             // Complex vectors take twice as long as real ones.
             let seconds =
                 2.0 * part.products as f64 * prices.encode_diagonal(1 << part.log_period.min(slots), part.level);
-            shared.insert((part.log_period, part.level, wraps), (bytes * values, seconds));
+            shared.insert((part.log_period, part.level, wraps, slots), (bytes * values, seconds));
         }
     }
 }
@@ -146,8 +153,17 @@ impl Prices<'_> {
         let log_n = self.shape().log_n;
         let rotations: BTreeSet<i64> = circuits.values().flat_map(|circuit| circuit.keys.iter().copied()).collect();
         let up = rotations.len() as u64 * self.raised_bytes(chain - 1, None);
-        let encapsulation = (2 * (2 * 8 + up)) << log_n;
-        self.bootstrap_matrices(circuits).0 + encapsulation
+        let to_sparse = (2 * 2 * 8) << log_n;
+        let mut low: BTreeMap<LowRing, BTreeSet<i64>> = BTreeMap::new();
+        for (ring, rotations) in circuits.values().filter_map(|circuit| circuit.low.as_ref()) {
+            low.entry(*ring).or_default().extend(rotations);
+        }
+        let ring_bytes = |(ring, rotations): (&LowRing, &BTreeSet<i64>)| {
+            let bytes = |log_n: u32| self.of(&self.shape().low(*ring, log_n)).key_bytes(ring.level);
+            to_sparse + bytes(log_n) + rotations.len() as u64 * bytes(ring.log_n)
+        };
+        let low: u64 = low.iter().map(ring_bytes).sum();
+        self.bootstrap_matrices(circuits).0 + to_sparse + ((2 * up) << log_n) + low
     }
 
     /// Peak bytes of scratch memory of a bootstrap to level `target` on one thread: the babies of the first matrix after the raise,
@@ -164,7 +180,7 @@ impl Prices<'_> {
     /// so all levels above lie as much lower.
     fn linear_part(&self, circuit: &Circuit, target: usize, real: bool) -> f64 {
         let raised = circuit.raised + target;
-        let down: f64 = circuit.down.iter().map(|part| self.part(part, part.level)).sum();
+        let down = self.down(circuit);
         let up: f64 = circuit.up.iter().map(|part| self.part(part, part.level + target)).sum();
         // The sums come before the last rescale. Each divides one part, for its digits, and the last one, as if it were the last matrix, both.
         let end = target + circuit.eval_mod + 1;
@@ -176,6 +192,15 @@ impl Prices<'_> {
             if real { self.mod_down(end, true) - divided } else { self.rotate(end) + 2.0 * self.rescale(end, 2) };
         // Both parts are raised to the chain, and one to a special prime too.
         down + self.transforms((2 * raised + 3) as f64) + up + sums + conjugation
+    }
+
+    /// Slots to coefficients.
+    fn down(&self, circuit: &Circuit) -> f64 {
+        let sum = |prices: &Prices<'_>| circuit.down.iter().map(|part| prices.part(part, part.level)).sum::<f64>();
+        let Some((ring, _)) = &circuit.low else { return sum(self) };
+        let (entry, inside) = (self.shape().low(*ring, self.shape().log_n), self.shape().low(*ring, ring.log_n));
+        let begin = circuit.down.first().map_or(0, |part| part.level);
+        self.of(&entry).relinearise(begin) + sum(&self.of(&inside))
     }
 
     fn part(&self, part: &Part, level: usize) -> f64 {

@@ -80,7 +80,7 @@ pub(crate) struct Chain {
     pub(crate) largest: u32,
 }
 
-/// The circuit for a ring, but for the message ratio.
+/// The circuit for a ring, but for the message ratio. Four primes, two of them special, are what a ring of degree 2^13 holds.
 pub(crate) fn spec(log_n: u32) -> BootstrapSpec {
     let last = log_n - 1 - 12;
     // Rings that hold few primes are worth one of them.

@@ -123,6 +123,11 @@ impl Prices<'_> {
         self.shape.n()
     }
 
+    /// Prices by the same table for another shape.
+    pub(crate) fn of<'b>(&'b self, shape: &'b Shape) -> Prices<'b> {
+        Prices { table: self.table, shape }
+    }
+
     /// How bootstraps compare with the sum of their parts.
     pub(crate) fn bootstrap_factor(&self) -> f64 {
         let small = self.table.bootstrap_small.filter(|_| self.shape.log_n < 16);

@@ -1,6 +1,6 @@
 //! The form of the parameters that cost and noise depend on: how many primes, how large, in which digits.
 
-use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::bootstrap::{BootstrapSpec, LowRing};
 use fhec_math::special_primes;
 use fhec_plan::LinearTerm;
 use fhec_plan::linear::LinearGroup;
@@ -33,6 +33,17 @@ impl Shape {
             log2_p: log2(&p.p),
             digits: p.digits.clone(),
             bootstrap: p.bootstrap.clone(),
+        }
+    }
+
+    /// The shape of the few primes that a bootstrap goes down to a smaller ring with, in a ring of degree `2^log_n`.
+    pub fn low(&self, ring: LowRing, log_n: u32) -> Self {
+        Shape {
+            log_n,
+            log2_q: self.log2_q.iter().take(ring.level + 1).copied().collect(),
+            log2_p: self.log2_p[..ring.special(&self.log2_q, &self.log2_p)].to_vec(),
+            digits: vec![1; ring.level + 1],
+            bootstrap: self.bootstrap.clone(),
         }
     }
 

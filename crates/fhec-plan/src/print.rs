@@ -51,6 +51,14 @@ fn write_listing(out: &mut String, plan: &Plan, facts: Option<&Facts>) -> fmt::R
     for (element, [first, second]) in &plan.keys.composed {
         writeln!(out, "  element {element} as {first} and {second}")?;
     }
+    for (log_n, keys) in &plan.keys.low {
+        writeln!(
+            out,
+            "keys of the ring of degree 2^{log_n}: {} rotations up to level {}",
+            keys.galois.len(),
+            keys.level
+        )?;
+    }
     for (i, input) in plan.inputs.iter().enumerate() {
         let (shape, layout) = (&input.shape, input.layout.describe());
         writeln!(out, "input {i} {:?} {shape:?}: {layout}, level {}, scale {}", input.name, input.level, input.scale)?;

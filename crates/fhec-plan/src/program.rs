@@ -3,7 +3,7 @@
 
 use crate::linear::LinearGroup;
 use crate::{Aided, LayerId, Layout, Matrix, MatrixId, PolyId, Reg, Vector, VectorId, Weights};
-use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::bootstrap::{BootstrapSpec, LowKeys, LowRing};
 use fhec_math::galois_element;
 use fhec_math::scale::Scale;
 use fhec_math::security::{SecurityLevel, security_estimate, sparse_security};
@@ -98,12 +98,22 @@ impl Parameters {
         self.q.iter().take(1).chain(self.p.iter().take(1)).map(|&m| (m as f64).log2()).sum()
     }
 
-    /// An estimate of the security in bits: that of the dense secret or, where the plan bootstraps, what is granted to the sparse one if
-    /// that is less. 0 where nothing is known.
+    /// The smaller rings that bootstraps may go down to, and log2 of the modulus there.
+    pub fn low_rings(&self) -> Vec<(LowRing, f64)> {
+        let log2 = |primes: &[u64]| -> Vec<f64> { primes.iter().map(|&m| (m as f64).log2()).collect() };
+        let (q, p) = (log2(&self.q), log2(&self.p));
+        let rings = self.bootstrap.iter().flat_map(|spec| spec.low_rings(self.log_n));
+        rings.map(|ring| (ring, ring.log_qp(&q, &p))).collect()
+    }
+
+    /// An estimate of the security in bits: that of the dense secret or, where the plan bootstraps, that of a smaller ring or what is
+    /// granted to the sparse secret if that is less. 0 where nothing is known.
     pub fn security_bits(&self) -> f64 {
-        let dense = security_estimate(self.log_n, self.log_qp()).unwrap_or(0.0);
+        let estimate = |log_n, log_qp| security_estimate(log_n, log_qp).unwrap_or(0.0);
         let sparse = |spec: &BootstrapSpec| sparse_security(self.log_n, spec.sparse_weight, self.log_sparse());
-        self.bootstrap.as_ref().map_or(dense, |spec| dense.min(sparse(spec).unwrap_or(0.0)))
+        let low = self.low_rings().into_iter().map(|(ring, log_qp)| estimate(ring.log_n, log_qp));
+        let others = low.chain(self.bootstrap.as_ref().map(|spec| sparse(spec).unwrap_or(0.0)));
+        others.fold(estimate(self.log_n, self.log_qp()), f64::min)
     }
 }
 
@@ -118,6 +128,8 @@ pub struct KeyManifest {
     pub composed: BTreeMap<u64, [u64; 2]>,
     /// Galois elements of the keys from the sparse secret of bootstraps to the main one.
     pub raised: BTreeSet<u64>,
+    /// Keys of the smaller rings that bootstraps go down to, by log2 of the degree.
+    pub low: BTreeMap<u32, LowKeys>,
 }
 
 /// Rotations of a group of terms that are made of two others.
@@ -136,6 +148,15 @@ impl KeyManifest {
     pub fn reaches(&self, element: u64, level: usize) -> bool {
         let has = |element: &u64| self.galois.get(element).is_some_and(|&highest| highest >= level);
         has(&element) || self.composed.get(&element).is_some_and(|two| two.iter().all(has))
+    }
+
+    /// log2 of the degree of a smaller ring of which others lack a key that is here.
+    pub fn lacks_low(&self, others: &Self) -> Option<u32> {
+        let has = |log_n: &u32, keys: &LowKeys| {
+            let other = others.low.get(log_n);
+            other.is_some_and(|other| other.level == keys.level && keys.galois.is_subset(&other.galois))
+        };
+        self.low.iter().find(|(log_n, keys)| !has(log_n, keys)).map(|(&log_n, _)| log_n)
     }
 
     /// What of a group's rotations takes two key switches.
@@ -176,6 +197,10 @@ impl KeyManifest {
             *known = level.max(*known);
         }
         self.raised.extend(more.raised);
+        for (log_n, keys) in more.low {
+            let known = self.low.entry(log_n).or_insert_with(|| LowKeys { galois: BTreeSet::new(), ..keys });
+            known.galois.extend(keys.galois);
+        }
         elements
     }
 }

@@ -24,5 +24,11 @@ pub fn context(parameters: &Parameters, insecure: Option<InsecureToken>) -> Resu
 /// The engine's key request for the key manifest of a plan.
 pub fn key_request(keys: &KeyManifest, parameters: &Parameters) -> KeyRequest {
     let sparse_weight = parameters.bootstrap.as_ref().map(|spec| spec.sparse_weight);
-    KeyRequest { relin_level: keys.relin, galois: keys.galois.clone(), sparse_weight, raised: keys.raised.clone() }
+    KeyRequest {
+        relin_level: keys.relin,
+        galois: keys.galois.clone(),
+        sparse_weight,
+        raised: keys.raised.clone(),
+        low: keys.low.clone(),
+    }
 }

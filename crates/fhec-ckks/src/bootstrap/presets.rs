@@ -116,6 +116,13 @@ mod tests {
             let sparse = log2_product(&[parameters.q[0], parameters.p[0]]);
             let limit = max_log_sparse(SecurityLevel::Bits128, log_n, preset.spec.sparse_weight).unwrap();
             assert!(sparse <= f64::from(limit), "{name}: {sparse}");
+            // And so are smaller rings with their few primes.
+            let log2 = |primes: &[u64]| primes.iter().map(|&p| (p as f64).log2()).collect::<Vec<_>>();
+            for ring in preset.spec.low_rings(log_n) {
+                let bits = ring.log_qp(&log2(&parameters.q), &log2(&parameters.p));
+                let limit = max_log_qp(SecurityLevel::Bits128, ring.log_n).unwrap();
+                assert!(bits <= f64::from(limit), "{name}: {ring:?} {bits}");
+            }
             preset.spec.check(log_n, parameters.q[0], parameters.q.len() - 1).unwrap();
             let output = preset.spec.output_level(parameters.q.len() - 1).unwrap();
             assert_eq!(output - preset.spec.input_level(log_n - 1), levels, "{name}");

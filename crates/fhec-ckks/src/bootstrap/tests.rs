@@ -7,7 +7,7 @@ use num_complex::Complex64;
 
 use super::*;
 use crate::encrypt::Encryptor;
-use crate::keys::{EvaluationKeys, SecretKey};
+use crate::keys::{EvaluationKeys, SecretKey, SwitchingKey};
 use crate::keyswitch::{Digits, Switch, switch};
 use crate::params::{InsecureToken, Security};
 
@@ -45,7 +45,7 @@ impl Setup {
         let sparse = rng.sparse_ternary(context.n(), spec.sparse_weight as usize).to_vec();
         let bootstrapper = Bootstrapper::new(&context, spec, log_slots).unwrap();
         let request = bootstrapper.key_request();
-        let keys = EncapsulationKeys::with_sparse(&secret, &sparse, &request.raised, &mut rng).unwrap();
+        let keys = EncapsulationKeys::with_sparse(&secret, &sparse, &request.raised, &request.low, &mut rng).unwrap();
         let evaluation = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).unwrap();
         Self {
             encoder: Encoder::new(&context),
@@ -61,6 +61,11 @@ impl Setup {
 
     fn small(log_slots: &[u32]) -> Self {
         Self::new(&small_chain(), small_spec(), log_slots)
+    }
+
+    /// [`small`](Self::small), where vectors that repeat go down to rings of degree 2^6 at least.
+    fn low(log_slots: &[u32]) -> Self {
+        Self::new(&small_chain(), BootstrapSpec { least_ring: 6, ..small_spec() }, log_slots)
     }
 
     fn spec(&self) -> &BootstrapSpec {
@@ -102,14 +107,14 @@ impl Setup {
 
     fn packed(&self, log_slots: u32, values: &[Complex64]) -> Ciphertext {
         let input = self.input(log_slots, values);
-        self.bootstrapper.slots_to_coeffs(&self.evaluator, &input, self.transforms(log_slots)).unwrap()
+        self.bootstrapper.slots_to_coeffs(&self.evaluator, &self.keys, &input, self.transforms(log_slots)).unwrap()
     }
 
     /// Under the dense secret, without any rotation.
     fn raised(&self, log_slots: u32, packed: &Ciphertext) -> Ciphertext {
         let level = self.spec().raised_level(log_slots, self.bootstrapper.output_level());
         let (up, raising) = (self.keys.up(), self.context.raising());
-        let small = self.keys.raise(raising, level, &self.keys.down(packed));
+        let small = self.keys.raise(raising, level, &self.keys.down(packed).unwrap());
         let key = up.keys().galois(1).unwrap();
         let add = Switch { add: [Some(&small.c0), None], ..Switch::default() };
         let mut parts = switch(raising, Digits::Decomposed(&small.c1), level, &[(key, add)], false).unwrap();
@@ -187,13 +192,40 @@ fn slots_become_coefficients_in_bit_reversed_order() {
 }
 
 #[test]
+fn a_smaller_ring_gives_the_same_coefficients() {
+    let setup = Setup::low(&ALL);
+    for log_slots in ALL {
+        let n = 1 << log_slots;
+        let values = complex(&random(n, 1), &random(n, 2));
+        let packed = setup.packed(log_slots, &values);
+        assert_eq!(packed.c0().n(), 1 << (log_slots + 1).max(6), "2^{log_slots} slots");
+        let ratio = Scale::prime(setup.context.q(0).value()).div(packed.scale());
+        assert_eq!(ratio, Scale::pow2(10), "the message ratio is exact");
+        // They show once all of it is back in the whole ring.
+        let raised = setup.coefficients(&setup.raised(log_slots, &packed));
+        let found: Vec<f64> = raised.iter().map(|t| (t - t.round()) * 1024.0).collect();
+        let error = worst(&found, &expected_coefficients(setup.context.n(), &values));
+        assert!(error < 2f64.powi(-18), "2^{log_slots} slots: 2^{}", error.log2());
+    }
+    // Keys for other numbers of slots are of no use.
+    let others = Setup::low(&[3, 9]);
+    let missing = others.bootstrapper.slots_to_coeffs(
+        &setup.evaluator,
+        &others.keys,
+        &setup.input(7, &real(&[0.5])),
+        setup.transforms(7),
+    );
+    assert!(matches!(missing, Err(CkksError::NoRingKeys { log_n: 8, .. })));
+}
+
+#[test]
 fn raised_polynomials_are_the_message_plus_small_multiples_of_the_base() {
     let setup = Setup::small(&[9]);
     let values = complex(&random(512, 3), &random(512, 4));
     let packed = setup.packed(9, &values);
     let before: Vec<f64> = setup.coefficients(&packed).iter().map(|m| m / 1024.0).collect();
     // Under the sparse secret, over the integers.
-    let [c0, c1] = setup.keys.down(&packed);
+    let [c0, c1] = setup.keys.down(&packed).unwrap();
     let q0 = setup.context.q(0);
     let n = setup.context.n();
     let centred = |c: &[u64]| -> Vec<f64> { c.iter().map(|&x| q0.center(x) as f64 / q0.value() as f64).collect() };
@@ -293,7 +325,8 @@ fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
     assert_eq!(setup.keys.sparse_moduli(), [q0.value(), p0.value()]);
     assert_eq!(setup.sparse.iter().filter(|&&s| s != 0).count(), 32);
     // Two limbs, and under the sparse secret they decrypt to p_0·s with a small error: modulo q_0 and modulo p_0.
-    let (_, down, up) = setup.keys.parts();
+    let (down, up, _) = setup.keys.parts();
+    let (_, down) = down.parts();
     assert_eq!((down.limbs(), up.len()), (2, 16));
     let uniform = setup.keys.down_uniform();
     assert_eq!(uniform.limbs(), 2);
@@ -327,12 +360,25 @@ fn keys_of_encapsulation_have_the_right_modulus_in_every_preset() {
         }
         let parameters = preset.chain.parameters(&preset.spec).unwrap();
         let (q0, p0) = (parameters.q[0], parameters.p[0]);
-        let context = Context::new(parameters, Security::Level(fhec_math::SecurityLevel::Bits128)).unwrap();
+        let context = Context::new(parameters.clone(), Security::Level(fhec_math::SecurityLevel::Bits128)).unwrap();
         let mut rng = SecretRng::from_seed(&[6; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let raised = BTreeSet::from([1]);
-        let keys = EncapsulationKeys::generate(&secret, preset.spec.sparse_weight, &raised, &mut rng).unwrap();
+        let low = preset.spec.low_keys(&BTreeSet::from([12]), context.log_n());
+        let keys = EncapsulationKeys::generate(&secret, preset.spec.sparse_weight, &raised, &low, &mut rng).unwrap();
         assert_eq!(keys.sparse_moduli(), [q0, p0], "{}", preset.name);
         assert!((q0 as f64).log2() + (p0 as f64).log2() < 100.01, "{}", preset.name);
+        // That of the smaller ring is used under few primes, and from there the sparse one under the same two.
+        let (_, _, low) = keys.parts();
+        let (entry, enter, inside, leave) = low[&13].parts();
+        assert_eq!((inside.context().n(), entry.n()), (1 << 13, context.n()));
+        for context in [entry, inside.context()] {
+            let (q, p) = (context.moduli_q(), context.moduli_p());
+            let values = |primes: &[fhec_math::Modulus]| primes.iter().map(|m| m.value()).collect::<Vec<_>>();
+            assert_eq!((values(q), values(p)), (parameters.q[..2].to_vec(), parameters.p[..2].to_vec()));
+            assert!(context.log_qp() <= 214.0, "{}: {}", preset.name, context.log_qp());
+        }
+        let limbs = |key: &SwitchingKey| key.b.iter().map(|b| b.unpack(entry, 1).limbs()).collect::<Vec<_>>();
+        assert_eq!((limbs(enter), leave.parts().1.limbs()), (vec![4, 4], 2));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fhec_math::Scale;
-use fhec_math::bootstrap::Matrix;
+use fhec_math::bootstrap::{LowRing, Matrix};
 use num_complex::Complex64;
 
 use super::fft::{Direction, SparseMatrix};
@@ -20,6 +20,8 @@ use crate::plaintext::QpPlaintext;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StageShape {
     pub(super) direction: Direction,
+    /// The ring in which it is used, if that is a smaller one.
+    pub(super) low: Option<LowRing>,
     /// Its layers, and its level in the whole chain.
     pub(super) matrix: Matrix,
     pub(super) in_scale: Scale,
@@ -78,7 +80,7 @@ impl DiagonalSource for Encoding<'_> {
 
 impl Stage {
     /// Computes and encodes the matrix; with the encoder of the [raising](crate::params::Context::raising) context where its
-    /// input is what was raised.
+    /// input is what was raised, and of the smaller ring where it is used there.
     pub(super) fn new(encoder: &Encoder, shape: StageShape) -> Result<Self> {
         let context = encoder.context();
         let group = shape.matrix.group;

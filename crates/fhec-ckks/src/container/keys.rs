@@ -1,6 +1,6 @@
 //! Keys as files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -8,9 +8,12 @@ use fhec_math::{AlignedVec, SecretRng, conjugation_element, packed};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
+use super::encapsulation::{
+    element, elements, encapsulation_bytes, encapsulation_words, low_request_bytes, read_encapsulation,
+    read_low_request, write_encapsulation, write_low_request,
+};
 use super::stream::Stream;
 use super::{HEAD_LEN, Kind, Shape, Writer, open};
-use crate::bootstrap::EncapsulationKeys;
 use crate::error::{ContainerError, Result};
 use crate::keys::{
     EvaluationKeys, KeyGenerator, KeyPurpose, KeyRequest, PackedPoly, PublicKey, SecretKey, SwitchingKey, UniformHalves,
@@ -122,7 +125,7 @@ pub fn generate_evaluation_keys(
         progress(index + 1, request.count());
     }
     if let Some(weight) = request.sparse_weight {
-        write_encapsulation(&mut writer, &generator.encapsulation(weight, &request.raised)?)?;
+        write_encapsulation(&mut writer, &generator.encapsulation(request, weight)?)?;
         progress(request.count(), request.count());
     }
     Ok(writer.finish()?)
@@ -136,7 +139,7 @@ fn order(request: &KeyRequest) -> impl Iterator<Item = (KeyPurpose, usize)> {
 }
 
 /// The manifest: relinearisation level plus one or 0; weight of the sparse secret or 0; numbers of Galois keys and of keys from the
-/// sparse secret; element and level of each of the former; elements of the latter.
+/// sparse secret; element and level of each of the former; elements of the latter; smaller rings.
 fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Result<(), ContainerError> {
     writer.u32(request.relin_level.map_or(0, |level| level as u32 + 1))?;
     writer.u32(request.sparse_weight.unwrap_or(0))?;
@@ -146,10 +149,15 @@ fn write_request<W: Write>(writer: &mut Writer<W>, request: &KeyRequest) -> Resu
         writer.u64(element)?;
         writer.u32(level as u32)?;
     }
-    request.raised.iter().try_for_each(|&element| writer.u64(element))
+    request.raised.iter().try_for_each(|&element| writer.u64(element))?;
+    write_low_request(writer, &request.low)
 }
 
-fn write_key<W: Write>(writer: &mut Writer<W>, context: &Context, key: &SwitchingKey) -> Result<(), ContainerError> {
+pub(super) fn write_key<W: Write>(
+    writer: &mut Writer<W>,
+    context: &Context,
+    key: &SwitchingKey,
+) -> Result<(), ContainerError> {
     writer.bytes(&key.seed)?;
     for b in &key.b {
         writer.poly(context, key.level, &b.unpack(context, key.level))?;
@@ -168,71 +176,23 @@ fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<Ke
         return Err(reader.field(format!("a sparse secret of weight {weight}")));
     }
     let (count, raised_count) = (reader.u32()? as usize, reader.u32()? as usize);
-    // Ascending, so that a file has one form only and an element cannot come twice.
-    let check = |element: u64, previous: u64| {
-        let wrong = element.is_multiple_of(2) || element >= 2 << context.log_n() || element <= previous;
-        if wrong { Err(format!("Galois element {element} after {previous}")) } else { Ok(element) }
-    };
     let mut galois = BTreeMap::new();
     let mut previous = 0;
     let mut reader = stream.reader(12 * count)?;
     for _ in 0..count {
-        previous = check(reader.u64()?, previous).map_err(|problem| reader.field(problem))?;
+        previous = element(&mut reader, previous, context.log_n())?;
         galois.insert(previous, reader.level(context)?);
     }
-    if weight == 0 && raised_count > 0 {
-        return Err(reader.field(format!("{raised_count} keys from a sparse secret that there is not")));
-    }
-    let mut raised = BTreeSet::new();
-    previous = 0;
     let mut reader = stream.reader(8 * raised_count)?;
-    for _ in 0..raised_count {
-        previous = check(reader.u64()?, previous).map_err(|problem| reader.field(problem))?;
-        raised.insert(previous);
+    let raised = elements(&mut reader, raised_count, context.log_n())?;
+    let low = read_low_request(stream, context)?;
+    if weight == 0 && raised.len() + low.len() > 0 {
+        let problem = "keys from or to a sparse secret that there is not".into();
+        return Err(ContainerError::Field { section: "evaluation keys", problem });
     }
-    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight: (weight != 0).then_some(weight), raised })
+    let sparse_weight = (weight != 0).then_some(weight);
+    Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight, raised, low })
 }
-
-/// The key to the sparse secret, over `q_0` and the first special prime, and the keys from it in ascending order of their
-/// elements.
-fn write_encapsulation<W: Write>(writer: &mut Writer<W>, keys: &EncapsulationKeys) -> Result<(), ContainerError> {
-    let (seed, down, up) = keys.parts();
-    writer.bytes(seed)?;
-    writer.poly(keys.context(), 0, down)?;
-    up.values().try_for_each(|key| write_key(writer, keys.context().raising(), key))
-}
-
-fn read_encapsulation<R: Read>(
-    stream: &mut Stream<R>,
-    context: &Arc<Context>,
-    elements: &BTreeSet<u64>,
-) -> Result<EncapsulationKeys, ContainerError> {
-    let seed = stream.reader(32)?.array()?;
-    let shape = Shape::with_limbs(context, 0, 2);
-    let down = stream.reader(shape.bytes())?.poly_of(context, 0, &shape)?;
-    let (raising, level) = (context.raising(), context.max_level());
-    let half = SwitchingKey::half_words(raising, level);
-    let mut block = AlignedVec::scratch(2 * half * elements.len());
-    let mut seeds = Vec::with_capacity(elements.len());
-    for words in block.chunks_exact_mut(2 * half) {
-        let (b, a) = words.split_at_mut(half);
-        seeds.push(read_key(stream, raising, level, b, a)?);
-    }
-    let block = Arc::new(block);
-    let key = |(index, (&element, seed))| {
-        (element, SwitchingKey::within(raising, &block, index * 2 * half, seed, level, true))
-    };
-    let up = elements.iter().zip(seeds).enumerate().map(key).collect();
-    Ok(EncapsulationKeys::from_parts(context, seed, down, up))
-}
-
-/// Bytes of the keys of encapsulation in a file.
-fn encapsulation_bytes(request: &KeyRequest, context: &Context) -> u64 {
-    let down = Shape::with_limbs(context, 0, 2).bytes() as u64;
-    let up = Shape::new(context.raising(), context.max_level(), true).bytes() as u64;
-    32 + down + request.raised.len() as u64 * (32 + up)
-}
-
 /// What evaluation keys take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySizes {
@@ -249,24 +209,29 @@ impl KeySizes {
     /// As [`KeyRequest::check`].
     pub fn of(request: &KeyRequest, context: &Context, halves: UniformHalves) -> Result<Self> {
         request.check(context)?;
-        let manifest = 16 + 12 * request.galois.len() as u64 + 8 * request.raised.len() as u64;
+        let lists = 12 * request.galois.len() as u64 + 8 * request.raised.len() as u64;
+        let manifest = 16 + lists + low_request_bytes(&request.low);
         let words: usize = order(request).map(|key| key_words(context, key, halves)).sum();
-        // Both halves of the key to the sparse secret have a word for each residue.
-        let up = || request.raised.len() * SwitchingKey::half_words(context.raising(), context.max_level());
-        let encapsulation = request.sparse_weight.map_or(0, |_| 2 * (2 * context.n() + up()));
+        let encapsulation = match request.sparse_weight {
+            Some(_) => encapsulation_words(request, context)?,
+            None => 0,
+        };
         Ok(Self {
-            file: HEAD_LEN + manifest + content_bytes(request, context),
+            file: HEAD_LEN + manifest + content_bytes(request, context)?,
             memory: 8 * (words + encapsulation) as u64,
         })
     }
 }
 
 /// Bytes of a file of evaluation keys between its manifest and its checksum.
-fn content_bytes(request: &KeyRequest, context: &Context) -> u64 {
+fn content_bytes(request: &KeyRequest, context: &Context) -> Result<u64, ContainerError> {
     let switching: u64 = order(request)
         .map(|(_, level)| 32 + (context.digits_at(level) * Shape::new(context, level, true).bytes()) as u64)
         .sum();
-    switching + request.sparse_weight.map_or(0, |_| encapsulation_bytes(request, context))
+    Ok(match request.sparse_weight {
+        Some(_) => switching + encapsulation_bytes(request, context)?,
+        None => switching,
+    })
 }
 
 /// Whether the uniform half of a key is kept. Products are relinearised again and again, and where slots hold two images
@@ -317,7 +282,7 @@ fn read_keys<R: Read>(
 ) -> Result<EvaluationKeys, ContainerError> {
     let request = read_request(stream, context)?;
     // All of it must be there before anything is allocated.
-    let expected = content_bytes(&request, context);
+    let expected = content_bytes(&request, context)?;
     if expected != stream.left() {
         return Err(stream.length(expected));
     }
@@ -335,7 +300,7 @@ fn read_keys<R: Read>(
     let block = Arc::new(block);
     let mut keys = EvaluationKeys::empty(context);
     if let Some(weight) = request.sparse_weight {
-        keys.set_encapsulation(weight, read_encapsulation(stream, context, &request.raised)?);
+        keys.set_encapsulation(weight, read_encapsulation(stream, context, &request)?);
     }
     let mut start = 0;
     for ((purpose, level), seed) in order(&request).zip(seeds) {
@@ -352,7 +317,7 @@ fn read_keys<R: Read>(
 }
 
 /// Reads one key into `b`, expands its uniform half into `a` unless that is empty, and returns its seed.
-fn read_key<R: Read>(
+pub(super) fn read_key<R: Read>(
     stream: &mut Stream<R>,
     context: &Context,
     level: usize,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::split;
+use super::{LowKeys, split};
 use crate::bsgs::BsgsTerm;
 use crate::chebyshev::depth_of_degree;
 use crate::{Scale, conjugation_element, galois_element};
@@ -36,6 +36,9 @@ pub struct BootstrapSpec {
     /// last) to those of large distance. They sum to `log2(N/2)`. Where both transforms cut at the same layers they
     /// share their keys.
     pub coeffs_to_slots: Vec<u32>,
+    /// log2 of the degree of the smallest ring that slots-to-coefficients goes down to where vectors repeat ([`LowRing`](super::LowRing)).
+    /// The security table must grant it the modulus there. That of the whole ring, or more, for none at all.
+    pub least_ring: u32,
     /// The scale that inputs are expected to have. Others work too; the largest message shrinks by as much as they
     /// exceed it.
     pub input_scale: Scale,
@@ -53,6 +56,7 @@ impl Default for BootstrapSpec {
             arcsine: false,
             slots_to_coeffs: vec![vec![4, 4], vec![4, 3]],
             coeffs_to_slots: vec![4, 4, 4, 3],
+            least_ring: 13,
             input_scale: Scale::pow2(40),
         }
     }
@@ -127,6 +131,8 @@ pub struct KeyLevels {
     pub galois: BTreeMap<u64, usize>,
     /// Galois elements of the keys from the sparse secret to the dense one. They reach up to the end of the chain.
     pub raised: BTreeSet<u64>,
+    /// By log2 of the degree.
+    pub low: BTreeMap<u32, LowKeys>,
 }
 
 impl BootstrapSpec {
@@ -172,6 +178,9 @@ impl BootstrapSpec {
         }
         if !(1..=30).contains(&self.log_message_ratio) {
             return Err(format!("message ratio of {} bits is not in 1 … 30", self.log_message_ratio));
+        }
+        if !(4..=30).contains(&self.least_ring) {
+            return Err(format!("a smallest ring of degree 2^{}", self.least_ring));
         }
         if self.sparse_weight == 0 || self.sparse_weight > 1 << layers {
             return Err(format!("weight {} of the sparse secret", self.sparse_weight));
@@ -277,14 +286,16 @@ impl BootstrapSpec {
         };
         let mut raised = BTreeSet::new();
         for &k in log_slots {
-            for matrix in self.down(k).into_iter().chain(self.up(k, output_level)) {
+            let stays = self.low_ring(k, log_n).is_none();
+            let down = self.down(k).into_iter().filter(|_| stays);
+            for matrix in down.chain(self.up(k, output_level)) {
                 matrix.rotations().into_iter().for_each(|r| add(galois_element(r, log_n), matrix.level));
                 raised.extend(matrix.raised_rotations().into_iter().map(|r| galois_element(r, log_n)));
             }
             let sums = [false, true].map(|real| self.sums(k, log_n, real));
             sums.into_iter().flatten().flatten().for_each(|element| add(element, top + 1));
         }
-        KeyLevels { relin: top, galois, raised }
+        KeyLevels { relin: top, galois, raised, low: self.low_keys(log_slots, log_n) }
     }
 }
 

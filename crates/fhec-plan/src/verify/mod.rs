@@ -216,6 +216,9 @@ pub fn verify(plan: &Plan, insecure: Insecure) -> Result<Facts, VerifyError> {
     if let Some(element) = facts.keys.raised.difference(&plan.keys.raised).next() {
         return bad(format!("Galois element {element} is used from the sparse secret, the manifest lacks it"));
     }
+    if let Some(log_n) = facts.keys.lacks_low(&plan.keys) {
+        return bad(format!("keys of the ring of degree 2^{log_n} are used, the manifest lacks them"));
+    }
     Ok(facts)
 }
 

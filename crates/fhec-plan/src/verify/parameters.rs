@@ -127,6 +127,14 @@ fn check_bootstrap(p: &Parameters, spec: &BootstrapSpec) -> Result<(), String> {
             level.bits()
         ));
     }
+    for (ring, bits) in p.low_rings() {
+        if max_log_qp(level, ring.log_n).is_none_or(|limit| bits > f64::from(limit)) {
+            let (log_n, wanted) = (ring.log_n, level.bits());
+            return Err(format!(
+                "a ring of degree 2^{log_n} under a modulus of {bits:.1} bits does not have {wanted} bits of security"
+            ));
+        }
+    }
     let failure = log2_failure(p.log_n, spec.sparse_weight, f64::from(spec.range));
     if failure > MAX_LOG2_FAILURE {
         return Err(format!("it fails with probability 2^{failure:.1}, at most 2^{MAX_LOG2_FAILURE} is allowed"));
@@ -163,6 +171,16 @@ fn check_manifest(p: &Parameters, keys: &KeyManifest) -> Result<(), VerifyError>
         }
         if level > p.max_level() {
             return bad(format!("Galois element {element} up to level {level}, the chain ends at {}", p.max_level()));
+        }
+    }
+    for (&log_n, low) in &keys.low {
+        // Its security has been looked at.
+        let known = p.low_rings().iter().any(|(ring, _)| (ring.log_n, ring.level) == (log_n, low.level));
+        if !known || low.galois.iter().any(|e| e.is_multiple_of(2) || *e <= 1 || *e >= 2 << log_n) {
+            let level = low.level;
+            return bad(format!(
+                "keys up to level {level} of a ring of degree 2^{log_n}, which bootstraps do not have"
+            ));
         }
     }
     for (&element, factors) in &keys.composed {

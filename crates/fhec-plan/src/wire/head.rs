@@ -3,7 +3,7 @@
 use super::message as m;
 use crate::structure::{self, check_count, check_layout};
 use crate::{Aided, Input, KeyManifest, Layout, LayoutDim, Offsets, Output, Parameters, Postprocess, Preprocess};
-use fhec_math::bootstrap::BootstrapSpec;
+use fhec_math::bootstrap::{BootstrapSpec, LowKeys};
 use fhec_math::scale::Scale;
 use fhec_math::security::SecurityLevel;
 
@@ -116,6 +116,7 @@ fn bootstrap_out(spec: &BootstrapSpec) -> m::Bootstrap {
         slots_to_coeffs: spec.slots_to_coeffs.concat(),
         matrices_by_level: spec.slots_to_coeffs.iter().map(|level| level.len() as u32).collect(),
         coeffs_to_slots: spec.coeffs_to_slots.clone(),
+        least_ring: spec.least_ring,
         input_scale: Some(scale_out(&spec.input_scale)),
     }
 }
@@ -140,6 +141,7 @@ fn bootstrap_in(b: m::Bootstrap) -> Convert<BootstrapSpec> {
         arcsine: b.arcsine,
         slots_to_coeffs,
         coeffs_to_slots: b.coeffs_to_slots,
+        least_ring: b.least_ring,
         input_scale: scale_in(b.input_scale)?,
     })
 }
@@ -172,6 +174,7 @@ fn keys_out(keys: &KeyManifest) -> m::Keys {
         composed: keys.composed.keys().copied().collect(),
         factors: keys.composed.values().flatten().copied().collect(),
         raised: keys.raised.iter().copied().collect(),
+        low: keys.low.iter().map(low_out).collect(),
     }
 }
 
@@ -192,7 +195,22 @@ fn keys_in(keys: m::Keys) -> Convert<KeyManifest> {
     let levels = sizes(&keys.levels, "level")?;
     let composed = keys.composed.iter().copied().zip(factors.iter().copied()).collect();
     let galois = keys.elements.into_iter().zip(levels).collect();
-    Ok(KeyManifest { relin, galois, composed, raised: keys.raised.into_iter().collect() })
+    if !keys.low.is_sorted_by(|a, b| a.log_n < b.log_n) {
+        return Err("smaller rings of the key manifest are not ascending".into());
+    }
+    let low = keys.low.into_iter().map(low_in).collect::<Convert<_>>()?;
+    Ok(KeyManifest { relin, galois, composed, raised: keys.raised.into_iter().collect(), low })
+}
+
+fn low_out((&log_n, keys): (&u32, &LowKeys)) -> m::LowKeys {
+    m::LowKeys { log_n, level: keys.level as u64, elements: keys.galois.iter().copied().collect() }
+}
+
+fn low_in(keys: m::LowKeys) -> Convert<(u32, LowKeys)> {
+    if !keys.elements.is_sorted_by(|a, b| a < b) {
+        return Err(format!("Galois elements of the ring of degree 2^{} are not ascending", keys.log_n));
+    }
+    Ok((keys.log_n, LowKeys { level: size(keys.level, "level")?, galois: keys.elements.into_iter().collect() }))
 }
 
 fn input_out(input: &Input) -> m::Input {

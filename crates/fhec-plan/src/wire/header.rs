@@ -18,7 +18,7 @@ use std::ops::Range;
 /// First bytes of a plan file.
 pub const MAGIC: &[u8; 8] = b"FHECPLAN";
 /// Version of the format that this build writes and reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The sections in file order; kinds are counted from 1.
 const SECTIONS: [Section; 4] = [Section::Head, Section::Program, Section::Weights, Section::Report];

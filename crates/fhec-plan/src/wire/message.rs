@@ -118,6 +118,8 @@ pub(super) struct Bootstrap {
     pub input_scale: Option<Scale>,
     #[prost(bool, tag = "10")]
     pub arcsine: bool,
+    #[prost(uint32, tag = "11")]
+    pub least_ring: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,6 +140,21 @@ pub(super) struct Keys {
     /// Of the keys from the sparse secret, ascending.
     #[prost(uint64, repeated, tag = "6")]
     pub raised: Vec<u64>,
+    /// Ascending by degree.
+    #[prost(message, repeated, tag = "7")]
+    pub low: Vec<LowKeys>,
+}
+
+/// Keys of a smaller ring.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LowKeys {
+    #[prost(uint32, tag = "1")]
+    pub log_n: u32,
+    #[prost(uint64, tag = "2")]
+    pub level: u64,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "3")]
+    pub elements: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

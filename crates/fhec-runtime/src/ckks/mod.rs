@@ -201,7 +201,11 @@ fn check_keys(verified: &Verified, keys: &EvaluationKeys) -> Result<()> {
         return Err(RuntimeError::Keys(format!("relinearisation at level {:?}", need.relin)));
     }
     let composed = verified.plan().keys.composed.clone();
-    let have = KeyManifest { relin: have.relin_level, galois: have.galois, composed, raised: have.raised };
+    let have =
+        KeyManifest { relin: have.relin_level, galois: have.galois, composed, raised: have.raised, low: have.low };
+    if let Some(log_n) = need.lacks_low(&have) {
+        return Err(RuntimeError::Keys(format!("bootstraps in the ring of degree 2^{log_n}")));
+    }
     for (&element, &level) in &need.galois {
         if !have.reaches(element, level) {
             return Err(RuntimeError::Keys(format!("Galois element {element} at level {level}")));

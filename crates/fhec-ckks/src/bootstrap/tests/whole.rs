@@ -4,7 +4,12 @@ use super::*;
 
 #[test]
 fn every_number_of_slots_survives_a_bootstrap() {
-    let setup = Setup::small(&ALL);
+    for setup in [Setup::small(&ALL), Setup::low(&ALL)] {
+        every_number_of_slots(&setup);
+    }
+}
+
+fn every_number_of_slots(setup: &Setup) {
     for log_slots in ALL {
         let values = random(1 << log_slots, 8);
         let input = setup.input(log_slots, &real(&values));
@@ -53,7 +58,7 @@ fn hard_vectors_survive_a_bootstrap() {
 
 #[test]
 fn pairs_come_out_apart() {
-    let setup = Setup::small(&[4, 9]);
+    let setup = Setup::low(&[4, 9]);
     for log_slots in [4, 9] {
         let n = 1 << log_slots;
         let values = [random(n, 12), random(n, 13)];
@@ -82,7 +87,7 @@ fn every_split_bootstraps() {
         (vec![vec![3, 1, 2], vec![3]], vec![2, 1, 3, 1, 2]),
     ];
     for (slots_to_coeffs, coeffs_to_slots) in splits {
-        let spec = BootstrapSpec { slots_to_coeffs, coeffs_to_slots, ..BootstrapSpec::default() };
+        let spec = BootstrapSpec { slots_to_coeffs, coeffs_to_slots, least_ring: 5, ..BootstrapSpec::default() };
         let name = format!("{:?} {:?}", spec.slots_to_coeffs, spec.coeffs_to_slots);
         let setup = Setup::new(&small_chain(), spec, &[7, 9]);
         for log_slots in [7, 9] {
@@ -115,7 +120,7 @@ fn beyond_the_range_the_error_is_that_of_the_sine() {
 
 #[test]
 fn lower_targets_and_other_scales() {
-    let setup = Setup::small(&[5, 9]);
+    let setup = Setup::low(&[5, 9]);
     for (log_slots, level) in [(9, 4), (9, 3), (9, 2), (9, 1), (9, 0), (5, 2)] {
         let values = random(1 << log_slots, 14);
         // Twice the expected scale leaves room for half of the range.
@@ -187,7 +192,7 @@ fn wrong_operands_are_refused() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let setup = Setup::small(&[6, 9]);
+    let setup = Setup::low(&[6, 9]);
     for log_slots in [6, 9] {
         let input = setup.input(log_slots, &real(&random(1 << log_slots, 15)));
         let run = |threads: usize, level: usize| {
