@@ -37,13 +37,13 @@ pub fn detect() -> Kernels {
 /// Calls `simd::PATH` or, where the processor lacks the instructions or `FHEC_KERNELS` forbids them,
 /// `portable::NAME` next to the caller.
 macro_rules! dispatch {
-    ($module:ident :: $name:ident ( $($argument:expr),* $(,)? )) => {{
+    ($module:ident :: $name:ident $(:: <$flag:literal>)? ( $($argument:expr),* $(,)? )) => {{
         #[cfg(target_arch = "x86_64")]
         if $crate::cpu::kernels() == $crate::cpu::Kernels::Avx512Ifma {
             // SAFETY: `kernels` checked the instructions that the function needs; it needs nothing else.
-            return unsafe { $crate::simd::$module::$name($($argument),*) };
+            return unsafe { $crate::simd::$module::$name $(::<$flag>)? ($($argument),*) };
         }
-        portable::$name($($argument),*)
+        portable::$name $(::<$flag>)? ($($argument),*)
     }};
 }
 pub(crate) use dispatch;

@@ -42,6 +42,8 @@ pub struct Automorphism {
     element: u64,
     /// For each block of the image: eight times the block that it comes from, plus the order.
     pub(crate) blocks: Vec<u32>,
+    /// The other way round, for each block: eight times the block of the image that it goes to, plus the order.
+    pub(crate) targets: Vec<u32>,
     /// Lane `i` of the image is lane `orders[order][i]` of the block that it comes from.
     pub(crate) orders: [[u64; 8]; 8],
 }
@@ -81,7 +83,7 @@ impl Automorphism {
         let shift = 64 - log_n;
         // The three lowest bits of a position are the three highest of its exponent, reversed.
         let reverse_3 = |x: u64| x.reverse_bits() >> 61;
-        let blocks = (0..1u64 << (log_n - 3))
+        let blocks: Vec<u32> = (0..1u64 << (log_n - 3))
             .map(|block| {
                 let exponent = 2 * ((8 * block).reverse_bits() >> shift) + 1;
                 let from = ((exponent * element) & mask) >> 1;
@@ -89,9 +91,13 @@ impl Automorphism {
                 (((from.reverse_bits() >> shift) & !7) | (from >> (log_n - 3))) as u32
             })
             .collect();
+        let mut targets = vec![0; blocks.len()];
+        for (to, &from) in (0u32..).zip(&blocks) {
+            targets[from as usize >> 3] = 8 * to | from & 7;
+        }
         let lane = |order: u64, i: u64| reverse_3((order + element * reverse_3(i)) & 7);
         let orders = std::array::from_fn(|order| std::array::from_fn(|i| lane(order as u64, i as u64)));
-        Self { log_n, element, blocks, orders }
+        Self { log_n, element, blocks, targets, orders }
     }
 
     /// log2 of the ring degree.

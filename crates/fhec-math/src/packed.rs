@@ -7,9 +7,9 @@
 //! Residue `j` of a packed limb takes the bytes `j·w … (j+1)·w`, little-endian, with `w` = [`width`]. So eight residues take
 //! `w` words, every block of a multiple of eight residues begins at a whole word, and a packed limb lives in an ordinary `[u64]`.
 
-use crate::Modulus;
 use crate::accumulate::{BEFORE_CARRY, check_factors};
 use crate::cpu::dispatch;
+use crate::{Automorphism, Modulus};
 
 /// Bytes of a packed residue: 1 to 7.
 pub fn width(m: &Modulus) -> usize {
@@ -75,6 +75,59 @@ pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u
     dispatch!(packed::dot_pair(m, a, b, out));
 }
 
+/// The image under an automorphism of [`dot_pair_into`], the first sum of which gets `lift`, a limb times a residue, on top: what a rotation makes
+/// of digits and a key, without a limb in between. `start` and the lengths say which block of the image; `a`, `b` and `lift` are those of its
+/// [`source_block`](Automorphism::source_block).
+///
+/// # Panics
+/// As [`dot_into`], for lengths below 8, and as [`source_block`](Automorphism::source_block).
+pub fn dot_pair_moved_into(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lift: Option<(&[u64], u64)>,
+    (map, start): (&Automorphism, usize),
+    out: [&mut [u64]; 2],
+) {
+    let from = check_moved(m, a, b, lift, (map, start), &out);
+    dispatch!(packed::dot_pair_moved::<false>(m, a, b, lift, (map, from), out));
+}
+
+/// [`dot_pair_moved_into`], added to what is there.
+///
+/// # Panics
+/// As there.
+pub fn dot_pair_moved_add(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lift: Option<(&[u64], u64)>,
+    (map, start): (&Automorphism, usize),
+    out: [&mut [u64]; 2],
+) {
+    let from = check_moved(m, a, b, lift, (map, start), &out);
+    dispatch!(packed::dot_pair_moved::<true>(m, a, b, lift, (map, from), out));
+}
+
+/// Where the source begins.
+fn check_moved(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lift: Option<(&[u64], u64)>,
+    (map, start): (&Automorphism, usize),
+    out: &[&mut [u64]; 2],
+) -> usize {
+    for (family, limb) in b.iter().zip(out) {
+        check(m, a, family, limb.len());
+    }
+    let len = out[0].len();
+    assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    assert!(lift.is_none_or(|(limb, factor)| limb.len() == len && factor < m.value()), "length of a limb on top");
+    assert!(len >= 8 && out[1].len() == len && start + len <= 1 << map.log_n(), "block is not aligned");
+    map.source_block(start, len)
+}
+
 fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
     check_factors(a, n);
@@ -84,7 +137,7 @@ fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
 
 mod portable {
     use super::width;
-    use crate::Modulus;
+    use crate::{Automorphism, Modulus};
 
     /// The `j`-th of the eight residues in `words`.
     fn residue(words: &[u64], w: usize, j: usize) -> u64 {
@@ -147,6 +200,31 @@ mod portable {
                     u128::from(x[8 * group + j]) * u128::from(y)
                 });
                 *o = m.reduce_u128(terms.sum());
+            }
+        }
+    }
+
+    pub(super) fn dot_pair_moved<const ADD: bool>(
+        m: &Modulus,
+        a: &[&[u64]],
+        b: [&[&[u64]]; 2],
+        lift: Option<(&[u64], u64)>,
+        (map, from): (&Automorphism, usize),
+        out: [&mut [u64]; 2],
+    ) {
+        let len = out[0].len();
+        let mut sum = vec![0; len];
+        for ((family, limb), lift) in b.into_iter().zip(out).zip([lift, None]) {
+            dot(m, a, family, &mut sum);
+            if let Some((limb, factor)) = lift {
+                sum.iter_mut().zip(limb).for_each(|(x, &c)| *x = m.add(*x, m.mul(c, factor)));
+            }
+            for (block, &target) in sum.chunks_exact(8).zip(&map.targets[from / 8..]) {
+                let to = target as usize & !7 & (len - 1);
+                for (x, &lane) in limb[to..to + 8].iter_mut().zip(&map.orders[target as usize & 7]) {
+                    let moved = block[lane as usize];
+                    *x = if ADD { m.add(*x, moved) } else { moved };
+                }
             }
         }
     }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use fhec_math::packed::dot_pair_moved_add;
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
 use super::digits::Digits;
-use super::switch::{Division, Pair, by_limb, check_keys, division, dot_limb, remainders};
+use super::switch::{Division, Pair, by_limb, check_keys, division, remainders};
 use super::{mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::error::Result;
 use crate::keys::SwitchingKey;
@@ -51,16 +52,10 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
-    fn scratch(&self) -> AlignedVec {
-        AlignedVec::scratch(3 * self.context.n())
-    }
-
     /// Limb `i` of both parts of `P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)`.
-    fn limb(&self, scratch: &mut AlignedVec, i: usize, digits: &[&[u64]], [out0, out1]: Pair<'_>) {
+    fn limb(&self, i: usize, digits: &[&[u64]], [out0, out1]: Pair<'_>) {
         let (context, level) = (self.context, self.level);
         let m = context.qp_modulus(level, i);
-        let (sum0, rest) = scratch.split_at_mut(context.n());
-        let (sum1, image) = rest.split_at_mut(context.n());
         out0.copy_from_slice(self.first.limb(i));
         if i <= level {
             out1.copy_from_slice(self.second.limb(i));
@@ -69,12 +64,10 @@ impl Images<'_> {
             out1.fill(0);
         }
         for (key, automorphism) in self.keys {
-            dot_limb(context, level, i, digits, key, [None, None], [&mut *sum0, &mut *sum1]);
-            pointwise::add_assign(m, sum0, self.first.limb(i));
-            for (sum, out) in [(&*sum0, &mut *out0), (&*sum1, &mut *out1)] {
-                automorphism.apply_eval(sum, image);
-                pointwise::add_assign(m, out, image);
-            }
+            let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+            let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+            let lift = Some((self.first.limb(i), 1));
+            dot_pair_moved_add(m, digits, [&b, &a], lift, (automorphism, 0), [&mut *out0, &mut *out1]);
         }
     }
 }
@@ -92,10 +85,16 @@ pub(crate) fn add_images(context: &Context, sum: Undivided, keys: &[KeyedImage<'
     let all = context.qp_limbs(level);
     let mut outs = [std::array::from_fn(|_| Poly::scratch(context.n(), all))];
     let mut digits = Digits::new(context, &second, level);
-    let scratch = || images.scratch();
-    digits.each(context, level, 0..all, by_limb(&mut outs, all), scratch, |scratch, i, digits, outs| {
-        outs.into_iter().for_each(|out| images.limb(scratch, i, digits, out));
-    });
+    digits.each(
+        context,
+        level,
+        0..all,
+        by_limb(&mut outs, all),
+        || (),
+        |(), i, digits, outs| {
+            outs.into_iter().for_each(|out| images.limb(i, digits, out));
+        },
+    );
     let [parts] = outs;
     Ok(Undivided { parts: parts.map(|poly| QpPoly { poly, level }), scale: sum.scale })
 }
@@ -121,22 +120,28 @@ pub(crate) fn add_images_divided(
     let (kept, all) = (inverses.len(), context.qp_limbs(level));
     let mut digits = Digits::new(context, &second, level);
     let mut tails = [std::array::from_fn(|_| Poly::scratch(n, all - kept))];
-    let scratch = || images.scratch();
-    digits.each(context, level, kept..all, by_limb(&mut tails, all - kept), scratch, |scratch, i, digits, outs| {
-        for [out0, out1] in outs {
-            images.limb(scratch, i, digits, [&mut *out0, &mut *out1]);
-            context.qp_table(level, i).inverse(out0);
-            context.qp_table(level, i).inverse(out1);
-        }
-    });
+    digits.each(
+        context,
+        level,
+        kept..all,
+        by_limb(&mut tails, all - kept),
+        || (),
+        |(), i, digits, outs| {
+            for [out0, out1] in outs {
+                images.limb(i, digits, [&mut *out0, &mut *out1]);
+                context.qp_table(level, i).inverse(out0);
+                context.qp_table(level, i).inverse(out1);
+            }
+        },
+    );
     let mut outs = [std::array::from_fn(|_| Poly::scratch(n, kept))];
     let from = remainders(context, level, converter, &tails, &mut outs);
-    let buffers = || (images.scratch(), AlignedVec::scratch(2 * n));
-    digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |(scratch, sums), i, digits, outs| {
+    let buffers = || AlignedVec::scratch(2 * n);
+    digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |sums, i, digits, outs| {
         let m = context.q(i);
         let (sum0, sum1) = sums.split_at_mut(n);
         for (parts, tail) in outs.into_iter().zip(&tails) {
-            images.limb(scratch, i, digits, [&mut *sum0, &mut *sum1]);
+            images.limb(i, digits, [&mut *sum0, &mut *sum1]);
             for (k, (sum, out)) in [&*sum0, &*sum1].into_iter().zip(parts).enumerate() {
                 if let Some(from) = from {
                     pointwise::switch_centered(from, m, tail[k].limb(0), out);

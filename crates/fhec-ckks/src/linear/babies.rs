@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fhec_math::packed::{self, dot_pair_into};
+use fhec_math::packed::{self, dot_pair_moved_into};
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, galois_element, pointwise};
 use rayon::prelude::*;
 
@@ -186,9 +186,9 @@ impl<'a> Hoisted<'a> {
         let (context, level, count) = (self.context, self.level, self.count);
         let n = context.n();
         let mut data = AlignedVec::scratch(context.qp_limbs(level) * count * 2 * n);
-        data.par_chunks_exact_mut(count * 2 * n).enumerate().for_each_init(Vec::new, |scratch, (i, out)| {
+        data.par_chunks_exact_mut(count * 2 * n).enumerate().for_each(|(i, out)| {
             let columns = self.columns(i);
-            self.block(i, 0, &columns, out, scratch);
+            self.block(i, 0, &columns, out);
         });
         for input in &mut self.inputs {
             input.digits = None;
@@ -214,11 +214,9 @@ impl<'a> Hoisted<'a> {
 
     /// The positions of limb `i` that begin at `start`, of all babies: `out` is `[baby][part][position]`, and tells how
     /// many. A rotated baby is `σ(Σ digit·key + P·c0, Σ digit·key)`, and `σ` moves aligned blocks as a whole.
-    pub(super) fn block(&self, i: usize, start: usize, columns: &Columns<'_>, out: &mut [u64], scratch: &mut Vec<u64>) {
+    pub(super) fn block(&self, i: usize, start: usize, columns: &Columns<'_>, out: &mut [u64]) {
         let len = out.len() / (2 * self.count);
         let m = self.context.qp_modulus(self.level, i);
-        scratch.resize(2 * len, 0);
-        let (sum0, sum1) = scratch.split_at_mut(len);
         let mut slots = out.chunks_exact_mut(2 * len);
         let (mut digits, mut keys) = (columns.digits.iter(), columns.keys.iter());
         let mut lists: [Vec<&[u64]>; 3] = Default::default();
@@ -245,13 +243,10 @@ impl<'a> Hoisted<'a> {
                 for (list, column) in lists[1..].iter_mut().zip(key) {
                     list.extend(column.iter().map(|limb| &limb[packed.clone()]));
                 }
-                dot_pair_into(m, &lists[0], [&lists[1], &lists[2]], [&mut *sum0, &mut *sum1]);
-                if i <= self.level {
-                    let c0 = &input.parts[0].limb(i)[from..from + len];
-                    pointwise::mul_scalar_add_assign(m, sum0, c0, self.context.p_mod_q(self.level, i));
-                }
-                step.automorphism.apply_eval_block(start, sum0, out0);
-                step.automorphism.apply_eval_block(start, sum1, out1);
+                let lift = (i <= self.level)
+                    .then(|| (&input.parts[0].limb(i)[from..from + len], self.context.p_mod_q(self.level, i)));
+                let place = (&*step.automorphism, start);
+                dot_pair_moved_into(m, &lists[0], [&lists[1], &lists[2]], lift, place, [out0, out1]);
             }
         }
     }

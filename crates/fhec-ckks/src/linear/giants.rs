@@ -1,6 +1,6 @@
 //! The giant rotations of a linear map and the sums over them.
 
-use fhec_math::packed::dot_pair_into;
+use fhec_math::packed::dot_pair_moved_add;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
 
 use super::products::Pair;
@@ -104,23 +104,22 @@ impl<'a> Outputs<'a> {
         let c1 = if raised { mod_down(context, QpPoly { poly: c1, level }) } else { c1 };
         let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
         let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
-        let buffers = || std::array::from_fn::<_, 3, _>(|_| vec![0; n]);
         let mut digits = Digits::new(context, &c1, level);
-        digits.each(context, level, 0..limbs, outputs, buffers, |[sum0, sum1, permuted], i, digits, (out0, out1)| {
-            let m = context.qp_modulus(level, i);
-            let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
-            let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
-            dot_pair_into(m, digits, [&b, &a], [sum0, sum1]);
-            if raised {
-                pointwise::add_assign(m, sum0, c0.limb(i));
-            } else if i <= level {
-                pointwise::mul_scalar_add_assign(m, sum0, c0.limb(i), context.p_mod_q(level, i));
-            }
-            for (sum, out) in [(&*sum0, out0), (&*sum1, out1)] {
-                automorphism.apply_eval(sum, permuted);
-                pointwise::add_assign(m, out, permuted);
-            }
-        });
+        digits.each(
+            context,
+            level,
+            0..limbs,
+            outputs,
+            || (),
+            |(), i, digits, (out0, out1)| {
+                let m = context.qp_modulus(level, i);
+                let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+                let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+                let factor = if raised { Some(1) } else { (i <= level).then(|| context.p_mod_q(level, i)) };
+                let lift = factor.map(|factor| (c0.limb(i), factor));
+                dot_pair_moved_add(m, digits, [&b, &a], lift, (automorphism, 0), [out0, out1]);
+            },
+        );
     }
 
     /// Adds the bias, divides, and returns the ciphertexts. `scale` is that before a rescale.

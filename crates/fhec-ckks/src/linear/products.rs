@@ -88,10 +88,10 @@ impl Products<'_> {
         let babies = self.babies.count();
         for offset in (0..len).step_by(block) {
             let from = start + offset;
-            let Scratch { babies: made, sum, zeros } = &mut *scratch;
+            let Scratch { babies: made, zeros } = &mut *scratch;
             if let Some((hoisted, columns)) = &fused {
                 made.resize(babies * 2 * block, 0);
-                hoisted.block(i, from, columns, made, sum);
+                hoisted.block(i, from, columns, made);
             }
             let (made, zeros) = (&made[..], &zeros[..]);
             // Babies that are not rotated are zero modulo the special primes.
@@ -157,6 +157,5 @@ fn sum_single<'b>(
 struct Scratch {
     /// The babies of a block.
     babies: Vec<u64>,
-    sum: Vec<u64>,
     zeros: Vec<u64>,
 }

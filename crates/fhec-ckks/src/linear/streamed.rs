@@ -94,9 +94,7 @@ impl Streamed<'_> {
             if let Babies::Fused(hoisted) = self.babies {
                 let columns = hoisted.columns(i);
                 let blocks = rotated.par_chunks_exact_mut(2 * count * block).enumerate();
-                blocks.for_each_init(Vec::new, |scratch, (b, out)| {
-                    hoisted.block(i, b * block, &columns, out, scratch);
-                });
+                blocks.for_each(|(b, out)| hoisted.block(i, b * block, &columns, out));
             }
             for part in &parts {
                 let (sums, results) = (&sums[part.clone()], &mut results[part.clone()]);

@@ -3,7 +3,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::pointwise::{load_part, store_part};
-use super::{Field, V, hi, lo, load, store, zero};
+use super::{Field, V, hi, lo, load, splat, store, zero};
 use crate::Modulus;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
@@ -96,32 +96,57 @@ pub(super) fn dot_n<const R: usize>(
     mut out: [&mut [u64]; R],
     get: impl Fn(&[u64], usize) -> V,
 ) {
+    let groups = out[0].len() / 8;
+    dot_each(m, a, b, None, groups, get, |r, group, residues| {
+        let (vectors, _) = out[r].as_chunks_mut::<8>();
+        store(&mut vectors[group], residues);
+    });
+}
+
+/// [`dot_n`] of the first `groups` vectors; `put` gets each of each family. A limb times a residue can join the first family.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn dot_each<const R: usize>(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; R],
+    lift: Option<(&[u64], u64)>,
+    groups: usize,
+    get: impl Fn(&[u64], usize) -> V,
+    mut put: impl FnMut(usize, usize, V),
+) {
     /// Vectors handled together: enough sums in flight to hide the latency of the multiplier.
     const GROUP: usize = 4;
-    let k = Field::new(m);
     // Sixteen products below 2^100 stay below 2^104.
-    let narrow = a.len() <= 16;
-    let groups = out[0].len() / 8;
+    let narrow = a.len() + usize::from(lift.is_some()) <= 16;
+    let lift = lift.map(|(limb, factor)| (limb, splat(factor)));
+    let terms = Terms { k: Field::new(m), narrow, a, b, lift };
     let whole = groups / GROUP * GROUP;
     for start in (0..whole).step_by(GROUP) {
-        sums::<R, GROUP>(&k, narrow, a, b, &mut out, start, &get);
+        sums::<R, GROUP>(&terms, start, &get, &mut put);
     }
     for start in whole..groups {
-        sums::<R, 1>(&k, narrow, a, b, &mut out, start, &get);
+        sums::<R, 1>(&terms, start, &get, &mut put);
     }
 }
 
-/// [`dot_n`] for the `G` vectors from `start` on.
+/// What sums are made of.
+struct Terms<'a, const R: usize> {
+    k: Field,
+    narrow: bool,
+    a: &'a [&'a [u64]],
+    b: [&'a [&'a [u64]]; R],
+    lift: Option<(&'a [u64], V)>,
+}
+
+/// [`dot_each`] for the `G` vectors from `start` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn sums<const R: usize, const G: usize>(
-    k: &Field,
-    narrow: bool,
-    a: &[&[u64]],
-    b: [&[&[u64]]; R],
-    out: &mut [&mut [u64]; R],
+    Terms { k, narrow, a, b, lift }: &Terms<'_, R>,
     start: usize,
     get: impl Fn(&[u64], usize) -> V,
+    put: &mut impl FnMut(usize, usize, V),
 ) {
     let mut low = [[zero(); G]; R];
     let mut high = [[zero(); G]; R];
@@ -135,11 +160,17 @@ fn sums<const R: usize, const G: usize>(
             }
         }
     }
+    if let Some((limb, factor)) = lift {
+        for g in 0..G {
+            let x = vector(limb, start + g);
+            low[0][g] = lo(low[0][g], x, *factor);
+            high[0][g] = hi(high[0][g], x, *factor);
+        }
+    }
     for r in 0..R {
-        let (vectors, _) = out[r].as_chunks_mut::<8>();
         for g in 0..G {
             let (l, h) = (low[r][g], high[r][g]);
-            store(&mut vectors[start + g], if narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) });
+            put(r, start + g, if *narrow { k.reduce_pair(l, h) } else { k.reduce_wide(l, h) });
         }
     }
 }

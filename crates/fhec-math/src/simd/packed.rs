@@ -2,13 +2,14 @@
 
 use std::arch::x86_64::{
     _mm512_and_si512, _mm512_cmplt_epu64_mask, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_srlv_epi64,
+    _mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_permutexvar_epi64,
+    _mm512_srlv_epi64,
 };
 
-use super::accumulate::{AHEAD, dot_n, prefetch};
-use super::{V, load, splat, store};
-use crate::Modulus;
+use super::accumulate::{AHEAD, dot_each, dot_n, prefetch};
+use super::{Field, V, load, splat, store, zero};
 use crate::packed::width;
+use crate::{Automorphism, Modulus};
 
 /// How to spread eight packed residues over eight lanes.
 #[derive(Clone, Copy)]
@@ -135,6 +136,33 @@ pub(crate) fn unpack(m: &Modulus, src: &[u64], dst: &mut [u64]) {
 pub(crate) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
     let unpacking = Unpacking::new(m);
     dot_n(m, a, [b], [out], |limb, group| unpacking.get(limb, group));
+}
+
+/// A block of the source is one of the image: eight lanes after the other.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn dot_pair_moved<const ADD: bool>(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lift: Option<(&[u64], u64)>,
+    (map, from): (&Automorphism, usize),
+    [out0, out1]: [&mut [u64]; 2],
+) {
+    let (unpacking, k) = (Unpacking::new(m), Field::new(m));
+    let groups = out0.len() / 8;
+    let mut orders = [zero(); 8];
+    for (v, order) in orders.iter_mut().zip(&map.orders) {
+        *v = load(order);
+    }
+    let targets = &map.targets[from / 8..from / 8 + groups];
+    let mut outs = [out0.as_chunks_mut::<8>().0, out1.as_chunks_mut::<8>().0];
+    let put = |r: usize, group: usize, residues: V| {
+        let target = targets[group] as usize;
+        let out = &mut outs[r][(target >> 3) & (groups - 1)];
+        let moved = _mm512_permutexvar_epi64(orders[target & 7], residues);
+        store(out, if ADD { k.add(load(out), moved) } else { moved });
+    };
+    dot_each(m, a, b, lift, groups, |limb, group| unpacking.get(limb, group), put);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]

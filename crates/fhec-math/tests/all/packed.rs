@@ -1,6 +1,6 @@
 //! Packed limbs against unpacked ones, for every width.
 
-use fhec_math::{Modulus, accumulate, packed};
+use fhec_math::{Automorphism, Modulus, accumulate, packed};
 
 use crate::common::edge_words;
 
@@ -91,6 +91,57 @@ fn sums_with_packed_factors() {
             first.fill(1);
             packed::dot_into(&m, &refs(&a), &refs(&b), &mut first);
             assert_eq!(first, wanted[0], "p={p} terms={terms}");
+        }
+    }
+}
+
+/// Against the sum, the product on top and the permutation one after the other; whole limbs, and blocks of them.
+#[test]
+fn sums_that_are_moved() {
+    let log_n = 7;
+    let n = 1usize << log_n;
+    for m in moduli() {
+        let p = m.value();
+        for (terms, element, len) in [(0, 3, 8), (1, 5, 128), (3, 255, 32), (15, 25, 64), (16, 77, 128), (17, 1, 16)] {
+            let limbs = |seed| (0..terms).map(|k| edge_words(p ^ k ^ seed, n, p)).collect::<Vec<_>>();
+            let (a, b) = (limbs(0), [limbs(1 << 20), limbs(1 << 30)]);
+            let packed = b.each_ref().map(|list| list.iter().map(|x| pack(&m, x)).collect::<Vec<_>>());
+            let (top, before) = (edge_words(p ^ 77, n, p), [edge_words(p ^ 78, n, p), edge_words(p ^ 79, n, p)]);
+            let map = Automorphism::get(log_n, element);
+            for factor in [None, Some(1 % p), Some(p - 1)] {
+                let wanted = [0, 1].map(|part| {
+                    let (a, b): (Vec<&[u64]>, Vec<&[u64]>) =
+                        a.iter().zip(&b[part]).map(|(a, b)| (&a[..], &b[..])).unzip();
+                    let mut sum = vec![0; n];
+                    accumulate::dot_into(&m, &a, &b, &mut sum);
+                    if let Some(factor) = factor.filter(|_| part == 0) {
+                        sum.iter_mut().zip(&top).for_each(|(x, &c)| *x = m.add(*x, m.mul(c, factor)));
+                    }
+                    let mut moved = vec![0; n];
+                    map.apply_eval(&sum, &mut moved);
+                    moved
+                });
+                for start in (0..n).step_by(len) {
+                    let from = map.source_block(start, len);
+                    let words = packed::words(&m, from)..packed::words(&m, from + len);
+                    let a: Vec<&[u64]> = a.iter().map(|x| &x[from..from + len]).collect();
+                    let [b0, b1] =
+                        packed.each_ref().map(|list| list.iter().map(|x| &x[words.clone()]).collect::<Vec<_>>());
+                    let lift = factor.map(|factor| (&top[from..from + len], factor));
+                    let mut out = before.each_ref().map(|limb| limb[start..start + len].to_vec());
+                    let [out0, out1] = &mut out;
+                    packed::dot_pair_moved_add(&m, &a, [&b0, &b1], lift, (&map, start), [&mut *out0, &mut *out1]);
+                    for (part, out) in out.iter().enumerate() {
+                        let sum = before[part][start..].iter().zip(&wanted[part][start..start + len]);
+                        assert!(out.iter().zip(sum).all(|(&x, (&c, &w))| x == m.add(c, w)), "p={p} {terms} {factor:?}");
+                    }
+                    let [out0, out1] = &mut out;
+                    packed::dot_pair_moved_into(&m, &a, [&b0, &b1], lift, (&map, start), [&mut *out0, &mut *out1]);
+                    for (out, wanted) in out.iter().zip(&wanted) {
+                        assert_eq!(*out, wanted[start..start + len], "p={p} terms={terms} {factor:?}");
+                    }
+                }
+            }
         }
     }
 }
