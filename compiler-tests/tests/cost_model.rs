@@ -5,11 +5,16 @@
 //!     FHEC_SLOW=1 cargo test --release -p compiler-tests --test cost_model -- --nocapture
 
 use compiler_tests::{calibration_digits, model};
+use fhec_ckks::container::KeySizes;
+use fhec_ckks::{Bootstrapper, KeyRequest, UniformHalves};
 use fhec_measure::calibrate;
+use fhec_passes::bootstrap_price::Circuit;
 use fhec_passes::cost::CostTable;
 use fhec_passes::pricing::price_plan;
+use fhec_passes::shape::Shape;
 use fhec_passes::{Compiled, Options, compile};
 use fhec_plan::{Insecure, Plan, verify::Verified};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn compiled(name: &str) -> Compiled {
@@ -36,6 +41,34 @@ fn a_plan_costs_what_the_report_says() {
             assert!(close(*found, layer.seconds), "{name}: {found} and {}", layer.seconds);
         }
     }
+}
+
+/// Of a plan that bootstraps vectors of all slots and of fewer, with keys from the sparse secret and of smaller rings.
+#[test]
+fn sizes_of_keys_are_those_of_the_engine() {
+    let graph = fhec_onnx::load(model("resnet8.onnx")).expect("imports");
+    let compiled = compile(&graph, &Options::default()).expect("compiles");
+    let (plan, report) = (&compiled.plan, &compiled.plan.report);
+    assert!(!plan.keys.low.is_empty() && !report.bootstraps.is_empty());
+    let context = fhec_runtime::context(&plan.parameters, None).expect("secure");
+    let request = fhec_runtime::key_request(&plan.keys, &plan.parameters);
+    let sizes = KeySizes::of(&request, &context, UniformHalves::Kept).expect("sizes");
+    assert_eq!(sizes.memory, report.key_bytes_memory);
+    // Head and manifest are not counted.
+    let manifest = sizes.file - report.key_bytes_disk;
+    assert!((1..10_000).contains(&manifest), "{} {}", sizes.file, report.key_bytes_disk);
+    // Nor are matrices.
+    let bytes = Shape::of(&plan.parameters);
+    let table = CostTable::default();
+    let prices = table.prices(&bytes);
+    let spec = plan.parameters.bootstrap.clone().expect("bootstraps");
+    let slots = [12, spec.coeffs_to_slots.iter().sum()];
+    let circuits = slots.map(|k| (k, Circuit::new(&spec, k, plan.parameters.log_n))).into_iter().collect();
+    let bootstrapper = Bootstrapper::new(&context, spec, &slots).expect("prepares");
+    assert_eq!(prices.bootstrap_matrices(&circuits).0, bootstrapper.bytes() as u64);
+    let request = KeyRequest { relin_level: None, galois: BTreeMap::new(), ..bootstrapper.key_request() };
+    let keys = KeySizes::of(&request, &context, UniformHalves::Kept).expect("sizes").memory;
+    assert_eq!(prices.bootstrap_bytes(&circuits), keys + bootstrapper.bytes() as u64);
 }
 
 #[test]

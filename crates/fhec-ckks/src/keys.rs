@@ -6,7 +6,7 @@ mod switching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fhec_math::bootstrap::LowKeys;
+use fhec_math::bootstrap::{LowKeys, LowRing};
 use fhec_math::{Automorphism, Eval, Poly, SecretRng, lift_small, pointwise, uniform_from_seed};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -174,7 +174,8 @@ impl KeyRequest {
     /// Checks levels and Galois elements against a context.
     ///
     /// # Errors
-    /// [`CkksError::LevelRange`] or [`CkksError::Math`] for an element that is even or not below 2N.
+    /// [`CkksError::LevelRange`]; [`CkksError::Parameters`] for an element that is even or not below 2N, an impossible weight or an impossible
+    /// smaller ring; [`CkksError::Insecure`] for a smaller ring without the security of the whole one.
     pub fn check(&self, context: &Context) -> Result<()> {
         for &level in self.relin_level.iter().chain(self.galois.values()) {
             context.check_level("key request", level, 0)?;
@@ -188,9 +189,10 @@ impl KeyRequest {
             }
         }
         for (&log_n, keys) in &self.low {
-            context.check_level("key request", keys.level, 0)?;
-            if log_n >= context.log_n() || keys.galois.iter().any(|e| e.is_multiple_of(2) || *e >= 2 << log_n) {
-                return Err(CkksError::Parameters(format!("keys for a ring of degree 2^{log_n}")));
+            context.low_ring(LowRing { log_n, level: keys.level })?;
+            if let Some(element) = keys.galois.iter().find(|e| e.is_multiple_of(2) || **e >= 2 << log_n) {
+                let bound = log_n + 1;
+                return Err(CkksError::Parameters(format!("Galois element {element} is not odd and below 2^{bound}")));
             }
         }
         match self.sparse_weight {
@@ -261,7 +263,7 @@ impl<'a> KeyGenerator<'a> {
     /// Makes the keys of encapsulation that a request asks for, with a sparse secret of this weight; see [`EncapsulationKeys::generate`].
     ///
     /// # Errors
-    /// [`CkksError::Math`] for an impossible Galois element.
+    /// As there.
     pub fn encapsulation(&mut self, request: &KeyRequest, weight: u32) -> Result<EncapsulationKeys> {
         EncapsulationKeys::generate(self.secret, weight, &request.raised, &request.low, self.rng)
     }

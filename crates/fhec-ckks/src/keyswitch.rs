@@ -28,7 +28,7 @@ use rayon::prelude::*;
 
 pub(crate) use digits::Digits;
 pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
-pub(crate) use switch::{Limbs, Switch, switch};
+pub(crate) use switch::{Limbs, Switch, add_moved_limb, switch};
 
 use crate::error::Result;
 use crate::limbs::{Conversion, HEAVY, LIGHT, convert, par_chunks};

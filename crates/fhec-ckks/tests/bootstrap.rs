@@ -194,7 +194,8 @@ fn check_twice(run: &Run, log_slots: u32, level: usize, log_gain: u32, least: (f
 /// `N = 2^13` without security, everything else as in the deep preset.
 fn medium(spec: BootstrapSpec, message: u32, message_levels: usize, log_slots: &[u32]) -> Run {
     let chain = BootstrapChain { log_n: 13, message, message_levels, special_count: 5, ..BootstrapChain::deep() };
-    let spec = BootstrapSpec { slots_to_coeffs: vec![vec![4, 4], vec![4]], coeffs_to_slots: vec![4, 4, 4], ..spec };
+    let (slots_to_coeffs, coeffs_to_slots) = (vec![vec![4, 4], vec![4]], vec![4, 4, 4]);
+    let spec = BootstrapSpec { slots_to_coeffs, coeffs_to_slots, least_ring: 9, ..spec };
     Run::new(&chain, spec, Security::Insecure(InsecureToken::for_tests()), log_slots)
 }
 
@@ -228,6 +229,7 @@ fn compact_sizes_in_a_medium_ring() {
     let spec = BootstrapSpec {
         slots_to_coeffs: vec![vec![4, 4], vec![4]],
         coeffs_to_slots: vec![4, 4, 4],
+        least_ring: 9,
         ..BootstrapChain::compact_spec()
     };
     let chain = BootstrapChain { log_n: 13, ..BootstrapChain::compact() };

@@ -330,12 +330,36 @@ fn keys_are_read_from_any_stream() {
 
 #[test]
 fn counts_beyond_the_file_allocate_nothing() {
-    for (index, offset) in [(2, 84), (3, 80)] {
+    // Galois keys, keys from the sparse secret, smaller rings, Galois keys of the first of them; ciphertexts.
+    for (index, offset) in [(2, 88), (2, 92), (2, 136), (2, 148), (3, 80)] {
         let (kind, bytes) = &FILES.files[index];
         let mut bad = bytes.clone();
         bad[offset..offset + 4].fill(0xff);
-        container_error(read(*kind, &resign(bad), &FILES.context, &PLAN));
+        let error = container_error(read(*kind, &resign(bad), &FILES.context, &PLAN));
+        assert!(matches!(error, ContainerError::Length { .. } | ContainerError::Field { .. }), "{offset}: {error}");
     }
+}
+
+/// The manifest of smaller rings begins at byte 136: their number; degree, level and number of elements of the first, two elements; the second.
+#[test]
+fn impossible_smaller_rings_are_refused() {
+    let refused = |changes: &[(usize, u8)], word: &str| {
+        let (kind, bytes) = &FILES.files[2];
+        let mut bad = bytes.clone();
+        changes.iter().for_each(|&(at, value)| bad[at] = value);
+        let error = container_error(read(*kind, &resign(bad), &FILES.context, &PLAN));
+        assert!(matches!(error, ContainerError::Field { .. }) && error.to_string().contains(word), "{error}");
+    };
+    let bytes = &FILES.files[2].1;
+    assert_eq!([bytes[136], bytes[140], bytes[144], bytes[148], bytes[168], bytes[172]], [2, 4, 1, 2, 5, 0]);
+    refused(&[(168, 6)], "degree 2^6 after 2^4");
+    refused(&[(168, 4)], "degree 2^4 after 2^4");
+    refused(&[(140, 3)], "log_n = 3");
+    refused(&[(144, 9)], "level 9");
+    refused(&[(152, 2)], "element 2");
+    refused(&[(160, 33)], "element 33");
+    refused(&[(160, 1)], "element 1 after");
+    refused(&[(84, 0)], "sparse secret that there is not");
 }
 
 #[test]
@@ -381,7 +405,7 @@ mod mutations {
         ) {
             let (kind, bytes) = &FILES.files[file];
             let mut bad = bytes.clone();
-            let end = if early { 160.min(bad.len() - 32) } else { bad.len() - 32 };
+            let end = if early { 192.min(bad.len() - 32) } else { bad.len() - 32 };
             for (position, value) in changes {
                 let at = position.index(end);
                 bad[at] = value;

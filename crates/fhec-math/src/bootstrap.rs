@@ -4,7 +4,8 @@
 //! does the work and explains it.
 //!
 //! A *slots-to-coefficients* bootstrap (2020/1203 turned around) is, from an input to its result: matrices to coefficients at
-//! the lowest levels, in a smaller ring where vectors repeat; the raise to the top of the chain; for vectors that repeat, a trace; matrices to slots; EvalMod.
+//! the lowest levels, in a smaller ring where vectors repeat; the raise to the top of the chain; matrices to slots; for vectors that
+//! repeat, a trace; EvalMod.
 
 mod circuit;
 mod error;

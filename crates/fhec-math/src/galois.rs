@@ -35,7 +35,8 @@ type Cache = BTreeMap<(u32, u64), Arc<Automorphism>>;
 ///
 /// In bit-reversed order the eight values of an aligned block are those at `ψ^(e + l·N/4)` for one `e` and all `l < 8`. The
 /// automorphism takes them from the values at `ψ^(g·e + g·l·N/4)`, which are again one aligned block: a table of blocks
-/// and one of eight orders within a block say it all, in an eighth of the memory of a table of positions.
+/// and one of eight orders within a block say it all, in an eighth of the memory of a table of positions. A second table goes through the
+/// blocks the other way.
 #[derive(Debug)]
 pub struct Automorphism {
     log_n: u32,

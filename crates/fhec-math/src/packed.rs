@@ -109,7 +109,7 @@ pub fn dot_pair_moved_add(
     dispatch!(packed::dot_pair_moved::<true>(m, a, b, lift, (map, from), out));
 }
 
-/// Where the source begins.
+/// Where the source begins. The length of a block is a power of two.
 fn check_moved(
     m: &Modulus,
     a: &[&[u64]],
@@ -123,7 +123,10 @@ fn check_moved(
     }
     let len = out[0].len();
     assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
-    assert!(lift.is_none_or(|(limb, factor)| limb.len() == len && factor < m.value()), "length of a limb on top");
+    if let Some((limb, factor)) = lift {
+        check_factors(&[limb], len);
+        assert!(factor < m.value(), "a factor that is not reduced");
+    }
     assert!(len >= 8 && out[1].len() == len && start + len <= 1 << map.log_n(), "block is not aligned");
     map.source_block(start, len)
 }

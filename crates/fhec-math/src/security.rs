@@ -59,7 +59,7 @@ pub fn max_log_qp(level: SecurityLevel, log_n: u32) -> Option<u32> {
 /// The largest `log2(q_0·p_0)` in bits under which a sparse ternary secret with `weight` coefficients ±1 gives the level at
 /// `N = 2^log_n`, or `None` where nothing is known.
 ///
-/// For the secret of encapsulation (2022/024), under which one key with two primes exists and nothing else. No
+/// For the secret of encapsulation (2022/024), under which only keys of two primes exist, from the main secret and from that of each smaller ring. No
 /// guideline has a table for sparse secrets: these are the sizes of the parameter sets that the paper estimates at 128 bits with
 /// `h = 32`, and nothing is granted beyond them.
 pub fn max_log_sparse(level: SecurityLevel, log_n: u32, weight: u32) -> Option<u32> {

@@ -322,6 +322,9 @@ fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report 
     let dense = security_estimate(spec.log_n, log2_qp).unwrap_or(0.0);
     let encapsulation = log2_product(&spec.q[..1]) + log2_product(&spec.p[..1]);
     let sparse = sparse_security(spec.log_n, subject.preset.spec.sparse_weight, encapsulation).unwrap_or(0.0);
+    let Shape { log2_q, log2_p, .. } = &subject.shape;
+    let low = subject.preset.spec.low_rings(spec.log_n);
+    let low = low.map(|ring| security_estimate(ring.log_n, ring.log_qp(log2_q, log2_p)).unwrap_or(0.0));
     Report {
         preset: subject.preset.name.to_owned(),
         log_n: spec.log_n,
@@ -329,7 +332,7 @@ fn report(subject: &Subject, rows: Vec<Row>, peak_bytes: Option<u64>) -> Report 
         special: spec.p.len(),
         digits: spec.digits.len(),
         log2_qp,
-        security_bits: dense.min(sparse),
+        security_bits: low.fold(dense.min(sparse), f64::min),
         levels: subject.bootstrapper.output_level() - input,
         key_bytes: subject.evaluator.keys().bytes(),
         matrix_bytes: subject.bootstrapper.bytes(),

@@ -5,6 +5,7 @@ use crate::cost::Prices;
 use fhec_math::bootstrap::{BootstrapSpec, LowRing, Matrix};
 use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
 use fhec_math::diagonals::STEP;
+use fhec_math::galois_element;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parts of a bootstrap of vectors of one number of slots, counted once for all chains and targets.
@@ -148,22 +149,27 @@ impl Prices<'_> {
         if self.shape().bootstrap.is_none() {
             return 0;
         }
-        let chain = self.shape().log2_q.len();
-        // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
-        let log_n = self.shape().log_n;
         let rotations: BTreeSet<i64> = circuits.values().flat_map(|circuit| circuit.keys.iter().copied()).collect();
-        let up = rotations.len() as u64 * self.raised_bytes(chain - 1, None);
-        let to_sparse = (2 * 2 * 8) << log_n;
-        let mut low: BTreeMap<LowRing, BTreeSet<i64>> = BTreeMap::new();
+        let mut low: BTreeMap<LowRing, BTreeSet<u64>> = BTreeMap::new();
         for (ring, rotations) in circuits.values().filter_map(|circuit| circuit.low.as_ref()) {
-            low.entry(*ring).or_default().extend(rotations);
+            let elements = rotations.iter().map(|&r| galois_element(r, ring.log_n)).filter(|&element| element != 1);
+            low.entry(*ring).or_default().extend(elements);
         }
-        let ring_bytes = |(ring, rotations): (&LowRing, &BTreeSet<i64>)| {
-            let bytes = |log_n: u32| self.of(&self.shape().low(*ring, log_n)).key_bytes(ring.level);
-            to_sparse + bytes(log_n) + rotations.len() as u64 * bytes(ring.log_n)
+        let low = low.iter().map(|(ring, elements)| (*ring, elements.len()));
+        self.bootstrap_matrices(circuits).0 + self.encapsulation_bytes(rotations.len(), low)
+    }
+
+    /// Bytes in memory of the keys of encapsulation, so many of them from the sparse secret, and of those of smaller rings with so many Galois keys.
+    pub(crate) fn encapsulation_bytes(&self, raised: usize, low: impl Iterator<Item = (LowRing, usize)>) -> u64 {
+        let (log_n, top) = (self.shape().log_n, self.shape().log2_q.len() - 1);
+        // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
+        let to_sparse = (2 * 2 * 8) << log_n;
+        let up = (2 * raised as u64 * self.raised_bytes(top, None)) << log_n;
+        let ring_bytes = |(ring, keys): (LowRing, usize)| {
+            let key = |log_n: u32| self.of(&self.shape().low(ring, log_n)).key_bytes(ring.level);
+            to_sparse + key(log_n) + keys as u64 * key(ring.log_n)
         };
-        let low: u64 = low.iter().map(ring_bytes).sum();
-        self.bootstrap_matrices(circuits).0 + to_sparse + ((2 * up) << log_n) + low
+        to_sparse + up + low.map(ring_bytes).sum::<u64>()
     }
 
     /// Peak bytes of scratch memory of a bootstrap to level `target` on one thread: the babies of the first matrix after the raise,

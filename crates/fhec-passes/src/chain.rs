@@ -172,6 +172,12 @@ mod tests {
                     };
                     assert!(shape.log2_qp() < limit, "{chain:?}");
                     assert_eq!(shape.log2_q.len(), shape.digits.iter().sum::<usize>());
+                    // Smaller rings too.
+                    for ring in spec(log_n).low_rings(log_n) {
+                        let limit = max_log_qp(security, ring.log_n).map_or(0.0, f64::from);
+                        let bits = ring.log_qp(&shape.log2_q, &shape.log2_p);
+                        assert!(bits < limit, "{chain:?} {ring:?} {bits}");
+                    }
                     let larger = Chain { largest: chain.largest + 1, ..chain };
                     let too_large = larger.shape(chain.largest + 1).is_none_or(|s| s.log2_qp() > limit - 1.0);
                     assert!(too_large || chain.largest == MAX_LOG2_PRIME as u32, "{chain:?}");

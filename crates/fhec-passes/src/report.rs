@@ -6,6 +6,7 @@ use crate::noise::Model;
 use crate::parameters::Selected;
 use crate::shape::Shape;
 use fhec_ir::he::{Op, ValueId};
+use fhec_math::bootstrap::{LowKeys, LowRing};
 use fhec_math::galois_element;
 use fhec_plan::{BootstrapReport, KeyManifest, LayerReport, LayerValue, Parameters, Reg, Report};
 use std::collections::BTreeMap;
@@ -41,16 +42,16 @@ pub fn report(
     let graph = model.graph();
     let polynomial_bytes = |id: ValueId| {
         let level = model.levels()[id.index()];
-        graph.node(id).layout.ciphertexts as u64 * packed_bytes(&selected.parameters, level, false)
+        graph.node(id).layout.ciphertexts as u64 * packed_bytes(&selected.parameters, level)
     };
     // Half of a fresh ciphertext is a seed.
     let inputs = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Input(_)));
     let input_bytes = inputs.map(polynomial_bytes).sum();
     let output_bytes = graph.outputs.iter().map(|o| 2 * polynomial_bytes(o.value)).sum();
-    // So is half of a key.
-    let key_bytes =
-        |&level: &usize| 32 + shape.digits_at(level) as u64 * packed_bytes(&selected.parameters, level, true);
     let key_levels = || keys.galois.values().chain(&keys.relin);
+    let low = keys.low.iter().map(|(&log_n, low)| (LowRing { log_n, level: low.level }, low.galois.len()));
+    let bootstraps = selected.parameters.bootstrap.is_some() && !keys.raised.is_empty();
+    let encapsulation = if bootstraps { prices.encapsulation_bytes(keys.raised.len(), low) } else { 0 };
     Report {
         security_bits: selected.parameters.security_bits(),
         seconds: price.seconds(),
@@ -58,8 +59,8 @@ pub fn report(
         peak_memory: price.fixed,
         keeps_keys: price.keeps_keys,
         freed_bytes: price.freed,
-        key_bytes_disk: key_levels().map(key_bytes).sum(),
-        key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum(),
+        key_bytes_disk: key_file_bytes(&selected.parameters, &shape, keys),
+        key_bytes_memory: key_levels().map(|&level| prices.key_bytes(level)).sum::<u64>() + encapsulation,
         input_bytes,
         output_bytes,
         plaintext_budget: cache,
@@ -108,11 +109,36 @@ fn bootstrap_reports(model: &Model<'_>, selected: &Selected, context: &Context) 
     bootstraps.zip(alternatives).map(report).collect()
 }
 
-/// Bytes of one polynomial in a file, where every residue has as many bits as its prime.
-fn packed_bytes(parameters: &Parameters, level: usize, special: bool) -> u64 {
-    let special = if special { &parameters.p[..] } else { &[] };
-    let bits: u32 = parameters.q[..=level].iter().chain(special).map(|p| u64::BITS - p.leading_zeros()).sum();
-    (u64::from(bits) << parameters.log_n) / 8
+/// Bytes of the evaluation keys in a file, but for its head and manifest: half of each is a seed.
+fn key_file_bytes(parameters: &Parameters, shape: &Shape, keys: &KeyManifest) -> u64 {
+    let p = |count: usize| parameters.p[..count].iter();
+    let key = |shape: &Shape, level: usize| {
+        let limbs = parameters.q[..=level].iter().chain(p(shape.special_at(level)));
+        32 + shape.digits_at(level) as u64 * limb_bytes(limbs, shape.log_n)
+    };
+    let switching: u64 = keys.galois.values().chain(&keys.relin).map(|&level| key(shape, level)).sum();
+    if keys.raised.is_empty() {
+        return switching;
+    }
+    let to_sparse = 32 + limb_bytes(parameters.q[..1].iter().chain(p(1)), parameters.log_n);
+    let raised = 32 + limb_bytes(parameters.q.iter().chain(p(1)), parameters.log_n);
+    let ring = |(&log_n, low): (&u32, &LowKeys)| {
+        let ring = LowRing { log_n, level: low.level };
+        let key = |log_n: u32| key(&shape.low(ring, log_n), ring.level);
+        to_sparse + key(parameters.log_n) + low.galois.len() as u64 * key(log_n)
+    };
+    switching + to_sparse + keys.raised.len() as u64 * raised + keys.low.iter().map(ring).sum::<u64>()
+}
+
+/// Bytes of one polynomial in a file over the first primes of the chain.
+fn packed_bytes(parameters: &Parameters, level: usize) -> u64 {
+    limb_bytes(parameters.q[..=level].iter(), parameters.log_n)
+}
+
+/// Bytes of limbs in a file, where every residue has as many bits as its prime.
+fn limb_bytes<'a>(primes: impl Iterator<Item = &'a u64>, log_n: u32) -> u64 {
+    let bits: u32 = primes.map(|p| u64::BITS - p.leading_zeros()).sum();
+    (u64::from(bits) << log_n) / 8
 }
 
 fn layer_reports(model: &Model<'_>, selected: &Selected, context: &Context) -> Vec<LayerReport> {

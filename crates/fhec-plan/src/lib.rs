@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | [`layout`] | tensor element → (ciphertext, slot) |
 //! | [`matrix`] | linear maps as affine loop nests over weights; diagonals enumerated symbolically |
-//! | [`program`] | the plan itself: parameters, keys, registers, instructions, report |
+//! | [`program`] | the plan itself: parameters, registers, instructions, report |
+//! | [`keys`] | the evaluation keys that it needs |
 //! | [`weights`] | the weight tensors, memory-mapped |
 //! | [`stream`] | the order in which a throughput plan is evaluated with few ciphertexts in memory |
 //! | [`aided`] | client-aided plans: rounds, and what the client computes between them |
@@ -19,6 +20,7 @@ pub mod aided;
 mod batch;
 pub mod error;
 pub mod fused;
+pub mod keys;
 pub mod layout;
 pub mod linear;
 pub mod matrix;
@@ -35,6 +37,7 @@ pub use aided::{Aided, ClientOp, ClientResult, ClientStep, Send, Window};
 pub use batch::LOG2_PARTS;
 pub use error::{PlanError, Section};
 pub use fused::Fused;
+pub use keys::{Composed, KeyManifest};
 pub use layout::{Layout, LayoutDim, Offsets};
 pub use matrix::{DiagonalKey, Diagonals, Guard, Matrix, Nest, NestDim, NestWeights, Rows, Vector};
 pub use program::*;

@@ -279,6 +279,50 @@ fn bootstraps_need_keys_up_to_the_top() {
 }
 
 #[test]
+fn smaller_rings_have_keys_of_their_own() {
+    let with = |least_ring: u32| {
+        let mut plan = bootstrapped();
+        plan.parameters.bootstrap.as_mut().expect("has one").least_ring = least_ring;
+        plan.keys = derive(&plan, ALLOW).expect("sound").keys().clone();
+        plan
+    };
+    assert!(with(LOG_N).keys.low.is_empty());
+    let plan = with(4);
+    verify(&plan, ALLOW).expect("sound");
+    let (&log_n, keys) = plan.keys.low.first_key_value().expect("the value that is bootstrapped repeats");
+    assert!(log_n < LOG_N && !keys.galois.is_empty());
+    assert_eq!(read(plan.to_bytes()).expect("reads back").keys, plan.keys);
+    assert!(fhec_plan::print::listing(&plan, None).contains(&format!("ring of degree 2^{log_n}")));
+
+    let refused = |words: &[&str], change: &dyn Fn(&mut Plan)| {
+        let mut plan = with(4);
+        change(&mut plan);
+        let error = verify(&plan, ALLOW).expect_err("broken").to_string();
+        assert!(words.iter().all(|w| error.contains(w)), "{error}");
+    };
+    let ring = format!("2^{log_n}");
+    refused(&["the manifest lacks", &ring], &|p| p.keys.low.clear());
+    refused(&["the manifest lacks", &ring], &|p| {
+        p.keys.low.get_mut(&log_n).expect("is there").galois.pop_first();
+    });
+    refused(&["which bootstraps do not have", &ring], &|p| p.keys.low.get_mut(&log_n).expect("is there").level += 1);
+    for element in [1, 4, 2 << log_n | 1] {
+        refused(&[&element.to_string(), "not a Galois element"], &|p| {
+            p.keys.low.get_mut(&log_n).expect("is there").galois.insert(element);
+        });
+    }
+    refused(&["which bootstraps do not have", "2^3"], &|p| {
+        p.keys.low.insert(3, p.keys.low[&log_n].clone());
+    });
+    refused(&["which bootstraps do not have", &ring], &|p| {
+        p.parameters.bootstrap.as_mut().expect("has one").least_ring = LOG_N;
+    });
+    refused(&["bootstrap", "smallest ring"], &|p| {
+        p.parameters.bootstrap.as_mut().expect("has one").least_ring = 0;
+    });
+}
+
+#[test]
 fn sparse_secrets_are_held_against_what_is_known() {
     let spec = BootstrapSpec::default();
     let primes = |bits: u32, count: usize| fhec_math::ntt_primes_below(bits, 16).take(count).collect::<Vec<u64>>();
@@ -297,6 +341,13 @@ fn sparse_secrets_are_held_against_what_is_known() {
     assert!(error.contains("weight 31") && error.contains("128 bits of security"), "{error}");
     let error = check(&parameters(32, 15)).unwrap_err().to_string();
     assert!(error.contains("fails with probability"), "{error}");
+    // Two primes and two special ones, of which there is one: 148 bits where 2^12 holds 106 and 2^13 holds 214.
+    let mut small = parameters(32, 16);
+    assert!((small.security_bits() - 128.0).abs() < 1e-9);
+    small.bootstrap.as_mut().expect("has one").least_ring = 12;
+    let error = check(&small).unwrap_err().to_string();
+    assert!(error.contains("degree 2^12") && error.contains("128 bits of security"), "{error}");
+    assert!(small.security_bits() < 128.0);
 }
 
 #[test]

@@ -124,6 +124,34 @@ fn clients_share_encoded_weights_and_nothing_else() {
 }
 
 #[test]
+fn keys_that_lack_those_of_a_smaller_ring_are_refused() {
+    let verified = refreshed();
+    let client = Client::new(verified.plan().head(), token()).unwrap();
+    let context = server_context(&verified, token()).unwrap();
+    let base = Server::without_keys(Arc::clone(&verified), &context, u64::MAX).unwrap();
+    let mut rng = fhec_math::SecretRng::from_seed(&[5; 32]);
+    let secret = client.generate_secret(&mut rng);
+    let full = client.key_request();
+    assert_eq!(full.low.keys().copied().collect::<Vec<_>>(), [6]);
+    let mut with = |change: &dyn Fn(&mut fhec_ckks::KeyRequest)| {
+        let mut request = full.clone();
+        change(&mut request);
+        let keys = fhec_ckks::EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).unwrap();
+        base.with_keys(Arc::new(keys)).map(drop)
+    };
+    with(&|_| ()).unwrap();
+    let refused = |result: Result<(), RuntimeError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("ring of degree 2^6"), "{error}");
+    };
+    refused(with(&|request| request.low.clear()));
+    refused(with(&|request| request.low.get_mut(&6).unwrap().level -= 1));
+    refused(with(&|request| {
+        request.low.get_mut(&6).unwrap().galois.pop_first();
+    }));
+}
+
+#[test]
 fn an_unsound_head_is_refused() {
     let mut head = mlp().plan().head();
     head.inputs[0].range = (1.0, -1.0);

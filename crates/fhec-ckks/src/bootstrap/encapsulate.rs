@@ -142,8 +142,8 @@ impl EncapsulationKeys {
     /// Galois elements `raised`, and those of smaller rings by log2 of the degree, and forgets it.
     ///
     /// # Errors
-    /// [`CkksError::Math`](crate::CkksError::Math) for an impossible Galois element, [`CkksError::Parameters`](crate::CkksError::Parameters) for an
-    /// impossible ring.
+    /// [`CkksError::Math`] for an impossible Galois element; [`CkksError::Parameters`], [`CkksError::LevelRange`] or [`CkksError::Insecure`] for a
+    /// smaller ring that is impossible or not secure.
     pub fn generate(
         secret: &SecretKey,
         weight: u32,
@@ -221,7 +221,9 @@ impl EncapsulationKeys {
     /// The primes of the modulus under which the sparse secret was used: `q_0` and `p_0`, nothing else. Its security
     /// rests on that.
     pub fn sparse_moduli(&self) -> Vec<u64> {
-        (0..self.down.parts[0].limbs()).map(|i| prime(&self.context, i).0.value()).collect()
+        let keys = self.low.values().map(LowRingKeys::leave).chain([&self.down]);
+        let limbs = keys.flat_map(|key| key.parts.each_ref().map(Poly::limbs)).max().unwrap_or(0);
+        (0..limbs).map(|i| prime(&self.context, i).0.value()).collect()
     }
 
     /// Bytes held in memory.
@@ -232,9 +234,13 @@ impl EncapsulationKeys {
     /// The keys of a smaller ring.
     ///
     /// # Errors
-    /// [`CkksError::NoRingKeys`].
-    pub(super) fn low(&self, log_n: u32) -> Result<&LowRingKeys> {
-        self.low.get(&log_n).ok_or(CkksError::NoRingKeys { op: OP, log_n })
+    /// [`CkksError::NoRingKeys`], [`CkksError::KeyLevel`].
+    pub(super) fn low(&self, LowRing { log_n, level }: LowRing) -> Result<&LowRingKeys> {
+        let keys = self.low.get(&log_n).ok_or(CkksError::NoRingKeys { op: OP, log_n })?;
+        if keys.level() < level {
+            return Err(CkksError::KeyLevel { op: OP, have: keys.level(), need: level });
+        }
+        Ok(keys)
     }
 
     /// The smaller rings with their Galois elements, by log2 of the degree.
@@ -251,7 +257,7 @@ impl EncapsulationKeys {
         if input.c0().n() == context.n() {
             return Ok(self.down.switch(context, parts));
         }
-        let key = self.low(input.c0().n().ilog2())?.leave();
+        let key = self.low(LowRing { log_n: input.c0().n().ilog2(), level: 0 })?.leave();
         let [c0, c1] = parts.map(|values| embed(values, context.n()));
         Ok(key.switch(context, [&c0, &c1]))
     }

@@ -207,7 +207,14 @@ fn a_smaller_ring_gives_the_same_coefficients() {
         let error = worst(&found, &expected_coefficients(setup.context.n(), &values));
         assert!(error < 2f64.powi(-18), "2^{log_slots} slots: 2^{}", error.log2());
     }
-    // Keys for other numbers of slots are of no use.
+    // Keys that end at a lower level, and keys for other numbers of slots, are of no use.
+    let mut rng = SecretRng::from_seed(&[9; 32]);
+    let mut low = setup.bootstrapper.key_request().low;
+    low.get_mut(&8).unwrap().level = 0;
+    let short = EncapsulationKeys::generate(&setup.secret, 32, &BTreeSet::new(), &low, &mut rng).unwrap();
+    let input = setup.input(7, &real(&[0.5]));
+    let missing = setup.bootstrapper.slots_to_coeffs(&setup.evaluator, &short, &input, setup.transforms(7));
+    assert!(matches!(missing, Err(CkksError::KeyLevel { have: 0, need: 1, .. })));
     let others = Setup::low(&[3, 9]);
     let missing = others.bootstrapper.slots_to_coeffs(
         &setup.evaluator,
@@ -349,6 +356,30 @@ fn sparse_secret_is_used_modulo_the_base_and_one_special_prime_only() {
     }
     assert_eq!(errors[0], errors[1], "one error, modulo the product of both primes");
     assert!(errors[0].iter().all(|e| e.abs() <= 21) && errors[0].iter().any(|&e| e != 0));
+}
+
+#[test]
+fn smaller_rings_are_as_secure_as_the_whole_one() {
+    let BootstrapPreset { chain, spec, .. } = BootstrapPreset::shallow();
+    let level = Security::Level(fhec_math::SecurityLevel::Bits128);
+    let context = Context::new(chain.parameters(&spec).unwrap(), level).unwrap();
+    let request = |log_n, level| KeyRequest {
+        sparse_weight: Some(32),
+        low: BTreeMap::from([(log_n, fhec_math::bootstrap::LowKeys { level, galois: BTreeSet::new() })]),
+        ..KeyRequest::default()
+    };
+    request(13, 1).check(&context).unwrap();
+    request(14, 2).check(&context).unwrap();
+    // 225 bits of 214, 180 of 106; a ring that is none.
+    for (log_n, level) in [(13, 2), (12, 1)] {
+        let error = request(log_n, level).check(&context).unwrap_err();
+        assert!(matches!(error, CkksError::Insecure { bits: 128, .. }), "{error}");
+        assert!(crate::container::KeySizes::of(&request(log_n, level), &context, crate::UniformHalves::Kept).is_err());
+    }
+    assert!(matches!(request(15, 1).check(&context), Err(CkksError::Parameters(_))));
+    assert!(matches!(request(14, 99).check(&context), Err(CkksError::LevelRange { .. })));
+    let insecure = BootstrapSpec { least_ring: 12, ..spec };
+    assert!(matches!(Bootstrapper::new(&context, insecure, &[11]), Err(CkksError::Insecure { .. })));
 }
 
 #[test]

@@ -105,19 +105,18 @@ pub(super) fn read_encapsulation<R: Read>(
     request: &KeyRequest,
 ) -> Result<EncapsulationKeys, ContainerError> {
     let down = read_to_sparse(stream, context)?;
-    let up = read_galois(stream, context.raising(), context.max_level(), &request.raised)?;
+    let up = read_keys(stream, context.raising(), context.max_level(), request.raised.len())?;
+    let up = request.raised.iter().copied().zip(up).collect();
     let mut low = BTreeMap::new();
     for (&log_n, keys) in &request.low {
         let [entry, inner] = contexts(context, log_n, keys)?;
-        // The key in is for the automorphism by 1, in a way.
-        let mut enter = read_galois(stream, &entry, keys.level, &BTreeSet::from([1]))?;
+        let enter = read_keys(stream, &entry, keys.level, 1)?.pop().expect("one key was asked for");
+        let galois = read_keys(stream, &inner, keys.level, keys.galois.len())?;
         let mut inside = EvaluationKeys::empty(&inner);
-        inside.galois = read_galois(stream, &inner, keys.level, &keys.galois)?;
+        inside.galois = keys.galois.iter().copied().zip(galois).collect();
         let leave = read_to_sparse(stream, context)?;
-        if let Some((_, enter)) = enter.pop_first() {
-            let keys = LowRingKeys::from_parts(entry, enter, inside, leave).map_err(|e| damaged(&e))?;
-            low.insert(log_n, keys);
-        }
+        let keys = LowRingKeys::from_parts(entry, enter, inside, leave).map_err(|e| damaged(&e))?;
+        low.insert(log_n, keys);
     }
     Ok(EncapsulationKeys::from_parts(context, down, up, low))
 }
@@ -129,25 +128,23 @@ fn read_to_sparse<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<
     Ok(ToSparse::from_parts(context, seed, b))
 }
 
-/// Keys up to a level in ascending order of their elements, into one block.
-fn read_galois<R: Read>(
+/// Keys up to a level, into one block.
+fn read_keys<R: Read>(
     stream: &mut Stream<R>,
     context: &Context,
     level: usize,
-    elements: &BTreeSet<u64>,
-) -> Result<BTreeMap<u64, SwitchingKey>, ContainerError> {
+    count: usize,
+) -> Result<Vec<SwitchingKey>, ContainerError> {
     let half = SwitchingKey::half_words(context, level);
-    let mut block = AlignedVec::scratch(2 * half * elements.len());
-    let mut seeds = Vec::with_capacity(elements.len());
+    let mut block = AlignedVec::scratch(2 * half * count);
+    let mut seeds = Vec::with_capacity(count);
     for words in block.chunks_exact_mut(2 * half) {
         let (b, a) = words.split_at_mut(half);
         seeds.push(read_key(stream, context, level, b, a)?);
     }
     let block = Arc::new(block);
-    let key = |(index, (&element, seed))| {
-        (element, SwitchingKey::within(context, &block, index * 2 * half, seed, level, true))
-    };
-    Ok(elements.iter().zip(seeds).enumerate().map(key).collect())
+    let key = |(index, seed)| SwitchingKey::within(context, &block, index * 2 * half, seed, level, true);
+    Ok(seeds.into_iter().enumerate().map(key).collect())
 }
 
 /// Bytes in a file.

@@ -193,6 +193,7 @@ fn read_request<R: Read>(stream: &mut Stream<R>, context: &Context) -> Result<Ke
     let sparse_weight = (weight != 0).then_some(weight);
     Ok(KeyRequest { relin_level: relin.checked_sub(1), galois, sparse_weight, raised, low })
 }
+
 /// What evaluation keys take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySizes {

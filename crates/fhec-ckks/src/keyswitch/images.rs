@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use fhec_math::packed::dot_pair_moved_add;
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
 use super::digits::Digits;
-use super::switch::{Division, Pair, by_limb, check_keys, division, remainders};
+use super::switch::{Division, Pair, add_moved_limb, by_limb, check_keys, division, remainders};
 use super::{mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::error::Result;
 use crate::keys::SwitchingKey;
@@ -64,10 +63,8 @@ impl Images<'_> {
             out1.fill(0);
         }
         for (key, automorphism) in self.keys {
-            let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
-            let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
-            let lift = Some((self.first.limb(i), 1));
-            dot_pair_moved_add(m, digits, [&b, &a], lift, (automorphism, 0), [&mut *out0, &mut *out1]);
+            let (keyed, lift) = ((*key, &**automorphism), Some((self.first.limb(i), 1)));
+            add_moved_limb(context, level, i, digits, keyed, lift, [&mut *out0, &mut *out1]);
         }
     }
 }

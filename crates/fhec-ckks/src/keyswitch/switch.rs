@@ -200,6 +200,21 @@ pub(super) fn dot_limb(
     }
 }
 
+/// Adds one limb of the image of both components of an inner product to what is there, the first of them with `lift` on top: a limb and a factor.
+pub(crate) fn add_moved_limb(
+    context: &Context,
+    level: usize,
+    i: usize,
+    digits: &[&[u64]],
+    (key, automorphism): (&SwitchingKey, &Automorphism),
+    lift: Option<(&[u64], u64)>,
+    out: Pair<'_>,
+) {
+    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
+    packed::dot_pair_moved_add(context.qp_modulus(level, i), digits, [&b, &a], lift, (automorphism, 0), out);
+}
+
 /// Adds one limb of `P` times what is made.
 fn add_made(
     context: &Context,

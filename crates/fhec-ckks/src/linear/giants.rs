@@ -1,6 +1,5 @@
 //! The giant rotations of a linear map and the sums over them.
 
-use fhec_math::packed::dot_pair_moved_add;
 use fhec_math::{Automorphism, Eval, Poly, Scale, galois_element, pointwise};
 
 use super::products::Pair;
@@ -9,7 +8,7 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Digits, mod_down, mod_down_pair, mod_down_rescale_pair};
+use crate::keyswitch::{Digits, add_moved_limb, mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::limbs::{LIGHT, par_chunks};
 use crate::params::Context;
 use crate::plaintext::Plaintext;
@@ -112,12 +111,9 @@ impl<'a> Outputs<'a> {
             outputs,
             || (),
             |(), i, digits, (out0, out1)| {
-                let m = context.qp_modulus(level, i);
-                let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
-                let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
                 let factor = if raised { Some(1) } else { (i <= level).then(|| context.p_mod_q(level, i)) };
                 let lift = factor.map(|factor| (c0.limb(i), factor));
-                dot_pair_moved_add(m, digits, [&b, &a], lift, (automorphism, 0), [out0, out1]);
+                add_moved_limb(context, level, i, digits, (key, automorphism), lift, [out0, out1]);
             },
         );
     }

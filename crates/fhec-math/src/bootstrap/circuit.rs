@@ -131,7 +131,7 @@ pub struct KeyLevels {
     pub galois: BTreeMap<u64, usize>,
     /// Galois elements of the keys from the sparse secret to the dense one. They reach up to the end of the chain.
     pub raised: BTreeSet<u64>,
-    /// By log2 of the degree.
+    /// Keys of smaller rings, by log2 of the degree.
     pub low: BTreeMap<u32, LowKeys>,
 }
 

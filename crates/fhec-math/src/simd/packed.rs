@@ -138,7 +138,7 @@ pub(crate) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
     dot_n(m, a, [b], [out], |limb, group| unpacking.get(limb, group));
 }
 
-/// A block of the source is one of the image: eight lanes after the other.
+/// Goes through the source in order and stores eight residues at a time, permuted, where the image has them; `groups` is a power of two.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair_moved<const ADD: bool>(
     m: &Modulus,

@@ -146,6 +146,54 @@ fn sums_that_are_moved() {
     }
 }
 
+/// The largest operands around the number of terms up to which sums stay below 2^104.
+#[test]
+fn moved_sums_of_the_largest_terms() {
+    let n = 64usize;
+    let map = Automorphism::get(6, 5);
+    for m in [50, 46].map(|bits| crate::common::moduli(bits, 6, 1)[0]) {
+        let p = m.value();
+        let largest = vec![p - 1; n];
+        for terms in [15, 16, 17] {
+            let limb = pack(&m, &largest);
+            let (a, b) = (vec![&largest[..]; terms], vec![&limb[..]; terms]);
+            let mut out = [vec![p - 1; n], vec![p - 1; n]];
+            let [out0, out1] = &mut out;
+            packed::dot_pair_moved_add(&m, &a, [&b, &b], Some((&largest, p - 1)), (&map, 0), [out0, out1]);
+            // (−1)² for each, and −1 that was there.
+            assert_eq!(out, [vec![terms as u64; n], vec![terms as u64 - 1; n]], "{terms} terms");
+        }
+    }
+}
+
+/// Whatever does not fit a block.
+#[test]
+fn moved_sums_refuse_what_does_not_fit() {
+    let m = crate::common::moduli(50, 6, 1)[0];
+    let map = Automorphism::get(6, 5);
+    let refused = |start: usize, len: usize, lift: usize, factor: u64| {
+        let call = move || {
+            let (limb, mut out0, mut out1) = (vec![0; lift], vec![0; len], vec![0; len]);
+            let map = Automorphism::get(6, 5);
+            packed::dot_pair_moved_into(
+                &m,
+                &[],
+                [&[], &[]],
+                Some((&limb, factor)),
+                (&map, start),
+                [&mut out0, &mut out1],
+            );
+        };
+        std::panic::catch_unwind(call).is_err()
+    };
+    assert!(!refused(16, 16, 16, 1) && map.log_n() == 6);
+    assert!(refused(8, 16, 16, 1), "a start within a block");
+    assert!(refused(0, 24, 24, 1), "no power of two");
+    assert!(refused(64, 16, 16, 1) && refused(0, 128, 128, 1), "beyond the end");
+    assert!(refused(0, 16, 8, 1), "another length on top");
+    assert!(refused(0, 16, 16, m.value()), "a factor that is not reduced");
+}
+
 #[test]
 #[should_panic(expected = "multiple of eight")]
 fn odd_lengths_are_refused() {

@@ -176,11 +176,15 @@ fn check_manifest(p: &Parameters, keys: &KeyManifest) -> Result<(), VerifyError>
     for (&log_n, low) in &keys.low {
         // Its security has been looked at.
         let known = p.low_rings().iter().any(|(ring, _)| (ring.log_n, ring.level) == (log_n, low.level));
-        if !known || low.galois.iter().any(|e| e.is_multiple_of(2) || *e <= 1 || *e >= 2 << log_n) {
+        if !known {
             let level = low.level;
             return bad(format!(
                 "keys up to level {level} of a ring of degree 2^{log_n}, which bootstraps do not have"
             ));
+        }
+        if let Some(element) = low.galois.iter().find(|e| e.is_multiple_of(2) || **e <= 1 || **e >= 2 << log_n) {
+            let bound = 2u64 << log_n;
+            return bad(format!("{element} is not a Galois element below {bound} other than 1"));
         }
     }
     for (&element, factors) in &keys.composed {

@@ -34,6 +34,7 @@ pub(crate) fn bootstrapped() -> Parameters {
     let spec = BootstrapSpec {
         slots_to_coeffs: vec![vec![3, 2], vec![4]],
         coeffs_to_slots: vec![3, 2, 4],
+        least_ring: 6,
         ..BootstrapSpec::default()
     };
     let sections = [(49, 1), (49, 2), (40, 3), (49, spec.eval_mod_levels()), (45, 3)];
