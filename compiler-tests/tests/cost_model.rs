@@ -7,6 +7,7 @@
 use compiler_tests::{calibration_digits, model};
 use fhec_ckks::container::KeySizes;
 use fhec_ckks::{Bootstrapper, KeyRequest, UniformHalves};
+use fhec_ir::Tensor;
 use fhec_measure::calibrate;
 use fhec_passes::bootstrap_price::Circuit;
 use fhec_passes::cost::CostTable;
@@ -47,11 +48,13 @@ fn a_plan_costs_what_the_report_says() {
 #[test]
 fn sizes_of_keys_are_those_of_the_engine() {
     let graph = fhec_onnx::load(model("resnet8.onnx")).expect("imports");
-    let compiled = compile(&graph, &Options::default()).expect("compiles");
+    let image = |seed: usize| (0..3 * 32 * 32).map(|k| ((k * k + 7 * seed * k + seed) % 256) as f64 / 255.0).collect();
+    let samples = (1..9).map(|seed| vec![Tensor::new(vec![1, 3, 32, 32], image(seed))]).collect();
+    let compiled = compile(&graph, &Options { samples, ..Options::default() }).expect("compiles");
     let (plan, report) = (&compiled.plan, &compiled.plan.report);
     assert!(!plan.keys.low.is_empty() && !report.bootstraps.is_empty());
-    let context = fhec_runtime::context(&plan.parameters, None).expect("secure");
-    let request = fhec_runtime::key_request(&plan.keys, &plan.parameters);
+    let context = fhec_runtime::context::context(&plan.parameters, None).expect("secure");
+    let request = fhec_runtime::context::key_request(&plan.keys, &plan.parameters);
     let sizes = KeySizes::of(&request, &context, UniformHalves::Kept).expect("sizes");
     assert_eq!(sizes.memory, report.key_bytes_memory);
     // Head and manifest are not counted.
