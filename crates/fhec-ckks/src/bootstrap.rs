@@ -136,11 +136,11 @@ impl Bootstrapper {
         let mut stages: Vec<Arc<Stage>> = Vec::new();
         for k in log_slots {
             let low = out.spec.low_ring(k, context.log_n());
-            if let Some(ring) = low {
-                if let Entry::Vacant(entry) = lower.entry(ring.log_n) {
-                    let [_, inner] = context.low_ring(ring)?;
-                    entry.insert(Encoder::new(&inner));
-                }
+            if let Some(ring) = low
+                && let Entry::Vacant(entry) = lower.entry(ring.log_n)
+            {
+                let [_, inner] = context.low_ring(ring)?;
+                entry.insert(Encoder::new(&inner));
             }
             let mut encoded = |shapes: Vec<StageShape>| -> Result<Vec<Arc<Stage>>> {
                 let stage = |shape| {

@@ -94,7 +94,7 @@ impl Automorphism {
             .collect();
         let mut targets = vec![0; blocks.len()];
         for (to, &from) in (0u32..).zip(&blocks) {
-            targets[from as usize >> 3] = 8 * to | from & 7;
+            targets[from as usize >> 3] = (8 * to) | (from & 7);
         }
         let lane = |order: u64, i: u64| reverse_3((order + element * reverse_3(i)) & 7);
         let orders = std::array::from_fn(|order| std::array::from_fn(|i| lane(order as u64, i as u64)));
