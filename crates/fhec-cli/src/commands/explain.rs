@@ -170,6 +170,15 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         0 => String::new(),
         count => format!("; {count} more rotations are made of two"),
     };
+    let low: usize = plan.keys.low.values().map(|keys| keys.galois.len()).sum();
+    let own = match (plan.keys.raised.len(), plan.keys.low.len()) {
+        (0, 0) => String::new(),
+        (raised, 0) => format!("; {raised} smaller keys lead from the sparse secret"),
+        (raised, rings) => {
+            let rings = format::count(rings, "smaller ring");
+            format!("; {raised} smaller keys lead from the sparse secret, and {low} serve bootstraps in {rings}")
+        }
+    };
     let mut rows = Vec::new();
     if plan.is_batched() {
         let each = if plan.complex { "two" } else { "one" };
@@ -191,7 +200,7 @@ fn totals(verified: &Verified, r: &Report, threads: usize) -> Vec<(&'static str,
         (
             "evaluation keys",
             format!(
-                "{} ({} in memory), for {} rotations{}{relin}{composed}",
+                "{} ({} in memory), for {} rotations{}{relin}{composed}{own}",
                 format::bytes(r.key_bytes_disk),
                 format::bytes(r.key_bytes_memory),
                 plan.keys.galois.len(),
@@ -363,7 +372,10 @@ fn as_json(verified: &Verified, r: &Report, threads: usize) -> Value {
         },
         "keys": {
             "relinearisation_level": plan.keys.relin, "rotations": plan.keys.galois.len(),
-            "composed": plan.keys.composed.len(),
+            "composed": plan.keys.composed.len(), "raised": plan.keys.raised.len(),
+            "low_rings": plan.keys.low.iter().map(|(log_n, keys)| json!({
+                "log_n": log_n, "level": keys.level, "rotations": keys.galois.len(),
+            })).collect::<Vec<_>>(),
         },
         "inputs": inputs,
         "outputs": outputs,

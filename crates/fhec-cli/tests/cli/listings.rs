@@ -82,6 +82,13 @@ fn bootstraps_say_why_they_are_there() {
         assert!(number("levels_needed") <= number("level_out"), "{b}");
         assert!(b["until"].as_array().is_some_and(|until| !until.is_empty()), "{b}");
     }
+    // Vectors that repeat go down to smaller rings, whose keys are counted by themselves.
+    assert!(text.stdout.contains("smaller ring") && text.stdout.contains("from the sparse secret"), "{}", text.stdout);
+    let rings = report["keys"]["low_rings"].as_array().expect("a list");
+    assert!(
+        !rings.is_empty() && rings.iter().all(|ring| ring["rotations"].as_u64().is_some_and(|n| n > 0)),
+        "{report}"
+    );
     // The sparse secret of bootstraps is granted no more.
     assert_eq!(report["totals"]["security_bits"], 128.0);
 }
