@@ -3,13 +3,12 @@
 mod check;
 mod selection;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use fhec_math::bootstrap::LowRing;
-use fhec_math::{
-    BaseConverter, Modulus, NttTable, SecurityLevel, log2_product, max_log_qp, security_estimate, special_primes,
-};
+use fhec_math::{BaseConverter, Modulus, NttTable, SecurityLevel, log2_product, security_estimate, special_primes};
 
 use crate::error::{CkksError, Result};
 use check::{check_digits, check_primes, check_security, check_shape, digit_ranges};
@@ -93,6 +92,8 @@ pub struct Context {
     subrings: Vec<Vec<OnceLock<Arc<NttTable>>>>,
     /// See [`raising`](Context::raising); made on first use.
     raising: OnceLock<Arc<Context>>,
+    /// See [`low_ring`](Context::low_ring); made on first use.
+    low_rings: Mutex<BTreeMap<LowRing, [Arc<Context>; 2]>>,
 }
 
 /// One key-switching digit at one level.
@@ -182,6 +183,7 @@ impl Context {
             gadget,
             special_at,
             raising: OnceLock::new(),
+            low_rings: Mutex::default(),
         }))
     }
 
@@ -332,20 +334,22 @@ impl Context {
             return Err(CkksError::Parameters(format!("a ring of degree 2^{low} below one of 2^{whole}")));
         }
         let log2 = |primes: &[u64]| -> Vec<f64> { primes.iter().map(|&p| (p as f64).log2()).collect() };
-        let (log2_q, log2_p) = (log2(&self.spec.q), log2(&self.spec.p));
-        let level = SecurityLevel::Bits128;
-        let limit = |log_n: u32| f64::from(max_log_qp(level, log_n).unwrap_or(0));
-        let log_qp = ring.log_qp(&log2_q, &log2_p);
-        if self.log_qp <= limit(self.log_n()) && log_qp > limit(ring.log_n) {
-            let limit = limit(ring.log_n) as u32;
-            return Err(CkksError::Insecure { log_n: ring.log_n, log_qp, bits: level.bits(), limit });
+        let special = ring.special(&log2(&self.spec.q), &log2(&self.spec.p));
+        let (q, p) = (self.spec.q[..=ring.level].to_vec(), self.spec.p[..special].to_vec());
+        let log_qp = log2_product(&q) + log2_product(&p);
+        let inner = ParameterSpec { log_n: ring.log_n, q, p, digits: vec![1; ring.level + 1] };
+        let security = Security::Level(SecurityLevel::Bits128);
+        if check_security(&self.spec, self.log_qp, security).is_ok() {
+            check_security(&inner, log_qp, security)?;
         }
-        let special = ring.special(&log2_q, &log2_p);
-        let of_degree = |log_n| {
-            let (q, p) = (self.spec.q[..=ring.level].to_vec(), self.spec.p[..special].to_vec());
-            Self::prepare(ParameterSpec { log_n, q, p, digits: vec![1; ring.level + 1] })
-        };
-        Ok([of_degree(self.log_n())?, of_degree(ring.log_n)?])
+        let mut known = self.low_rings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(contexts) = known.get(&ring) {
+            return Ok(contexts.clone());
+        }
+        let entry = ParameterSpec { log_n: self.log_n(), ..inner.clone() };
+        let contexts = [Self::prepare(entry)?, Self::prepare(inner)?];
+        known.insert(ring, contexts.clone());
+        Ok(contexts)
     }
 
     /// Number of limbs `level + 1 + α`.

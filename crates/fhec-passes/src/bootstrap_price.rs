@@ -2,10 +2,9 @@
 //! [factor](crate::cost::CostTable::bootstrap) between the whole and its parts.
 
 use crate::cost::Prices;
-use fhec_math::bootstrap::{BootstrapSpec, LowRing, Matrix};
+use fhec_math::bootstrap::{BootstrapSpec, LowKeys, LowRing, Matrix};
 use fhec_math::chebyshev::{ChebyshevOp, ChebyshevPlan, depth_of_degree};
 use fhec_math::diagonals::STEP;
-use fhec_math::galois_element;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parts of a bootstrap of vectors of one number of slots, counted once for all chains and targets.
@@ -14,8 +13,8 @@ pub struct Circuit {
     log_slots: u32,
     /// Slots to coefficients, with absolute levels.
     down: Vec<Part>,
-    /// The ring in which that happens, where it is a smaller one, and its rotations.
-    low: Option<(LowRing, BTreeSet<i64>)>,
+    /// The ring in which that happens, where it is a smaller one.
+    low: Option<LowRing>,
     /// Coefficients to slots, with levels above the target.
     up: Vec<Part>,
     /// Level to which vectors are raised, above the target.
@@ -70,14 +69,13 @@ impl Circuit {
         };
         // The cosine's values do not matter, only that it is even.
         let even: Vec<f64> = (0..=spec.cosine_degree).map(|k| f64::from(u32::from(k % 2 == 0))).collect();
-        let (down, up) = (spec.down(log_slots), spec.up(log_slots, 0));
-        let rotations = || down.iter().flat_map(Matrix::rotations).collect();
+        let up = spec.up(log_slots, 0);
         let levels = spec.eval_mod_levels();
         let doubles = spec.double_angles as usize;
         Circuit {
             log_slots,
-            down: down.iter().map(Part::of).collect(),
-            low: spec.low_ring(log_slots, log_n).map(|ring| (ring, rotations())),
+            down: spec.down(log_slots).iter().map(Part::of).collect(),
+            low: spec.low_ring(log_slots, log_n),
             up: up.iter().map(Part::of).collect(),
             raised: spec.raised_level(log_slots, 0),
             sums: [false, true].map(|real| spec.sums(log_slots, log_n, real).iter().map(Vec::len).collect()),
@@ -97,7 +95,7 @@ impl Circuit {
         output_level: usize,
         shared: &mut BTreeMap<(u32, usize, bool, u32), (u64, f64)>,
     ) {
-        let low = self.low.as_ref().map(|(ring, _)| prices.shape().low(*ring, ring.log_n));
+        let low = self.low.map(|ring| prices.shape().low(ring, ring.log_n));
         let below = low.as_ref().map_or(*prices, |shape| prices.of(shape));
         let up = self.up.iter().map(|part| Part { level: part.level + output_level, ..*part });
         let down = self.down.iter().map(|part| (below, *part));
@@ -146,30 +144,24 @@ impl Prices<'_> {
 
     /// Bytes that bootstraps hold besides evaluation keys: encoded matrices, and the keys of encapsulation.
     pub fn bootstrap_bytes(&self, circuits: &BTreeMap<u32, Circuit>) -> u64 {
-        if self.shape().bootstrap.is_none() {
-            return 0;
-        }
+        let Some(spec) = &self.shape().bootstrap else { return 0 };
         let rotations: BTreeSet<i64> = circuits.values().flat_map(|circuit| circuit.keys.iter().copied()).collect();
-        let mut low: BTreeMap<LowRing, BTreeSet<u64>> = BTreeMap::new();
-        for (ring, rotations) in circuits.values().filter_map(|circuit| circuit.low.as_ref()) {
-            let elements = rotations.iter().map(|&r| galois_element(r, ring.log_n)).filter(|&element| element != 1);
-            low.entry(*ring).or_default().extend(elements);
-        }
-        let low = low.iter().map(|(ring, elements)| (*ring, elements.len()));
-        self.bootstrap_matrices(circuits).0 + self.encapsulation_bytes(rotations.len(), low)
+        let low = spec.low_keys(&circuits.keys().copied().collect(), self.shape().log_n);
+        self.bootstrap_matrices(circuits).0 + self.encapsulation_bytes(rotations.len(), &low)
     }
 
-    /// Bytes in memory of the keys of encapsulation, so many of them from the sparse secret, and of those of smaller rings with so many Galois keys.
-    pub(crate) fn encapsulation_bytes(&self, raised: usize, low: impl Iterator<Item = (LowRing, usize)>) -> u64 {
+    /// Bytes in memory of the keys of encapsulation, so many of them from the sparse secret, and of those of smaller rings.
+    pub(crate) fn encapsulation_bytes(&self, raised: usize, low: &BTreeMap<u32, LowKeys>) -> u64 {
         let (log_n, top) = (self.shape().log_n, self.shape().log2_q.len() - 1);
         // Two halves over q_0 and p_0, and two of every key from the sparse secret over the chain and p_0.
         let to_sparse = (2 * 2 * 8) << log_n;
         let up = (2 * raised as u64 * self.raised_bytes(top, None)) << log_n;
-        let ring_bytes = |(ring, keys): (LowRing, usize)| {
+        let ring_bytes = |(&inner, keys): (&u32, &LowKeys)| {
+            let ring = LowRing { log_n: inner, level: keys.level };
             let key = |log_n: u32| self.of(&self.shape().low(ring, log_n)).key_bytes(ring.level);
-            to_sparse + key(log_n) + keys as u64 * key(ring.log_n)
+            to_sparse + key(log_n) + keys.galois.len() as u64 * key(inner)
         };
-        to_sparse + up + low.map(ring_bytes).sum::<u64>()
+        to_sparse + up + low.iter().map(ring_bytes).sum::<u64>()
     }
 
     /// Peak bytes of scratch memory of a bootstrap to level `target` on one thread: the babies of the first matrix after the raise,
@@ -203,8 +195,8 @@ impl Prices<'_> {
     /// Slots to coefficients.
     fn down(&self, circuit: &Circuit) -> f64 {
         let sum = |prices: &Prices<'_>| circuit.down.iter().map(|part| prices.part(part, part.level)).sum::<f64>();
-        let Some((ring, _)) = &circuit.low else { return sum(self) };
-        let (entry, inside) = (self.shape().low(*ring, self.shape().log_n), self.shape().low(*ring, ring.log_n));
+        let Some(ring) = circuit.low else { return sum(self) };
+        let (entry, inside) = (self.shape().low(ring, self.shape().log_n), self.shape().low(ring, ring.log_n));
         let begin = circuit.down.first().map_or(0, |part| part.level);
         self.of(&entry).relinearise(begin) + sum(&self.of(&inside))
     }

@@ -49,9 +49,10 @@ pub fn report(
     let input_bytes = inputs.map(polynomial_bytes).sum();
     let output_bytes = graph.outputs.iter().map(|o| 2 * polynomial_bytes(o.value)).sum();
     let key_levels = || keys.galois.values().chain(&keys.relin);
-    let low = keys.low.iter().map(|(&log_n, low)| (LowRing { log_n, level: low.level }, low.galois.len()));
-    let bootstraps = selected.parameters.bootstrap.is_some() && !keys.raised.is_empty();
-    let encapsulation = if bootstraps { prices.encapsulation_bytes(keys.raised.len(), low) } else { 0 };
+    let encapsulation = match keys.raised.len() {
+        0 => 0,
+        raised => prices.encapsulation_bytes(raised, &keys.low),
+    };
     Report {
         security_bits: selected.parameters.security_bits(),
         seconds: price.seconds(),

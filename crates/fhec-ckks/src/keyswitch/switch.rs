@@ -187,10 +187,10 @@ pub(super) fn dot_limb(
     out: Pair<'_>,
 ) {
     let m = context.qp_modulus(level, i);
-    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
-    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
     let [out0, out1] = out;
-    packed::dot_pair_into(m, digits, [&b, &a], [&mut *out0, &mut *out1]);
+    with_columns(context, level, i, digits.len(), key, |halves| {
+        packed::dot_pair_into(m, digits, halves, [&mut *out0, &mut *out1]);
+    });
     if i <= level {
         for (part, out) in lift.into_iter().zip([out0, out1]) {
             if let Some(c) = part {
@@ -210,9 +210,23 @@ pub(crate) fn add_moved_limb(
     lift: Option<(&[u64], u64)>,
     out: Pair<'_>,
 ) {
-    let columns = [false, true].map(|second| key.column(context, level, i, digits.len(), second));
+    with_columns(context, level, i, digits.len(), key, |halves| {
+        packed::dot_pair_moved_add(context.qp_modulus(level, i), digits, halves, lift, (automorphism, 0), out);
+    });
+}
+
+/// Hands limb `i` of the first `digits` digits of both halves of a key, packed, to `f`.
+fn with_columns(
+    context: &Context,
+    level: usize,
+    i: usize,
+    digits: usize,
+    key: &SwitchingKey,
+    f: impl FnOnce([&[&[u64]]; 2]),
+) {
+    let columns = [false, true].map(|second| key.column(context, level, i, digits, second));
     let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
-    packed::dot_pair_moved_add(context.qp_modulus(level, i), digits, [&b, &a], lift, (automorphism, 0), out);
+    f([&b, &a]);
 }
 
 /// Adds one limb of `P` times what is made.
