@@ -63,7 +63,7 @@ impl Decomposed {
         self.digits
     }
 
-    /// Digit `d` modulo the prime of limb `i` (order `q_0 … q_level, p_0 …`), in evaluation form.
+    /// Digit `d` modulo the prime of limb `i` (order `q_0 … q_level, p_0 …`), in evaluation form. Residues may be loose, below 2^52.
     pub fn digit(&self, i: usize, d: usize) -> &[u64] {
         let start = (i * self.digits + d) * self.n;
         &self.data[start..start + self.n]
@@ -97,13 +97,13 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
     let mut raised = raise(context, &coeffs, level);
     let len = raised.digits * raised.n;
     par_chunks(&mut raised.data, len, HEAVY, |i, chunk| {
-        for (limb, digit) in chunk.chunks_exact_mut(context.n()).zip(&context.level(level).digits) {
+        each_digit(context, level, i, chunk, |digit, limb, next| {
             if digit.range.contains(&i) {
                 limb.copy_from_slice(c.limb(i));
             } else {
-                transform_digit(context, &coeffs, level, i, digit, limb);
+                transform_digit(context, &coeffs, level, i, digit, limb, next);
             }
-        }
+        });
     });
     raised
 }
@@ -113,10 +113,27 @@ fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     let n = context.n();
     let mut coeffs = AlignedVec::scratch((level + 1) * n);
     par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
-        limb.copy_from_slice(c.limb(i));
-        context.q_table(i).inverse(limb);
+        let next = if i < level { c.limb(i + 1) } else { &[] };
+        context.q_table(i).inverse_from(c.limb(i), limb, next);
     });
     coeffs
+}
+
+/// Calls `f` for every digit modulo the prime of limb `i`, with its limb in `chunk` and that of the digit after it.
+fn each_digit<'a>(
+    context: &'a Context,
+    level: usize,
+    i: usize,
+    mut chunk: &'a mut [u64],
+    mut f: impl FnMut(&'a DigitTables, &'a mut [u64], &[u64]),
+) {
+    let digits = &context.level(level).digits;
+    for (d, digit) in digits.iter().enumerate() {
+        let (limb, rest) = chunk.split_at_mut(context.n());
+        let next = digits[d + 1..].iter().position(|next| !next.range.contains(&i));
+        f(digit, limb, next.map_or(&[], |skip| &rest[skip * context.n()..(skip + 1) * context.n()]));
+        chunk = rest;
+    }
 }
 
 /// The digits of several primes in coefficient form, modulo the primes that are not their own. All else is left unset:
@@ -146,14 +163,22 @@ fn raise(context: &Context, coeffs: &[u64], level: usize) -> Decomposed {
     Decomposed { data, digits, n, level }
 }
 
-/// Finishes a digit modulo the prime of limb `i`, which is not one of its own: evaluation form of what [`raise`] left.
-fn transform_digit(context: &Context, coeffs: &[u64], level: usize, i: usize, digit: &DigitTables, limb: &mut [u64]) {
+/// Finishes a digit modulo the prime of limb `i`, which is not one of its own: evaluation form of what [`raise`] left, loose.
+fn transform_digit(
+    context: &Context,
+    coeffs: &[u64],
+    level: usize,
+    i: usize,
+    digit: &DigitTables,
+    limb: &mut [u64],
+    next: &[u64],
+) {
     if digit.range.len() == 1 {
         let (n, from) = (context.n(), digit.range.start);
         let src = &coeffs[from * n..(from + 1) * n];
         pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
     }
-    context.qp_table(level, i).forward(limb);
+    context.qp_table(level, i).forward_loose(None, limb, next);
 }
 
 /// `⌊a / P⌉` modulo `q_0 … q_level` (ModDown).
@@ -256,7 +281,7 @@ pub(crate) fn finish_division(context: &Context, mut jobs: Vec<Division<'_>>, in
         if let Some((from, remainder)) = from {
             pointwise::switch_centered(from, m, remainder, t);
         }
-        context.q_table(i).forward(t);
+        context.q_table(i).forward_loose(None, t, x);
         pointwise::sub_mul_scalar_assign(m, t, x, m.neg(inverses[i]));
     });
 }

@@ -46,7 +46,10 @@ where
     }
 }
 
-/// One base conversion: coefficient limbs in, coefficient limbs out.
+/// Bytes of results from which on conversions write past the caches.
+const CACHES: usize = 8 << 20;
+
+/// One base conversion: coefficient limbs in, loose coefficient limbs out.
 pub(crate) struct Conversion<'a> {
     pub(crate) converter: &'a BaseConverter,
     pub(crate) src: Vec<&'a [u64]>,
@@ -55,6 +58,8 @@ pub(crate) struct Conversion<'a> {
 
 /// Runs conversions, in parallel over blocks of their coefficients.
 pub(crate) fn convert(conversions: Vec<Conversion<'_>>) {
+    let words: usize = conversions.iter().flat_map(|conversion| &conversion.dst).map(|limb| limb.len()).sum();
+    let past_caches = words * size_of::<u64>() >= CACHES;
     let mut blocks = Vec::new();
     for Conversion { converter, src, dst } in conversions {
         let n = src.first().map_or(0, |s| s.len());
@@ -73,6 +78,6 @@ pub(crate) fn convert(conversions: Vec<Conversion<'_>>) {
         }
     }
     blocks.into_par_iter().for_each_init(Vec::new, |scratch, (converter, src, mut dst)| {
-        converter.convert_with(&src, &mut dst, scratch);
+        converter.convert_loose(&src, &mut dst, scratch, past_caches);
     });
 }

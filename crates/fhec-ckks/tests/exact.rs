@@ -119,7 +119,9 @@ fn digits_are_centred_and_congruent_at_every_level() {
                 .collect();
             let mut digit = Poly::<Eval>::zero(n, context.qp_limbs(level));
             for i in 0..digit.limbs() {
-                digit.limb_mut(i).copy_from_slice(decomposed.digit(i, d));
+                // Residues of digits are loose.
+                let m = context.qp_modulus(level, i);
+                digit.limb_mut(i).iter_mut().zip(decomposed.digit(i, d)).for_each(|(x, &loose)| *x = m.reduce(loose));
             }
             assert_coefficients(&context, level, &digit, &expected);
         }

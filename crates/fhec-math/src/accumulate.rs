@@ -92,7 +92,7 @@ pub fn reduce_lazy(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
     dispatch!(accumulate::reduce(m, low, high, out));
 }
 
-/// `out = Σ_k a_k ∘ b_k (mod m)` for at most 4095 pairs, without any buffer.
+/// `out = Σ_k a_k ∘ b_k (mod m)` for at most 4095 pairs, without any buffer. Entries of `a` may be loose: below 2^52.
 ///
 /// # Panics
 /// When lengths differ or there are too many pairs.
@@ -123,7 +123,7 @@ fn check_dot(a: &[&[u64]], b: &[&[u64]], n: usize) {
 pub(crate) fn check_factors(limbs: &[&[u64]], n: usize) {
     for limb in limbs {
         assert_eq!(limb.len(), n, "limbs of different lengths");
-        debug_assert!(limb.iter().all(|&x| x < 1 << 50), "factor too large for a lazy sum");
+        debug_assert!(limb.iter().all(|&x| x < 1 << LOW), "factor too large for a lazy sum");
     }
 }
 

@@ -118,6 +118,18 @@ impl BaseConverter {
         dispatch!(convert::convert(self, src, dst, scratch));
     }
 
+    /// As [`convert_with`](Self::convert_with), to residues that may stay below `4p_j`, for
+    /// [`NttTable::forward_loose`](crate::NttTable::forward_loose). `past_caches` says that they are too many to be found in a cache later: to be
+    /// written there they would be read first.
+    ///
+    /// # Panics
+    /// As [`convert`](Self::convert).
+    pub fn convert_loose(&self, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut Vec<u64>, past_caches: bool) {
+        self.check(src, dst);
+        scratch.resize((src.len() + 1) * self.block, 0);
+        dispatch!(convert::convert_loose(self, src, dst, scratch, past_caches));
+    }
+
     /// As [`convert`](Self::convert), in parallel over blocks of coefficients.
     ///
     /// # Panics
@@ -150,6 +162,16 @@ impl BaseConverter {
 
 mod portable {
     use super::BaseConverter;
+
+    pub(super) fn convert_loose(
+        c: &BaseConverter,
+        src: &[&[u64]],
+        dst: &mut [&mut [u64]],
+        scratch: &mut [u64],
+        _past_caches: bool,
+    ) {
+        convert(c, src, dst, scratch);
+    }
 
     pub(super) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut [u64]) {
         let n = src[0].len();

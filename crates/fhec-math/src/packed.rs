@@ -131,6 +131,45 @@ fn check_moved(
     map.source_block(start, len)
 }
 
+/// What becomes of the two sums of a key switch: `(x − r)·i + c`.
+#[derive(Clone, Copy, Debug)]
+pub struct Quotient<'a> {
+    /// `r` of each sum, its remainder modulo the divisor; may be loose, below `2^52 − p`.
+    pub remainders: [&'a [u64]; 2],
+    /// `i`, the inverse of the divisor.
+    pub inverse: u64,
+    /// `c` of each, absent for zero.
+    pub add: [Option<&'a [u64]>; 2],
+}
+
+/// [`dot_pair_into`], each sum with a limb times a residue on top if there is one, then divided, and moved by an automorphism if there is
+/// one: the end of a key switch, without a limb in between. Entries of `a` may be loose, below 2^52.
+///
+/// # Panics
+/// As [`dot_into`], when lengths differ, and with an automorphism when they are not its degree.
+pub fn dot_pair_divided_into(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lifts: [Option<(&[u64], u64)>; 2],
+    quotient: &Quotient<'_>,
+    map: Option<&Automorphism>,
+    out: [&mut [u64]; 2],
+) {
+    let n = out[0].len();
+    b.iter().for_each(|family| check(m, a, family, n));
+    assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    for (limb, factor) in lifts.into_iter().flatten() {
+        check_factors(&[limb], n);
+        assert!(factor < m.value(), "a factor that is not reduced");
+    }
+    check_factors(&quotient.remainders, n);
+    quotient.add.iter().flatten().for_each(|limb| check_factors(&[limb], n));
+    assert!(out[1].len() == n && map.is_none_or(|map| n == 1 << map.log_n()), "limbs of different lengths");
+    assert!(quotient.inverse < m.value(), "a factor that is not reduced");
+    dispatch!(packed::dot_pair_divided(m, a, b, lifts, quotient, map, out));
+}
+
 fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
     check_factors(a, n);
@@ -139,7 +178,7 @@ fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
 }
 
 mod portable {
-    use super::width;
+    use super::{Quotient, width};
     use crate::{Automorphism, Modulus};
 
     /// The `j`-th of the eight residues in `words`.
@@ -228,6 +267,34 @@ mod portable {
                     let moved = block[lane as usize];
                     *x = if ADD { m.add(*x, moved) } else { moved };
                 }
+            }
+        }
+    }
+
+    pub(super) fn dot_pair_divided(
+        m: &Modulus,
+        a: &[&[u64]],
+        b: [&[&[u64]]; 2],
+        lifts: [Option<(&[u64], u64)>; 2],
+        quotient: &Quotient<'_>,
+        map: Option<&Automorphism>,
+        out: [&mut [u64]; 2],
+    ) {
+        let mut sum = vec![0; out[0].len()];
+        for (r, limb) in out.into_iter().enumerate() {
+            dot(m, a, b[r], &mut sum);
+            for (i, x) in sum.iter_mut().enumerate() {
+                if let Some((limb, factor)) = lifts[r] {
+                    *x = m.add(*x, m.mul(m.reduce(limb[i]), factor));
+                }
+                *x = m.mul(m.sub(*x, m.reduce(quotient.remainders[r][i])), quotient.inverse);
+                if let Some(limb) = quotient.add[r] {
+                    *x = m.add(*x, limb[i]);
+                }
+            }
+            match map {
+                Some(map) => map.apply_eval(&sum, limb),
+                None => limb.copy_from_slice(&sum),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use fhec_math::{AlignedVec, Eval, Poly};
 use rayon::prelude::*;
 
-use super::{Decomposed, coefficients, raise, scaled, transform_digit};
+use super::{Decomposed, coefficients, each_digit, raise, scaled, transform_digit};
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -35,7 +35,7 @@ impl<'a> Digits<'a> {
         Self::Raised { c, coeffs, raised }
     }
 
-    /// Hands the digits of some limbs, in evaluation form, to `f` while they are in cache, with the output of the limb and the
+    /// Hands the digits of some limbs, in evaluation form and loose, to `f` while they are in cache, with the output of the limb and the
     /// scratch memory that `init` makes for each thread.
     pub(crate) fn each<T: Send, S: Send>(
         &mut self,
@@ -62,17 +62,15 @@ impl<'a> Digits<'a> {
             }
         };
         let limb = |state: &mut S, i: usize, chunk: &mut [u64], out: T| {
-            let digits: Vec<&[u64]> = chunk
-                .chunks_exact_mut(n)
-                .zip(tables)
-                .map(|(limb, digit)| {
-                    if digit.range.contains(&i) {
-                        return c.limb(i);
-                    }
-                    transform_digit(context, coeffs, level, i, digit, limb);
-                    &*limb
-                })
-                .collect();
+            let mut digits: Vec<&[u64]> = Vec::with_capacity(tables.len());
+            each_digit(context, level, i, chunk, |digit, limb, next| {
+                digits.push(if digit.range.contains(&i) {
+                    c.limb(i)
+                } else {
+                    transform_digit(context, coeffs, level, i, digit, limb, next);
+                    limb
+                });
+            });
             f(state, i, &digits, out);
         };
         match raised {

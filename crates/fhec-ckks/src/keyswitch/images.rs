@@ -143,7 +143,7 @@ pub(crate) fn add_images_divided(
                 if let Some(from) = from {
                     pointwise::switch_centered(from, m, tail[k].limb(0), out);
                 }
-                context.q_table(i).forward(out);
+                context.q_table(i).forward_loose(None, out, &[]);
                 pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
             }
         }

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, packed, pointwise};
+use fhec_math::packed::{self, Quotient};
+use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, pointwise};
 
 use super::digits::Digits;
 use crate::error::{CkksError, Result};
@@ -80,32 +81,39 @@ pub(crate) fn switch(
         || AlignedVec::scratch(2 * n + making),
         |scratch, i, digits, outs| {
             let m = context.q(i);
-            let (sums, making) = scratch.split_at_mut(2 * n);
-            let (sum0, sum1) = sums.split_at_mut(n);
-            for ((key, switch), (parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
-                dot_limb(context, level, i, digits, key, switch.lift, [&mut *sum0, &mut *sum1]);
-                add_made(context, level, i, switch.made, making, [&mut *sum0, &mut *sum1]);
-                for (k, (sum, out)) in [&mut *sum0, &mut *sum1].into_iter().zip(parts).enumerate() {
+            let (remainders, making) = scratch.split_at_mut(2 * n);
+            let (r0, r1) = remainders.split_at_mut(n);
+            let (made0, made1) = making.split_at_mut(making.len() / 2);
+            for ((key, switch), (mut parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
+                for (k, r) in [&mut *r0, &mut *r1].into_iter().enumerate() {
                     if let Some(from) = from {
-                        pointwise::switch_centered(from, m, tail[k].limb(0), out);
+                        pointwise::switch_centered(from, m, tail[k].limb(0), parts[k]);
                     }
-                    context.q_table(i).forward(out);
-                    match &switch.automorphism {
-                        Some(automorphism) => {
-                            pointwise::sub_mul_scalar_assign(m, sum, out, inverses[i]);
-                            if let Some(c) = switch.add[k] {
-                                pointwise::add_assign(m, sum, c.limb(i));
-                            }
-                            automorphism.apply_eval(sum, out);
+                    let next = if k == 0 { &*parts[1] } else { &[] };
+                    context.q_table(i).forward_loose(Some(&*parts[k]), r, next);
+                }
+                let mut lifts = switch.lift.map(|lift| lift.map(|poly| poly.limb(i)));
+                if let Some(made) = switch.made {
+                    made(i, [&mut *made0, &mut *made1]);
+                    for (made, lift) in [&mut *made0, &mut *made1].into_iter().zip(&mut lifts) {
+                        if let Some(lift) = lift {
+                            pointwise::add_assign(m, made, lift);
                         }
-                        None => {
-                            pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
-                            if let Some(c) = switch.add[k] {
-                                pointwise::add_assign(m, out, c.limb(i));
-                            }
-                        }
+                        *lift = Some(made);
                     }
                 }
+                let p = context.p_mod_q(level, i);
+                let quotient = Quotient {
+                    remainders: [&*r0, &*r1],
+                    inverse: inverses[i],
+                    add: switch.add.map(|add| add.map(|poly| poly.limb(i))),
+                };
+                with_columns(context, level, i, digits.len(), key, |halves| {
+                    let lifts = lifts.map(|lift| lift.map(|limb| (limb, p)));
+                    let map = switch.automorphism.as_deref();
+                    let [out0, out1] = &mut parts;
+                    packed::dot_pair_divided_into(m, digits, halves, lifts, &quotient, map, [out0, out1]);
+                });
             }
         },
     );

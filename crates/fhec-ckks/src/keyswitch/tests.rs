@@ -48,7 +48,7 @@ fn sum(
             let mut limb = vec![0; context.n()];
             fhec_math::packed::unpack_into(m, column, &mut limb);
             for ((out, &x), &k) in out.poly_mut().limb_mut(i).iter_mut().zip(c.digit(i, d)).zip(&limb) {
-                *out = m.add(*out, m.mul(x, k));
+                *out = m.add(*out, m.mul(m.reduce(x), k));
             }
         }
         if let Some(lift) = lift.filter(|_| i <= level) {

@@ -123,8 +123,31 @@ impl NttTable {
         self.check(limb);
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(limb),
+            Kernel::Ifma(k) => k.forward(ifma::Task { source: None, loose: false, next: &[] }, limb),
             Kernel::Portable(k) => k.forward(limb),
+        }
+    }
+
+    /// [`forward`](Self::forward) between two steps of a computation: from `source` if there is one, of loose coefficients as
+    /// [`BaseConverter::convert_loose`](crate::BaseConverter::convert_loose) leaves them, to loose values. These are congruent to the
+    /// values and below `2^52 − p`, which is all that inner products ask. Memory that the caller uses `next` is fetched meanwhile.
+    ///
+    /// # Panics
+    /// When a length is not `N`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels fetch"))]
+    pub fn forward_loose(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+        let loose = source.unwrap_or(limb);
+        assert!(loose.len() == self.n() && limb.len() == self.n(), "limb length is not the ring degree");
+        debug_assert!(loose.iter().all(|&x| x < 4 * self.modulus.value()), "coefficients are not even loosely reduced");
+        match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, next }, limb),
+            Kernel::Portable(k) => {
+                if let Some(source) = source {
+                    limb.copy_from_slice(source);
+                }
+                k.forward(limb);
+            }
         }
     }
 
@@ -163,8 +186,26 @@ impl NttTable {
         self.check(limb);
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.inverse(limb),
+            Kernel::Ifma(k) => k.inverse(None, limb, &[]),
             Kernel::Portable(k) => k.inverse(limb),
+        }
+    }
+
+    /// [`inverse`](Self::inverse) of values that stay where they are. Memory that the caller uses `next` is fetched meanwhile.
+    ///
+    /// # Panics
+    /// When a length is not `N`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels fetch"))]
+    pub fn inverse_from(&self, source: &[u64], limb: &mut [u64], next: &[u64]) {
+        self.check(source);
+        assert_eq!(limb.len(), self.n(), "limb length is not the ring degree");
+        match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.inverse(Some(source), limb, next),
+            Kernel::Portable(k) => {
+                limb.copy_from_slice(source);
+                k.inverse(limb);
+            }
         }
     }
 

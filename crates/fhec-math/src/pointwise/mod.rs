@@ -76,9 +76,11 @@ pub fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
 }
 
 /// `dst = (dst − a) · w` for one residue `w`: the last step of a division by a factor of the
-/// modulus (rescaling, ModDown).
+/// modulus (rescaling, ModDown). What is in `dst` may be loose, below `2^52 − p`.
 pub fn sub_mul_scalar_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
-    check(m, dst, &[dst, a]);
+    check(m, a, &[a]);
+    assert_eq!(dst.len(), a.len(), "limbs of different lengths");
+    debug_assert!(dst.iter().all(|&x| x < (1 << 52) - m.value()), "limb is not even loosely reduced");
     dispatch!(pointwise::sub_mul_scalar_assign(m, dst, a, w));
 }
 

@@ -46,7 +46,7 @@ pub(super) fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: 
 
 pub(super) fn sub_mul_scalar_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
     let w_shoup = m.shoup(w);
-    zip2(dst, a, |x, y| m.mul_shoup(m.sub(x, y), w, w_shoup));
+    zip2(dst, a, |x, y| m.mul_shoup(m.sub(m.reduce(x), y), w, w_shoup));
 }
 
 pub(super) fn add_scalar_assign(m: &Modulus, dst: &mut [u64], c: u64) {

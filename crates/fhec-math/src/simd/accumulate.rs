@@ -97,30 +97,30 @@ pub(super) fn dot_n<const R: usize>(
     get: impl Fn(&[u64], usize) -> V,
 ) {
     let groups = out[0].len() / 8;
-    dot_each(m, a, b, None, groups, get, |r, group, residues| {
+    dot_each(m, a, b, [None; R], groups, get, |r, group, residues| {
         let (vectors, _) = out[r].as_chunks_mut::<8>();
         store(&mut vectors[group], residues);
     });
 }
 
-/// [`dot_n`] of the first `groups` vectors; `put` gets each of each family. A limb times a residue can join the first family.
+/// [`dot_n`] of the first `groups` vectors; `put` gets each of each family. A limb times a residue can join each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn dot_each<const R: usize>(
     m: &Modulus,
     a: &[&[u64]],
     b: [&[&[u64]]; R],
-    lift: Option<(&[u64], u64)>,
+    lifts: [Option<(&[u64], u64)>; R],
     groups: usize,
     get: impl Fn(&[u64], usize) -> V,
     mut put: impl FnMut(usize, usize, V),
 ) {
     /// Vectors handled together: enough sums in flight to hide the latency of the multiplier.
     const GROUP: usize = 4;
-    // Sixteen products below 2^100 stay below 2^104.
-    let narrow = a.len() + usize::from(lift.is_some()) <= 16;
-    let lift = lift.map(|(limb, factor)| (limb, splat(factor)));
-    let terms = Terms { k: Field::new(m), narrow, a, b, lift };
+    // Loose values are below 2^52, and the sums have to stay below 2^104.
+    let narrow = ((a.len() + 1) as u64) << m.bits() <= 1 << 52;
+    let lifts = lifts.map(|lift| lift.map(|(limb, factor)| (limb, splat(factor))));
+    let terms = Terms { k: Field::new(m), narrow, a, b, lifts };
     let whole = groups / GROUP * GROUP;
     for start in (0..whole).step_by(GROUP) {
         sums::<R, GROUP>(&terms, start, &get, &mut put);
@@ -136,14 +136,14 @@ struct Terms<'a, const R: usize> {
     narrow: bool,
     a: &'a [&'a [u64]],
     b: [&'a [&'a [u64]]; R],
-    lift: Option<(&'a [u64], V)>,
+    lifts: [Option<(&'a [u64], V)>; R],
 }
 
 /// [`dot_each`] for the `G` vectors from `start` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn sums<const R: usize, const G: usize>(
-    Terms { k, narrow, a, b, lift }: &Terms<'_, R>,
+    Terms { k, narrow, a, b, lifts }: &Terms<'_, R>,
     start: usize,
     get: impl Fn(&[u64], usize) -> V,
     put: &mut impl FnMut(usize, usize, V),
@@ -160,11 +160,12 @@ fn sums<const R: usize, const G: usize>(
             }
         }
     }
-    if let Some((limb, factor)) = lift {
+    for (r, lift) in lifts.iter().enumerate() {
+        let Some((limb, factor)) = lift else { continue };
         for g in 0..G {
             let x = vector(limb, start + g);
-            low[0][g] = lo(low[0][g], x, *factor);
-            high[0][g] = hi(high[0][g], x, *factor);
+            low[r][g] = lo(low[r][g], x, *factor);
+            high[r][g] = hi(high[r][g], x, *factor);
         }
     }
     for r in 0..R {

@@ -1,7 +1,8 @@
 //! Base conversion. Checks, formula and meaning: [`crate::convert`].
 
 use std::arch::x86_64::{
-    __m512d, _mm512_add_pd, _mm512_cvtepi64_pd, _mm512_cvtpd_epi64, _mm512_mul_pd, _mm512_set1_pd, _mm512_setzero_pd,
+    __m512d, _mm_sfence, _mm512_add_pd, _mm512_cvtepi64_pd, _mm512_cvtpd_epi64, _mm512_mul_pd, _mm512_set1_pd,
+    _mm512_setzero_pd, _mm512_stream_si512,
 };
 
 use super::pointwise::load_part;
@@ -14,15 +15,43 @@ const STEP: usize = 8 * GROUP;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn convert(c: &BaseConverter, src: &[&[u64]], dst: &mut [&mut [u64]], scratch: &mut [u64]) {
+    run::<false, false>(c, src, dst, scratch);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn convert_loose(
+    c: &BaseConverter,
+    src: &[&[u64]],
+    dst: &mut [&mut [u64]],
+    scratch: &mut [u64],
+    past_caches: bool,
+) {
+    if past_caches && dst.iter().all(|limb| limb.as_ptr().addr().is_multiple_of(64)) {
+        run::<true, true>(c, src, dst, scratch);
+        // Such stores are not ordered: whoever is told next that the limbs are there must find them.
+        _mm_sfence();
+    } else {
+        run::<true, false>(c, src, dst, scratch);
+    }
+}
+
+/// `STREAM`: limbs begin at lines of the cache, and are written past it.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn run<const LOOSE: bool, const STREAM: bool>(
+    c: &BaseConverter,
+    src: &[&[u64]],
+    dst: &mut [&mut [u64]],
+    scratch: &mut [u64],
+) {
     let n = src[0].len();
     for start in (0..n).step_by(c.block) {
         let end = n.min(start + c.block);
         scale_sources(c, src, start, end, scratch);
         for (target, limb) in c.to.iter().zip(dst.iter_mut()) {
             if target.narrow {
-                combine::<true>(c.block, scratch, target, &mut limb[start..end]);
+                combine::<true, LOOSE, STREAM>(c.block, scratch, target, &mut limb[start..end]);
             } else {
-                combine::<false>(c.block, scratch, target, &mut limb[start..end]);
+                combine::<false, LOOSE, STREAM>(c.block, scratch, target, &mut limb[start..end]);
             }
         }
     }
@@ -61,18 +90,32 @@ fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, sc
 
 /// `out` = `Σ_i y_i·factor_i` for the coefficients of one block; `NARROW` sums stay below 2^104.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn combine<const NARROW: bool>(block: usize, scratch: &[u64], target: &Target, out: &mut [u64]) {
+fn combine<const NARROW: bool, const LOOSE: bool, const STREAM: bool>(
+    block: usize,
+    scratch: &[u64],
+    target: &Target,
+    out: &mut [u64],
+) {
     let k = Field::new(&target.modulus);
     let (groups, tail) = out.as_chunks_mut::<STEP>();
     let mut start = 0;
     for group in groups {
-        sums::<NARROW>(&k, block, scratch, start, target, group);
+        let (out, _) = group.as_chunks_mut::<8>();
+        sums::<NARROW, LOOSE>(&k, block, scratch, start, target, |g, x| {
+            if STREAM {
+                // SAFETY: a block of eight words, which begins a line: the limb does, and blocks and groups have whole lines.
+                unsafe { _mm512_stream_si512(out[g].as_mut_ptr().cast(), x) };
+            } else {
+                store(&mut out[g], x);
+            }
+        });
         start += STEP;
     }
     if !tail.is_empty() {
         // Rows are long enough; what they hold after the last coefficient does not matter.
         let mut group = [0; STEP];
-        sums::<NARROW>(&k, block, scratch, start, target, &mut group);
+        let (out, _) = group.as_chunks_mut::<8>();
+        sums::<NARROW, LOOSE>(&k, block, scratch, start, target, |g, x| store(&mut out[g], x));
         tail.copy_from_slice(&group[..tail.len()]);
     }
 }
@@ -80,13 +123,13 @@ fn combine<const NARROW: bool>(block: usize, scratch: &[u64], target: &Target, o
 /// [`combine`] for the coefficients from `start` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn sums<const NARROW: bool>(
+fn sums<const NARROW: bool, const LOOSE: bool>(
     k: &Field,
     block: usize,
     scratch: &[u64],
     start: usize,
     target: &Target,
-    out: &mut [u64; STEP],
+    mut put: impl FnMut(usize, V),
 ) {
     let mut low = [zero(); GROUP];
     let mut high = [zero(); GROUP];
@@ -99,9 +142,13 @@ fn sums<const NARROW: bool>(
             high[g] = hi(high[g], y, factor);
         }
     }
-    let (out, _) = out.as_chunks_mut::<8>();
     for g in 0..GROUP {
-        let x = if NARROW { k.reduce_pair(low[g], high[g]) } else { k.reduce_wide(low[g], high[g]) };
-        store(&mut out[g], x);
+        let x = match (NARROW, LOOSE) {
+            (true, true) => k.reduce_pair_loose(low[g], high[g]),
+            (true, false) => k.reduce_pair(low[g], high[g]),
+            (false, true) => k.reduce_wide_loose(low[g], high[g]),
+            (false, false) => k.reduce_wide(low[g], high[g]),
+        };
+        put(g, x);
     }
 }

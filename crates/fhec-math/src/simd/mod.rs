@@ -202,34 +202,45 @@ impl Field {
         cut(self.clean(self.shrink(x)), self.p)
     }
 
-    /// The residue of `high·2^52 + low` when this is below 2^104: every Shoup product and the reduction of the low word
-    /// stay below `2p`, and `4p ≤ 2^52`.
+    /// The residue of `high·2^52 + low` when this is below 2^104.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce_pair(&self, low: V, high: V) -> V {
-        cut(self.reduce_pair_lazy(low, add(high, _mm512_srli_epi64::<52>(low))), self.p)
+        cut(cut(self.reduce_pair_loose(low, high), self.two_p), self.p)
+    }
+
+    /// As [`reduce_pair`](Self::reduce_pair), below `4p`: every Shoup product and the reduction of the low word stay below `2p`, and
+    /// `4p ≤ 2^52`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+    pub(crate) fn reduce_pair_loose(&self, low: V, high: V) -> V {
+        self.reduce_carried(low, add(high, _mm512_srli_epi64::<52>(low)))
     }
 
     /// The residue of `high·2^52 + low` for `high < 2^63`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
     pub(crate) fn reduce_wide(&self, low: V, high: V) -> V {
-        let high = add(high, _mm512_srli_epi64::<52>(low));
-        let below_2p = self.reduce_pair_lazy(low, high);
-        // A small factor makes a Shoup product exceed p by next to nothing: the sum is below 4p.
-        let (w, w_shoup) = self.two_104;
-        let sum = self.shoup_add(below_2p, _mm512_srli_epi64::<52>(high), w, w_shoup);
-        cut(cut(self.clean(sum), self.two_p), self.p)
+        cut(cut(self.reduce_wide_loose(low, high), self.two_p), self.p)
     }
 
-    /// `high·2^52 + low` without the upper bits of either, below `2p`.
+    /// As [`reduce_wide`](Self::reduce_wide), below `4p`: a small factor makes a Shoup product exceed `p` by next to nothing.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-    fn reduce_pair_lazy(&self, low: V, high: V) -> V {
+    pub(crate) fn reduce_wide_loose(&self, low: V, high: V) -> V {
+        let high = add(high, _mm512_srli_epi64::<52>(low));
+        let below_2p = cut(self.reduce_carried(low, high), self.two_p);
+        let (w, w_shoup) = self.two_104;
+        self.clean(self.shoup_add(below_2p, _mm512_srli_epi64::<52>(high), w, w_shoup))
+    }
+
+    /// `high·2^52 + low` without the upper bits of either, below `4p`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+    fn reduce_carried(&self, low: V, high: V) -> V {
         let (w, w_shoup) = self.two_52;
         let q = hi(hi(zero(), high, w_shoup), low, self.barrett_word);
-        let r = lo(lo(low, high, w), q, self.neg_p);
-        cut(self.clean(r), self.two_p)
+        self.clean(lo(lo(low, high, w), q, self.neg_p))
     }
 
     /// The residue of any word.

@@ -7,8 +7,8 @@ use std::arch::x86_64::{
 };
 
 use super::accumulate::{AHEAD, dot_each, dot_n, prefetch};
-use super::{Field, V, load, splat, store, zero};
-use crate::packed::width;
+use super::{Field, V, load, splat, store, sub, zero};
+use crate::packed::{Quotient, width};
 use crate::{Automorphism, Modulus};
 
 /// How to spread eight packed residues over eight lanes.
@@ -162,7 +162,49 @@ pub(crate) fn dot_pair_moved<const ADD: bool>(
         let moved = _mm512_permutexvar_epi64(orders[target & 7], residues);
         store(out, if ADD { k.add(load(out), moved) } else { moved });
     };
-    dot_each(m, a, b, lift, groups, |limb, group| unpacking.get(limb, group), put);
+    dot_each(m, a, b, [lift, None], groups, |limb, group| unpacking.get(limb, group), put);
+}
+
+/// Whole limbs; without an image the sums stay where they are.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn dot_pair_divided(
+    m: &Modulus,
+    a: &[&[u64]],
+    b: [&[&[u64]]; 2],
+    lifts: [Option<(&[u64], u64)>; 2],
+    quotient: &Quotient<'_>,
+    map: Option<&Automorphism>,
+    [out0, out1]: [&mut [u64]; 2],
+) {
+    let (unpacking, k) = (Unpacking::new(m), Field::new(m));
+    let groups = out0.len() / 8;
+    let mut outs = [out0.as_chunks_mut::<8>().0, out1.as_chunks_mut::<8>().0];
+    let remainders = quotient.remainders.map(|limb| limb.as_chunks::<8>().0);
+    let add = quotient.add.map(|limb| limb.map(|limb| limb.as_chunks::<8>().0));
+    // The difference is taken the other way round, so that p is enough to keep it positive.
+    let w = m.neg(quotient.inverse);
+    let w = (splat(w), splat(m.shoup_52(w)));
+    let divided = |r: usize, group: usize, residues: V| {
+        let difference = sub(super::add(load(&remainders[r][group]), k.p), residues);
+        let x = k.mul_shoup(difference, w);
+        add[r].map_or(x, |limb| k.add(x, load(&limb[group])))
+    };
+    let get = |limb: &[u64], group: usize| unpacking.get(limb, group);
+    let Some(map) = map else {
+        let put = |r: usize, group: usize, residues: V| store(&mut outs[r][group], divided(r, group, residues));
+        return dot_each(m, a, b, lifts, groups, get, put);
+    };
+    let mut orders = [zero(); 8];
+    for (v, order) in orders.iter_mut().zip(&map.orders) {
+        *v = load(order);
+    }
+    let targets = &map.targets[..groups];
+    let put = |r: usize, group: usize, residues: V| {
+        let target = targets[group] as usize;
+        let moved = _mm512_permutexvar_epi64(orders[target & 7], divided(r, group, residues));
+        store(&mut outs[r][(target >> 3) & (groups - 1)], moved);
+    };
+    dot_each(m, a, b, lifts, groups, get, put);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]

@@ -1,7 +1,7 @@
 //! Base conversion against big integers.
 
-use crate::common::{moduli, words};
-use fhec_math::{BaseConverter, MathError, Modulus};
+use crate::common::{edge_words, moduli, words};
+use fhec_math::{AlignedVec, BaseConverter, MathError, Modulus};
 use num_bigint::{BigInt, BigUint};
 use num_traits::{Signed, ToPrimitive, Zero};
 
@@ -165,4 +165,31 @@ fn parallel_conversion_gives_the_same() {
         results.push(limbs);
     }
     assert!(results[0] == results[1] && results[1] == results[2]);
+}
+
+/// Loose results, written through the caches and past them, into lines of the cache and beside them.
+#[test]
+fn loose_conversion_is_congruent_and_below_four_times_the_prime() {
+    for (from, to) in bases() {
+        for n in [8, 64, 520, 5000] {
+            let src: Vec<Vec<u64>> = from.iter().map(|m| edge_words(m.value(), n, m.value())).collect();
+            let src: Vec<&[u64]> = src.iter().map(Vec::as_slice).collect();
+            let converter = BaseConverter::new(&from, &to);
+            let mut expected = vec![vec![0; n]; to.len()];
+            let mut out: Vec<&mut [u64]> = expected.iter_mut().map(Vec::as_mut_slice).collect();
+            converter.convert(&src, &mut out);
+            for (past_caches, shift) in [(false, 0), (true, 0), (true, 1)] {
+                let mut limbs = vec![AlignedVec::zeroed(n + shift); to.len()];
+                let mut out: Vec<&mut [u64]> = limbs.iter_mut().map(|limb| &mut limb[shift..]).collect();
+                converter.convert_loose(&src, &mut out, &mut Vec::new(), past_caches);
+                for ((m, loose), expected) in to.iter().zip(&limbs).zip(&expected) {
+                    assert!(loose[shift..].iter().all(|&x| x < 4 * m.value()), "{n} coefficients");
+                    assert!(
+                        loose[shift..].iter().map(|&x| m.reduce(x)).eq(expected.iter().copied()),
+                        "{n} coefficients"
+                    );
+                }
+            }
+        }
+    }
 }

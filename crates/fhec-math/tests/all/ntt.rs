@@ -109,11 +109,40 @@ fn kernels_agree_for_every_degree() {
                     let mut x = a.clone();
                     table.forward(&mut x);
                     assert!(x == expected, "forward, p={p} log_n={log_n}");
+                    let mut back = vec![7; x.len()];
+                    table.inverse_from(&x, &mut back, &a);
+                    assert!(back == a, "inverse of forward elsewhere, p={p} log_n={log_n}");
                     table.inverse(&mut x);
                     assert!(x == a, "inverse of forward, p={p} log_n={log_n}");
                     table.inverse(&mut x);
                     table.forward(&mut x);
                     assert!(x == a, "forward of inverse, p={p} log_n={log_n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn loose_transforms_are_congruent() {
+    for log_n in 8..=17 {
+        let step = if log_n > 11 { 5 } else { 1 };
+        for p in primes(log_n).into_iter().step_by(step) {
+            let m = Modulus::new(p).unwrap();
+            for table in tables(p, log_n) {
+                for a in hard_inputs(p, 1 << log_n) {
+                    let mut expected = a.clone();
+                    table.forward(&mut expected);
+                    // As loose as they may be: everywhere, and here and there.
+                    for more in [|_| 3, |i: usize| i as u64 % 4] {
+                        let loose: Vec<u64> = a.iter().enumerate().map(|(i, &x)| x + more(i) * p).collect();
+                        let (mut there, mut here) = (vec![7; a.len()], loose.clone());
+                        table.forward_loose(Some(&loose), &mut there, &a);
+                        table.forward_loose(None, &mut here, &[]);
+                        assert!(there == here, "in place or not, p={p} log_n={log_n}");
+                        assert!(here.iter().all(|&x| x < (1 << 52) - p), "bound, p={p} log_n={log_n}");
+                        assert!(here.iter().map(|&x| m.reduce(x)).eq(expected.iter().copied()), "p={p} log_n={log_n}");
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Packed limbs against unpacked ones, for every width.
 
-use fhec_math::{Automorphism, Modulus, accumulate, packed};
+use fhec_math::packed::{self, Quotient};
+use fhec_math::{Automorphism, Modulus, accumulate};
 
 use crate::common::edge_words;
 
@@ -162,6 +163,58 @@ fn moved_sums_of_the_largest_terms() {
             packed::dot_pair_moved_add(&m, &a, [&b, &b], Some((&largest, p - 1)), (&map, 0), [out0, out1]);
             // (−1)² for each, and −1 that was there.
             assert_eq!(out, [vec![terms as u64; n], vec![terms as u64 - 1; n]], "{terms} terms");
+        }
+    }
+}
+
+/// Against the sum, the product on top, the quotient and the permutation one after the other.
+#[test]
+fn sums_that_are_divided() {
+    let log_n = 7;
+    let n = 1usize << log_n;
+    for m in moduli() {
+        let p = m.value();
+        // Loose values, as large as they may be.
+        let loose = |seed: u64, below: u64| edge_words(p ^ seed, n, below);
+        for (terms, element) in [(0, None), (1, Some(5)), (3, None), (4, Some(255)), (63, Some(3)), (64, None)] {
+            let a: Vec<Vec<u64>> = (0..terms).map(|k| loose(k, 1 << 52)).collect();
+            let b = [1 << 20, 1 << 30].map(|seed| (0..terms).map(|k| loose(k ^ seed, p)).collect::<Vec<_>>());
+            let packed = b.each_ref().map(|list| list.iter().map(|x| pack(&m, x)).collect::<Vec<_>>());
+            let remainders = [77, 78].map(|seed| loose(seed, (1 << 52) - p));
+            let (lifts, add) = ([79, 80].map(|seed| loose(seed, p)), [81, 82].map(|seed| loose(seed, p)));
+            let map = element.map(|element| Automorphism::get(log_n, element));
+            for (parts, factor, inverse) in
+                [([false; 2], 1 % p, 1 % p), ([true, false], p - 1, p / 2), ([true; 2], p / 3, p - 1)]
+            {
+                let wanted = [0, 1].map(|r| {
+                    let sum = |i: usize| {
+                        let products = a.iter().zip(&b[r]).map(|(a, b)| m.mul(m.reduce(a[i]), b[i]));
+                        let sum = products.fold(0, |sum, x| m.add(sum, x));
+                        let sum = if parts[r] { m.add(sum, m.mul(lifts[r][i], factor)) } else { sum };
+                        let x = m.mul(m.sub(sum, m.reduce(remainders[r][i])), inverse);
+                        if parts[r] { m.add(x, add[r][i]) } else { x }
+                    };
+                    let divided: Vec<u64> = (0..n).map(sum).collect();
+                    let mut moved = divided.clone();
+                    if let Some(map) = &map {
+                        map.apply_eval(&divided, &mut moved);
+                    }
+                    moved
+                });
+                let a: Vec<&[u64]> = a.iter().map(Vec::as_slice).collect();
+                let [b0, b1] = packed.each_ref().map(|list| list.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                let some = |r: usize| parts[r].then_some(());
+                let lifts = [0, 1].map(|r| some(r).map(|()| (&lifts[r][..], factor)));
+                let quotient = Quotient {
+                    remainders: remainders.each_ref().map(Vec::as_slice),
+                    inverse,
+                    add: [0, 1].map(|r| some(r).map(|()| &add[r][..])),
+                };
+                let mut out = [vec![7; n], vec![7; n]];
+                let [out0, out1] = &mut out;
+                packed::dot_pair_divided_into(&m, &a, [&b0, &b1], lifts, &quotient, map.as_deref(), [out0, out1]);
+                assert_eq!(out, wanted, "p={p} terms={terms} {parts:?}");
+            }
         }
     }
 }

@@ -6,7 +6,9 @@
 use std::arch::x86_64::{
     _MM_HINT_T1, _mm_prefetch, _mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
+use std::ops::Range;
 
+use super::{CARRIED, LAZY};
 use crate::simd::{Field, V, add, cut, lo, load, splat, sub, zero};
 
 /// Words of a record of a pass of this many stages: pairs of factor and companion.
@@ -17,19 +19,39 @@ pub(super) const fn record_words(stages: u32) -> usize {
 /// Words of a record of the last pass: seven pairs (padded to eight) and seven pairs of vectors.
 pub(super) const LAST_RECORD: usize = 16 + 7 * 16;
 
-/// How far ahead records of the last pass are fetched, in words.
-const AHEAD: usize = 1024;
-
-/// Asks for the records that follow some way behind these two, which need not exist: a prefetch never faults.
+/// Memory that is asked for a while before it is used, a few lines with each step of the computation.
 ///
-/// A chain has more tables than the caches hold, and this one is twice as long as the limb: without this a transform waits for
-/// it half as long as it computes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn prefetch(records: &[[u64; LAST_RECORD]; 2]) {
-    let start = records.as_ptr().cast::<u64>().wrapping_add(AHEAD);
-    for line in 0..2 * LAST_RECORD / 8 {
-        _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(8 * line).cast());
+/// A chain has more tables than the caches hold, and one is twice as long as the limb: a transform that waits for its table takes
+/// twice as long. All of it is read by the last pass, in half of the time, so the other passes fetch too.
+pub(super) struct Ahead {
+    next: *const u64,
+    end: *const u64,
+    /// What follows.
+    later: Range<*const u64>,
+}
+
+impl Ahead {
+    /// In this order.
+    pub(super) fn new([first, second]: [&[u64]; 2]) -> Self {
+        let Range { start, end } = first.as_ptr_range();
+        Self { next: start, end, later: second.as_ptr_range() }
+    }
+
+    /// Asks for `LINES` more lines of 64 bytes. They need not exist: a prefetch never faults.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+    pub(super) fn fetch<const LINES: usize>(&mut self) {
+        if self.next >= self.end {
+            if self.later.is_empty() {
+                return;
+            }
+            let end = self.later.end;
+            (self.next, self.end) = (std::mem::replace(&mut self.later.start, end), end);
+        }
+        for line in 0..LINES {
+            _mm_prefetch::<_MM_HINT_T1>(self.next.wrapping_add(8 * line).cast());
+        }
+        self.next = self.next.wrapping_add(8 * LINES);
     }
 }
 
@@ -81,14 +103,20 @@ pub(super) fn lift<const STAGES: u64, const SHRINK: bool>(k: &Field, x: V) -> V 
     }
 }
 
-/// `(x, y) → (x + y, w·(x − y))`. Lazy: `y ≤ offset`, a multiple of `p`, and `x + offset < 2^52`.
+/// `(x, y) → (x + y, w·(x − y))`.
+///
+/// [`CARRIED`]: `y ≤ x < 2^52`, because values carry multiples of `p` from where they cost nothing; the product gets `extra`, one of them.
+/// Otherwise `y ≤ extra`, a multiple of `p` that is added to the difference; [`LAZY`]: `x + extra < 2^52`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn inverse<const LAZY: bool>(k: &Field, x: V, y: V, (w, w_shoup): (V, V), offset: V) -> (V, V) {
-    let difference = sub(add(x, offset), y);
+pub(super) fn inverse<const GROWTH: u8>(k: &Field, x: V, y: V, (w, w_shoup): (V, V), extra: V) -> (V, V) {
     let sum = add(x, y);
+    if GROWTH == CARRIED {
+        return (sum, k.shoup_add(extra, sub(x, y), w, w_shoup));
+    }
+    let difference = sub(add(x, extra), y);
     let t = k.shoup_add(zero(), difference, w, w_shoup);
-    if LAZY { (sum, t) } else { (cut(sum, k.two_p), k.clean(t)) }
+    if GROWTH == LAZY { (sum, t) } else { (cut(sum, k.two_p), k.clean(t)) }
 }
 
 /// Transposes a square of 64 words.

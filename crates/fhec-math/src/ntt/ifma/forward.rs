@@ -1,64 +1,97 @@
 //! Coefficients to values.
 
 use super::butterfly::{
-    LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, prefetch, record_words, transpose,
+    Ahead, LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, record_words, transpose,
 };
-use super::{Direction, IfmaNtt};
+use super::{Direction, IfmaNtt, LAZY, Task};
 use crate::simd::{Field, cut, load, store, zero};
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn run(table: &IfmaNtt, limb: &mut [u64]) {
+pub(super) fn run(table: &IfmaNtt, Task { source, loose, next }: Task<'_>, limb: &mut [u64]) {
     let k = Field::new(&table.modulus);
-    descend(&k, &table.forward, 0, 0, limb);
+    let ahead = &mut table.forward.ahead(next);
+    if loose {
+        descend::<true>(&k, &table.forward, [0, 0], source, limb, ahead);
+    } else {
+        descend::<false>(&k, &table.forward, [0, 0], source, limb, ahead);
+    }
 }
 
-/// Runs the passes from `depth` on over the block with index `block` among those of its size.
+/// Calls the last pass with the options of a direction.
+macro_rules! choose_last {
+    ($d:ident, $loose:ident, $args:tt) => {
+        match ($d.growth == LAZY, $d.last.shrink) {
+            (true, [false, false]) => last::<true, false, false, $loose> $args,
+            (true, [false, true]) => last::<true, false, true, $loose> $args,
+            (true, [true, false]) => last::<true, true, false, $loose> $args,
+            (true, [true, true]) => last::<true, true, true, $loose> $args,
+            (false, _) => last::<false, false, false, $loose> $args,
+        }
+    };
+}
+
+/// Runs the passes from `depth` on over the block with index `block` among those of its size, from `source` or in place.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn descend(k: &Field, d: &Direction, depth: usize, block: usize, limb: &mut [u64]) {
+pub(super) fn descend<const LOOSE: bool>(
+    k: &Field,
+    d: &Direction,
+    [depth, block]: [usize; 2],
+    source: Option<&[u64]>,
+    limb: &mut [u64],
+    ahead: &mut Ahead,
+) {
     let pass = &d.passes[depth];
     let words = record_words(pass.stages);
     let record = &pass.records[block * words..(block + 1) * words];
-    match (pass.stages, d.lazy, pass.shrink) {
-        (2, true, false) => pass_4::<true, false>(k, limb, record),
-        (2, true, true) => pass_4::<true, true>(k, limb, record),
-        (2, false, _) => pass_4::<false, false>(k, limb, record),
-        (_, true, false) => pass_8::<true, false>(k, limb, record),
-        (_, true, true) => pass_8::<true, true>(k, limb, record),
-        (_, false, _) => pass_8::<false, false>(k, limb, record),
+    match (pass.stages, d.growth == LAZY, pass.shrink) {
+        (2, true, false) => pass_4::<true, false>(k, source, limb, record, ahead),
+        (2, true, true) => pass_4::<true, true>(k, source, limb, record, ahead),
+        (2, false, _) => pass_4::<false, false>(k, source, limb, record, ahead),
+        (_, true, false) => pass_8::<true, false>(k, source, limb, record, ahead),
+        (_, true, true) => pass_8::<true, true>(k, source, limb, record, ahead),
+        (_, false, _) => pass_8::<false, false>(k, source, limb, record, ahead),
     }
     let parts = 1 << pass.stages;
     let size = limb.len() / parts;
     if depth + 1 == d.passes.len() {
         let (blocks, _) = limb.as_chunks_mut::<64>();
         let records = &d.last.records.all()[block * parts..(block + 1) * parts];
-        match (d.lazy, d.last.shrink) {
-            (true, [false, false]) => last::<true, false, false>(k, blocks, records),
-            (true, [false, true]) => last::<true, false, true>(k, blocks, records),
-            (true, [true, false]) => last::<true, true, false>(k, blocks, records),
-            (true, [true, true]) => last::<true, true, true>(k, blocks, records),
-            (false, _) => last::<false, false, false>(k, blocks, records),
-        }
+        choose_last!(d, LOOSE, (k, blocks, records, ahead));
     } else {
         for (i, part) in limb.chunks_exact_mut(size).enumerate() {
-            descend(k, d, depth + 1, block * parts + i, part);
+            descend::<LOOSE>(k, d, [depth + 1, block * parts + i], None, part, ahead);
         }
     }
 }
 
 macro_rules! pass {
     ($name:ident, $radix:tt) => {
-        /// One pass over a block whose parts are a multiple of 8 words.
+        /// One pass over a block whose parts are a multiple of 8 words, from `source` or in place.
         #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-        fn $name<const LAZY: bool, const SHRINK: bool>(k: &Field, limb: &mut [u64], record: &[u64]) {
+        fn $name<const LAZY: bool, const SHRINK: bool>(
+            k: &Field,
+            source: Option<&[u64]>,
+            limb: &mut [u64],
+            record: &[u64],
+            ahead: &mut Ahead,
+        ) {
             let stride = limb.len() / $radix;
             assert!(limb.len() == $radix * stride && stride.is_multiple_of(8) && record.len() == 2 * ($radix - 1));
             let data = limb.as_mut_ptr();
+            let source = match source {
+                Some(source) => {
+                    assert_eq!(source.len(), limb.len(), "limbs of different lengths");
+                    source.as_ptr()
+                }
+                None => data.cast_const(),
+            };
             let record = record.as_ptr();
             for j in (0..stride).step_by(8) {
+                ahead.fetch::<{ $radix / 2 }>();
                 let mut v = [zero(); $radix];
                 for i in 0..$radix {
-                    // SAFETY: i·stride + j + 8 ≤ $radix·stride, the length of the limb.
-                    v[i] = load(unsafe { &*data.add(i * stride + j).cast() });
+                    // SAFETY: i·stride + j + 8 ≤ $radix·stride, the length of the limb and of the source.
+                    v[i] = load(unsafe { &*source.add(i * stride + j).cast() });
                     if LAZY && i < $radix / 2 {
                         v[i] = lift::<{ ($radix as u64).ilog2() as u64 }, SHRINK>(k, v[i]);
                     }
@@ -83,12 +116,13 @@ macro_rules! pass {
 pass!(pass_4, 4);
 pass!(pass_8, 8);
 
-/// The last six stages, and the reduction to canonical residues.
+/// The last six stages, and the reduction to canonical residues unless they may stay `LOOSE`.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
+fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool, const LOOSE: bool>(
     k: &Field,
     blocks: &mut [[u64; 64]],
     records: &[[u64; LAST_RECORD]],
+    ahead: &mut Ahead,
 ) {
     let (pairs, _) = blocks.as_chunks_mut::<2>();
     let (pairs_of_records, _) = records.as_chunks::<2>();
@@ -135,7 +169,12 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
     macro_rules! finish {
         ($v:ident, $rows:expr) => {
             for x in &mut $v {
-                *x = if LAZY { k.reduce(*x) } else { cut(cut(*x, k.two_p), k.p) };
+                *x = match (LAZY, LOOSE) {
+                    (true, true) => k.clean(*x),
+                    (true, false) => k.reduce(*x),
+                    (false, true) => cut(*x, k.two_p),
+                    (false, false) => cut(cut(*x, k.two_p), k.p),
+                };
             }
             $v = transpose($v);
             let (rows, _) = $rows.as_chunks_mut::<8>();
@@ -146,7 +185,7 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool>(
     }
     // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
     for ([a, b], records) in pairs.iter_mut().zip(pairs_of_records) {
-        prefetch(records);
+        ahead.fetch::<8>();
         let [record_a, record_b] = records;
         let mut va = load_rows!(a);
         across!(va, record_a);

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::{AlignedVec, Modulus};
-use butterfly::{LAST_RECORD, record_words};
+use butterfly::{Ahead, LAST_RECORD, record_words};
 
 /// Stages of the last pass.
 const LAST_STAGES: u32 = 6;
@@ -47,12 +47,49 @@ struct Half {
     direction: Direction,
 }
 
+/// What a forward transform is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// Where the coefficients are, if not in the limb.
+    pub(super) source: Option<&'a [u64]>,
+    /// Whether values may stay unreduced.
+    pub(super) loose: bool,
+    /// Memory that is used next.
+    pub(super) next: &'a [u64],
+}
+
 /// The passes of one direction, first the one over the whole limb; the inverse runs them backwards.
 struct Direction {
     passes: Vec<Pass>,
     last: LastPass,
-    /// Whether values are kept below 2^52 only, and not below `4p` at each stage.
-    lazy: bool,
+    /// [`STRICT`], [`LAZY`] or [`CARRIED`].
+    growth: u8,
+}
+
+/// Values are kept below `4p` at each stage.
+const STRICT: u8 = 0;
+/// Values are kept below 2^52 only.
+const LAZY: u8 = 1;
+/// As [`LAZY`], and values carry multiples of `p` that keep differences positive: inverse only.
+const CARRIED: u8 = 2;
+
+/// How many times the bound of the values that come into a carried inverse pass of two or three stages each of them carries on top.
+///
+/// In the first stage the even ones have to be larger than the odd ones, in the second the sums at 0 and 4 than those at 2 and 6, and in
+/// the third the one at 0, at least 8 times the bound by then, than the one at 4, at most 8 times. Products are below `2p`, whatever
+/// they are made of, and the multiplication adds what they have to carry.
+const LEADS: [[u64; 8]; 2] = [[3, 0, 1, 0, 0, 0, 0, 0], [7, 0, 1, 0, 3, 0, 1, 0]];
+
+/// By how much the largest value grows in such a pass: the sum of all that come in and of what they carry.
+const CARRIED_GROWTH: [u64; 2] = [8, 20];
+
+/// What the outputs of a pass carry for the next one.
+#[derive(Clone, Copy, Default)]
+struct Lead {
+    /// A multiple of `p`.
+    bias: u64,
+    /// `2^52` minus that multiple.
+    start: u64,
 }
 
 /// A pass of `stages` stages.
@@ -60,8 +97,10 @@ struct Pass {
     stages: u32,
     /// Forward: reduce before the first stage. Inverse: reduce after the last.
     shrink: bool,
-    /// Inverse: bound of the values that come in, a multiple of `p`.
+    /// Inverse: bound of the values that come in, a multiple of `p`, without what they carry.
     bound: u64,
+    /// Inverse: what the values of each part carry.
+    leads: [Lead; 8],
     /// One record for each block: pairs of a twiddle factor and its companion, root of the butterfly tree first.
     records: AlignedVec,
 }
@@ -70,8 +109,12 @@ struct Pass {
 struct LastPass {
     /// Whether to reduce before each half (forward) or after it (inverse).
     shrink: [bool; 2],
-    /// Inverse: bounds of the values that come into each half.
+    /// Inverse: bounds of the values that come into each half, without what they carry.
     bounds: [u64; 2],
+    /// Inverse: what the rows carry into the half that comes first.
+    rows: [u64; 8],
+    /// Inverse: what the lanes of each row, which are rows later, carry into the other, and `2^52` minus the multiple of `p` that it is.
+    lanes: ([u64; 8], [u64; 8]),
     records: LastRecords,
 }
 
@@ -150,14 +193,15 @@ impl IfmaNtt {
         unsafe { symmetric::run(self, coeffs, out) }
     }
 
-    pub(super) fn forward(&self, limb: &mut [u64]) {
+    pub(super) fn forward(&self, task: Task<'_>, limb: &mut [u64]) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { forward::run(self, limb) }
+        unsafe { forward::run(self, task, limb) }
     }
 
-    pub(super) fn inverse(&self, limb: &mut [u64]) {
+    /// From `source`, or in place without one; `next` is used after it.
+    pub(super) fn inverse(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { inverse::run(self, limb) }
+        unsafe { inverse::run(self, source, limb, next) }
     }
 }
 
@@ -194,17 +238,23 @@ fn powers(m: &Modulus, log_n: u32, psi: u64) -> Vec<u64> {
 
 /// Where a direction reduces. All bounds are multiples of `p`; true values stay below 2^52.
 struct Bounds {
-    lazy: bool,
+    /// [`STRICT`], [`LAZY`] or [`CARRIED`].
+    growth: u8,
     /// For each pass, then for the two halves of the last: whether to shrink, and the bound that comes in.
     passes: Vec<(bool, u64)>,
 }
+
+/// What loose coefficients are below, in multiples of `p`.
+const LOOSE_BOUND: u64 = 4;
 
 /// A forward stage adds at most `2p` to a value or takes as much from it. So a pass first adds `2p` for each of its stages to
 /// the half of its inputs that are not multiplied in its first stage, from which all its outputs descend; where
 /// that would be too much in the end, it first shrinks this half to `2p`.
 fn forward_bounds(m: &Modulus, split: &[u32]) -> Bounds {
-    let capacity = (1u64 << 52) / m.value();
-    let mut bound = 1;
+    // Something below p may be subtracted from loose values before they are multiplied.
+    let capacity = (1u64 << 52) / m.value() - 1;
+    // Of what may come in.
+    let mut bound = LOOSE_BOUND;
     let mut lazy = true;
     let mut passes = Vec::new();
     for stages in split.iter().copied().chain([3, 3]) {
@@ -214,32 +264,49 @@ fn forward_bounds(m: &Modulus, split: &[u32]) -> Bounds {
         bound = if shrink { 2 + growth } else { bound + growth };
         lazy &= bound <= capacity;
     }
-    Bounds { lazy, passes }
+    Bounds { growth: if lazy { LAZY } else { STRICT }, passes }
 }
 
-/// An inverse stage doubles the bound. A pass may shrink its outputs to `2p` for the sake of the next one.
+/// An inverse stage doubles the bound, or a pass makes more of it where values carry what keeps differences positive, which saves
+/// additions. A pass may shrink its outputs to `2p` for the sake of the next one.
 fn inverse_bounds(m: &Modulus, split: &[u32]) -> Bounds {
+    let carried = |stages: u32| CARRIED_GROWTH[stages as usize - 2];
+    let (fits, passes) = inverse_passes(m, split, carried);
+    if fits {
+        return Bounds { growth: CARRIED, passes };
+    }
+    let (fits, passes) = inverse_passes(m, split, |stages| 1 << stages);
+    Bounds { growth: if fits { LAZY } else { STRICT }, passes }
+}
+
+/// Whether values stay below 2^52 where a pass multiplies the bound by `growth`, and [`Bounds::passes`].
+fn inverse_passes(m: &Modulus, split: &[u32], growth: impl Fn(u32) -> u64) -> (bool, Vec<(bool, u64)>) {
     let capacity = (1u64 << 52) / m.value();
     let mut bound = 1u64;
-    let mut lazy = true;
+    let mut fits = true;
     // In the order in which they run: halves of the last pass, then the others backwards.
     let mut order: Vec<(bool, u64)> = Vec::new();
     for stages in [3, 3].into_iter().chain(split.iter().rev().copied()) {
-        if bound << stages > capacity
+        if bound * growth(stages) > capacity
             && let Some(previous) = order.last_mut()
         {
             previous.0 = true;
             bound = 2;
         }
         order.push((false, bound));
-        bound <<= stages;
-        lazy &= bound <= capacity;
+        bound *= growth(stages);
+        fits &= bound <= capacity;
     }
     order.reverse();
-    Bounds { lazy, passes: order }
+    (fits, order)
 }
 
 impl Direction {
+    /// The table of the last pass, which is nearly all there is, and what is used after the transform.
+    fn ahead(&self, next: &[u64]) -> Ahead {
+        Ahead::new([self.last.records.all().as_flattened(), next])
+    }
+
     /// The transform whose butterfly tree has its root at node `top`, with factors `roots`.
     fn new(m: &Modulus, top: usize, split: &[u32], roots: &[u64], bounds: Bounds, records: LastRecords) -> Self {
         let pair = |node: usize| [roots[node], m.shoup_52(roots[node])];
@@ -258,12 +325,26 @@ impl Direction {
                     }
                 }
             }
-            passes.push(Pass { stages, shrink, bound, records });
+            let leads = LEADS[stages as usize - 2].map(|lead| {
+                let multiple = if bounds.growth == CARRIED { lead * bound } else { 0 };
+                Lead { bias: multiple * m.value(), start: (1 << 52) - multiple }
+            });
+            passes.push(Pass { stages, shrink, bound, leads, records });
             level += stages;
         }
         let halves = &bounds.passes[split.len()..];
-        let last = LastPass { shrink: [halves[0].0, halves[1].0], bounds: [halves[0].1, halves[1].1], records };
-        Self { passes, last, lazy: bounds.lazy }
+        let [lanes, rows] = [halves[0].1, halves[1].1].map(|bound| {
+            let multiples = LEADS[1].map(|lead| if bounds.growth == CARRIED { lead * bound } else { 0 });
+            (multiples.map(|multiple| multiple * m.value()), multiples.map(|multiple| (1 << 52) - multiple))
+        });
+        let last = LastPass {
+            shrink: [halves[0].0, halves[1].0],
+            bounds: [halves[0].1, halves[1].1],
+            rows: rows.0,
+            lanes,
+            records,
+        };
+        Self { passes, last, growth: bounds.growth }
     }
 }
 
@@ -303,16 +384,17 @@ mod tests {
         let modulus = |bits| Modulus::new(ntt_primes_below(bits, 16).next().unwrap()).unwrap();
         let split = split_stages(10);
         let count = |b: &Bounds| b.passes.iter().filter(|(shrink, _)| *shrink).count();
-        // Forward values grow to 65p.
+        // Forward values grow to 68p.
         assert_eq!(count(&forward_bounds(&modulus(45), split)), 0);
         assert_eq!(count(&forward_bounds(&modulus(46), split)), 1);
-        assert!(forward_bounds(&modulus(46), split).lazy);
-        assert!(forward_bounds(&modulus(48), split).lazy);
-        assert!(!forward_bounds(&modulus(50), split).lazy);
-        // Inverse values grow to 2^16·p.
-        assert_eq!(count(&inverse_bounds(&modulus(36), split)), 0);
-        assert!(inverse_bounds(&modulus(46), split).lazy);
-        assert!(!inverse_bounds(&modulus(50), split).lazy);
+        assert!(forward_bounds(&modulus(46), split).growth == LAZY);
+        assert!(forward_bounds(&modulus(48), split).growth == LAZY);
+        assert!(forward_bounds(&modulus(50), split).growth == STRICT);
+        // Inverse values grow to 20^4·8^2·p.
+        assert_eq!(count(&inverse_bounds(&modulus(28), split)), 0);
+        for (bits, growth) in [(36, CARRIED), (46, CARRIED), (47, LAZY), (48, LAZY), (50, STRICT)] {
+            assert_eq!(inverse_bounds(&modulus(bits), split).growth, growth, "{bits} bits");
+        }
     }
 
     #[test]
