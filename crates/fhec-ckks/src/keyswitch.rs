@@ -21,8 +21,6 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-
 use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
 use rayon::prelude::*;
 
@@ -31,7 +29,7 @@ pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
 pub(crate) use switch::{Limbs, Switch, add_moved_limb, switch};
 
 use crate::error::Result;
-use crate::limbs::{Conversion, HEAVY, LIGHT, convert, par_chunks};
+use crate::limbs::{Conversion, HEAVY, convert, par_chunks};
 use crate::params::{Context, DigitTables};
 use crate::qp::QpPoly;
 
@@ -75,31 +73,22 @@ impl Decomposed {
     }
 }
 
-/// `c` as it is decomposed at a level: divided by the special primes that are not used there, modulo the chain.
+/// Decomposes the chain polynomial `c` of `level + 1` limbs (ModUp), divided by the special primes that the level does not use.
 ///
 /// Keys are made for the product `P` of all of them. With the first ones alone, of product `P_ℓ`, a key still is an encryption of
-/// `P·g_d·s'`, and `c·P_ℓ/P` in its place leaves `P_ℓ·c·s'`.
-fn scaled<'a>(context: &Context, c: &'a Poly<Eval>, level: usize) -> Cow<'a, Poly<Eval>> {
-    let Some(inverses) = &context.level(level).unused_inv else { return Cow::Borrowed(c) };
-    let n = context.n();
-    let mut out = Poly::<Eval>::scratch(n, level + 1);
-    par_chunks(out.data_mut(), n, LIGHT, |i, limb| {
-        limb.copy_from_slice(c.limb(i));
-        pointwise::mul_scalar_assign(context.q(i), limb, inverses[i]);
-    });
-    Cow::Owned(out)
-}
-
-/// Decomposes the chain polynomial `c` of `level + 1` limbs (ModUp), divided by the special primes that the level does not use.
+/// `P·g_d·s'`, and `c·P_ℓ/P` in the place of `c` leaves `P_ℓ·c·s'`. It is never made as a whole: what is converted is multiplied there, and
+/// the rest where it is used.
 pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
-    let c = &*scaled(context, c, level);
     let coeffs = coefficients(context, c, level);
     let mut raised = raise(context, &coeffs, level);
     let len = raised.digits * raised.n;
     par_chunks(&mut raised.data, len, HEAVY, |i, chunk| {
         each_digit(context, level, i, chunk, |digit, limb, next| {
             if digit.range.contains(&i) {
-                limb.copy_from_slice(c.limb(i));
+                match &context.level(level).unused_inv {
+                    Some(factors) => pointwise::mul_scalar_into(context.q(i), limb, c.limb(i), factors[i]),
+                    None => limb.copy_from_slice(c.limb(i)),
+                }
             } else {
                 transform_digit(context, &coeffs, level, i, digit, limb, next);
             }
@@ -108,15 +97,31 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
     raised
 }
 
-/// The limbs `q_0 … q_level` in coefficient form.
+/// The limbs `q_0 … q_level` of `c` in coefficient form. Those of digits of one prime, which no conversion multiplies, are multiplied already.
 fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
-    let n = context.n();
+    let (n, tables) = (context.n(), context.level(level));
     let mut coeffs = AlignedVec::scratch((level + 1) * n);
     par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
         let next = if i < level { c.limb(i + 1) } else { &[] };
         context.q_table(i).inverse_from(c.limb(i), limb, next);
+        if let Some(factors) = &tables.unused_inv
+            && tables.digits.iter().any(|digit| digit.range == (i..i + 1))
+        {
+            pointwise::mul_scalar_assign(context.q(i), limb, factors[i]);
+        }
     });
     coeffs
+}
+
+/// The digit modulo a prime of its own, limb `i` of `c` multiplied as it has to be in `scratch`.
+fn own_limb<'a>(context: &Context, c: &'a Poly<Eval>, level: usize, i: usize, scratch: &'a mut [u64]) -> &'a [u64] {
+    match &context.level(level).unused_inv {
+        Some(factors) => {
+            pointwise::mul_scalar_into(context.q(i), scratch, c.limb(i), factors[i]);
+            scratch
+        }
+        None => c.limb(i),
+    }
 }
 
 /// Calls `f` for every digit modulo the prime of limb `i`, with its limb in `chunk` and that of the digit after it.

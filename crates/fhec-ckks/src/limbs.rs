@@ -47,7 +47,7 @@ where
 }
 
 /// Bytes of results from which on conversions write past the caches.
-const CACHES: usize = 8 << 20;
+const CACHES: usize = 16 << 20;
 
 /// One base conversion: coefficient limbs in, loose coefficient limbs out.
 pub(crate) struct Conversion<'a> {

@@ -100,7 +100,7 @@ pub struct Context {
 pub(crate) struct DigitTables {
     /// Chain limbs of the digit that exist at this level.
     pub(crate) range: Range<usize>,
-    /// From the digit's limbs to all other limbs of the level, then the special primes.
+    /// From the digit's limbs to all other limbs of the level, then the special primes; multiplies with `unused_inv` on the way.
     pub(crate) mod_up: BaseConverter,
 }
 
@@ -390,6 +390,8 @@ impl Context {
         let (used, unused) = self.spec.p.split_at(self.special_at[level]);
         let special = &self.p[..used.len()];
         let p: Vec<u64> = self.q[..=level].iter().map(|m| product_mod(m, used)).collect();
+        let unused_inv: Option<Vec<u64>> =
+            (!unused.is_empty()).then(|| self.q[..=level].iter().map(|m| inverse(m, product_mod(m, unused))).collect());
         let digits = self
             .digit_ranges
             .iter()
@@ -399,7 +401,10 @@ impl Context {
                 let mut to = self.q[..range.start].to_vec();
                 to.extend_from_slice(&self.q[range.end..=level]);
                 to.extend_from_slice(special);
-                let mod_up = BaseConverter::new(&self.q[range.clone()], &to);
+                let mut mod_up = BaseConverter::new(&self.q[range.clone()], &to);
+                if let Some(factors) = &unused_inv {
+                    mod_up = mod_up.multiplied(&factors[range.clone()]);
+                }
                 DigitTables { range, mod_up }
             })
             .collect();
@@ -423,8 +428,7 @@ impl Context {
             digits,
             mod_down: BaseConverter::new(special, &self.q[..=level]),
             p_inv: p.iter().zip(&self.q).map(|(&p, m)| inverse(m, p)).collect(),
-            unused_inv: (!unused.is_empty())
-                .then(|| self.q[..=level].iter().map(|m| inverse(m, product_mod(m, unused))).collect()),
+            unused_inv,
             p,
             rescale,
         }

@@ -87,6 +87,20 @@ impl BaseConverter {
         Ok(Self { from: sources.collect::<Result<_, _>>()?, to: targets.collect(), block })
     }
 
+    /// As it is, for numbers that come divided by others: those of the source prime `i` stand for their products with `factors[i]`, residues
+    /// modulo it.
+    ///
+    /// # Panics
+    /// When there are not as many factors as primes.
+    #[must_use]
+    pub fn multiplied(mut self, factors: &[u64]) -> Self {
+        assert_eq!(self.from.len(), factors.len(), "factors do not fit the base");
+        for (source, &factor) in self.from.iter_mut().zip(factors) {
+            source.hat_inverse = source.modulus.mul(source.hat_inverse, factor);
+        }
+        self
+    }
+
     /// The source base.
     pub fn from(&self) -> impl ExactSizeIterator<Item = &Modulus> {
         self.from.iter().map(|s| &s.modulus)

@@ -1,7 +1,7 @@
 //! Micro-benchmarks of the engine, for comparison with others.
 //!
-//! Parameters are as large as 128 bits of security let them be, in the form that bootstrapping uses: primes of 46 bits where
-//! there is room for several, about a fifth of them special. Times are medians of elapsed time in a tight loop.
+//! Parameters are as large as 128 bits of security let them be, in the form that bootstrapping uses: primes of 46 or 47 bits where
+//! there is room for several, a fifth of them special. Times are medians of elapsed time in a tight loop.
 
 use crate::clock::{median, repeat};
 use crate::subject::{Diagonals, Sizes, Subject};
@@ -88,15 +88,17 @@ fn sizes(log_n: u32) -> Result<Sizes> {
         return Err(none);
     }
     let Some(limit) = max_log_qp(SecurityLevel::Bits128, log_n) else { return Err(none) };
-    // Six primes at least, where these are not too small to carry a message.
-    let bits = (limit / 6).clamp(30, 46);
-    // Primes lie on both sides of the power of two; a bit in all leaves room for that.
-    let count = ((limit - 1) / bits) as usize;
-    let special = (count / 5).max(1);
+    // Six primes at least, where these are not too small to carry a message, and none that transforms have to reduce on the way. Primes
+    // lie on both sides of the power of two; a bit in all leaves room for that.
+    let count = (limit - 1) / (limit / 6).clamp(30, 46);
+    let bits = ((limit - 1) / count).min(47);
+    let count = count as usize;
+    let special = count.div_ceil(5);
     let limbs = count - special;
-    // Digits of almost equal length, none longer than the special modulus.
-    let digits = limbs.div_ceil(special);
-    let digits = (0..digits).map(|d| (d + 1) * limbs / digits - d * limbs / digits).collect();
+    // Full digits, of as many primes as are special; the first one takes what is left, so that low levels, which have few limbs, need fewer
+    // special primes.
+    let first = (limbs - 1) % special + 1;
+    let digits = [first].into_iter().chain(std::iter::repeat_n(special, (limbs - first) / special)).collect();
     Ok(Sizes { log_n, bits, limbs, special, special_bits: bits, digits })
 }
 

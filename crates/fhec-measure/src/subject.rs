@@ -31,11 +31,19 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Real parameters of these sizes.
+    /// Real parameters of these sizes. Where all primes have the same, the largest are special: a digit may have as many primes as are.
     pub(crate) fn spec(&self) -> ParameterSpec {
-        let q: Vec<u64> = ntt_primes_near(self.bits, self.log_n).take(self.limbs).collect();
-        let p = ntt_primes_near(self.special_bits, self.log_n).filter(|p| !q.contains(p)).take(self.special).collect();
-        ParameterSpec { log_n: self.log_n, q, p, digits: self.digits.clone() }
+        let Self { log_n, limbs, special, .. } = *self;
+        let (q, p) = if self.bits == self.special_bits {
+            let mut q: Vec<u64> = ntt_primes_near(self.bits, log_n).take(limbs + special).collect();
+            q.sort_unstable();
+            let p = q.split_off(limbs);
+            (q, p)
+        } else {
+            let near = |bits| ntt_primes_near(bits, log_n);
+            (near(self.bits).take(limbs).collect(), near(self.special_bits).take(special).collect())
+        };
+        ParameterSpec { log_n, q, p, digits: self.digits.clone() }
     }
 }
 

@@ -1,12 +1,11 @@
 //! The digits of a polynomial, limb by limb, for those who use each limb once.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use fhec_math::{AlignedVec, Eval, Poly};
 use rayon::prelude::*;
 
-use super::{Decomposed, coefficients, each_digit, raise, scaled, transform_digit};
+use super::{Decomposed, coefficients, each_digit, own_limb, raise, transform_digit};
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -14,8 +13,8 @@ use crate::params::Context;
 pub(crate) enum Digits<'a> {
     /// To be made; every limb can be asked for once.
     Raised {
-        /// The polynomial, divided by the special primes that the level does not use.
-        c: Cow<'a, Poly<Eval>>,
+        /// The polynomial.
+        c: &'a Poly<Eval>,
         /// Its coefficients.
         coeffs: AlignedVec,
         /// Coefficients of the digits; absent where all digits have a single prime and are lifted where they are used.
@@ -28,8 +27,7 @@ pub(crate) enum Digits<'a> {
 impl<'a> Digits<'a> {
     /// The digits of `c` at a level.
     pub(crate) fn new(context: &Context, c: &'a Poly<Eval>, level: usize) -> Self {
-        let c = scaled(context, c, level);
-        let coeffs = coefficients(context, &c, level);
+        let coeffs = coefficients(context, c, level);
         let single = context.level(level).digits.iter().all(|digit| digit.range.len() == 1);
         let raised = (!single).then(|| raise(context, &coeffs, level));
         Self::Raised { c, coeffs, raised }
@@ -51,7 +49,7 @@ impl<'a> Digits<'a> {
         let len = tables.len() * n;
         let outputs = limbs.clone().into_par_iter().zip(outputs).with_min_len((HEAVY / len).max(1));
         let (c, coeffs, raised) = match self {
-            Self::Raised { c, coeffs, raised } => (&**c, &*coeffs, raised),
+            Self::Raised { c, coeffs, raised } => (*c, &*coeffs, raised),
             Self::Decomposed(made) => {
                 let made = &**made;
                 outputs.for_each_init(init, |state, (i, out)| {
@@ -61,11 +59,13 @@ impl<'a> Digits<'a> {
                 return;
             }
         };
-        let limb = |state: &mut S, i: usize, chunk: &mut [u64], out: T| {
+        let own = if context.level(level).unused_inv.is_some() { n } else { 0 };
+        let limb = |(own, state): &mut (AlignedVec, S), i: usize, chunk: &mut [u64], out: T| {
+            let mut own = Some(&mut own[..]);
             let mut digits: Vec<&[u64]> = Vec::with_capacity(tables.len());
             each_digit(context, level, i, chunk, |digit, limb, next| {
                 digits.push(if digit.range.contains(&i) {
-                    c.limb(i)
+                    own_limb(context, c, level, i, own.take().unwrap_or_default())
                 } else {
                     transform_digit(context, coeffs, level, i, digit, limb, next);
                     limb
@@ -76,12 +76,15 @@ impl<'a> Digits<'a> {
         match raised {
             // The digits of one limb at a time, which stay in cache.
             None => outputs.for_each_init(
-                || (AlignedVec::scratch(len), init()),
+                || (AlignedVec::scratch(len), (AlignedVec::scratch(own), init())),
                 |(chunk, state), (i, out)| limb(state, i, chunk, out),
             ),
             Some(raised) => {
                 let chunks = raised.data[limbs.start * len..limbs.end * len].par_chunks_exact_mut(len);
-                outputs.zip(chunks).for_each_init(init, |state, ((i, out), chunk)| limb(state, i, chunk, out));
+                outputs.zip(chunks).for_each_init(
+                    || (AlignedVec::scratch(own), init()),
+                    |state, ((i, out), chunk)| limb(state, i, chunk, out),
+                );
             }
         }
     }

@@ -69,6 +69,13 @@ pub fn mul_scalar_assign(m: &Modulus, dst: &mut [u64], w: u64) {
     dispatch!(pointwise::mul_scalar_assign(m, dst, w));
 }
 
+/// `dst = a · w` for one residue `w`.
+pub fn mul_scalar_into(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
+    check(m, a, &[a]);
+    assert_eq!(dst.len(), a.len(), "limbs of different lengths");
+    dispatch!(pointwise::mul_scalar_into(m, dst, a, w));
+}
+
 /// `dst += a · w` for one residue `w`.
 pub fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
     check(m, dst, &[dst, a]);

@@ -39,6 +39,11 @@ pub(super) fn mul_scalar_assign(m: &Modulus, dst: &mut [u64], w: u64) {
     zip1(dst, |x| m.mul_shoup(x, w, w_shoup));
 }
 
+pub(super) fn mul_scalar_into(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
+    let w_shoup = m.shoup(w);
+    zip2(dst, a, |_, x| m.mul_shoup(x, w, w_shoup));
+}
+
 pub(super) fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
     let w_shoup = m.shoup(w);
     zip2(dst, a, |x, y| m.add(x, m.mul_shoup(y, w, w_shoup)));

@@ -61,6 +61,12 @@ pub(crate) fn mul_scalar_assign(m: &Modulus, dst: &mut [u64], w: u64) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(crate) fn mul_scalar_into(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
+    let (k, w) = (Field::new(m), factor(m, w));
+    zip2(dst, a, |_, x| k.mul_shoup(x, w));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn mul_scalar_add_assign(m: &Modulus, dst: &mut [u64], a: &[u64], w: u64) {
     let (k, w) = (Field::new(m), factor(m, w));
     zip2(dst, a, |x, y| cut(cut(k.clean(k.shoup_add(x, y, w.0, w.1)), k.two_p), k.p));

@@ -193,3 +193,23 @@ fn loose_conversion_is_congruent_and_below_four_times_the_prime() {
         }
     }
 }
+
+#[test]
+fn converters_multiply_on_the_way() {
+    for (from, to) in bases() {
+        let n = 100;
+        let limb = |m: &Modulus| edge_words(m.value(), n, m.value());
+        let (src, factors): (Vec<_>, Vec<_>) = from.iter().map(|m| (limb(m), m.reduce(u64::MAX / 3))).unzip();
+        let products: Vec<Vec<u64>> =
+            from.iter().zip(&src).zip(&factors).map(|((m, x), &w)| x.iter().map(|&x| m.mul(x, w)).collect()).collect();
+        let [wanted, got] =
+            [(&products, BaseConverter::new(&from, &to)), (&src, BaseConverter::new(&from, &to).multiplied(&factors))]
+                .map(|(src, converter)| {
+                    let src: Vec<&[u64]> = src.iter().map(Vec::as_slice).collect();
+                    let mut dst = vec![vec![0; n]; to.len()];
+                    converter.convert(&src, &mut dst.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+                    dst
+                });
+        assert!(wanted == got);
+    }
+}

@@ -59,6 +59,7 @@ fn element_wise() {
         expect(m, &run(&|d| pw::mul_add_assign(m, d, b, c)), |i| int(a, i) + int(b, i) * int(c, i));
         expect(m, &run(&|d| pw::mul_sub_assign(m, d, b, c)), |i| int(a, i) - int(b, i) * int(c, i));
         expect(m, &run(&|d| pw::mul_scalar_assign(m, d, w)), |i| int(a, i) * iw);
+        expect(m, &run(&|d| pw::mul_scalar_into(m, d, b, w)), |i| int(b, i) * iw);
         expect(m, &run(&|d| pw::mul_scalar_add_assign(m, d, b, w)), |i| int(a, i) + int(b, i) * iw);
         expect(m, &run(&|d| pw::sub_mul_scalar_assign(m, d, b, w)), |i| (int(a, i) - int(b, i)) * iw);
         expect(m, &run(&|d| pw::add_scalar_assign(m, d, w)), |i| int(a, i) + iw);
