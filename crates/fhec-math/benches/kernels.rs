@@ -100,6 +100,24 @@ fn paired(_: &mut Criterion) {
     }
 }
 
+/// A limb and a table of each prime of a chain, one after the other: in a key switch both come from memory. Times are of 37 limbs.
+fn chain(c: &mut Criterion) {
+    let (log_n, count) = (16, 37);
+    let n = 1 << log_n;
+    let moduli: Vec<Modulus> =
+        ntt_primes_below(46, log_n).take(count).map(|p| Modulus::new(p).expect("it is fit")).collect();
+    let tables: Vec<_> = moduli.iter().map(|m| NttTable::get(m.value(), log_n).expect("a table")).collect();
+    let mut limbs: Vec<AlignedVec> = moduli.iter().map(|m| limb(m, n, 0)).collect();
+    let mut group = c.benchmark_group(format!("chain/{log_n}"));
+    group.bench_function("forward", |b| {
+        b.iter(|| tables.iter().zip(&mut limbs).for_each(|(table, limb)| table.forward(limb)));
+    });
+    group.bench_function("inverse", |b| {
+        b.iter(|| tables.iter().zip(&mut limbs).for_each(|(table, limb)| table.inverse(limb)));
+    });
+    group.finish();
+}
+
 fn element_wise(c: &mut Criterion) {
     for log_n in [13, 16] {
         let mut group = c.benchmark_group(format!("element-wise/{log_n}"));
@@ -209,6 +227,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = paired, transforms, element_wise, key_streaming, base_conversion
+    targets = paired, transforms, chain, element_wise, key_streaming, base_conversion
 }
 criterion_main!(benches);

@@ -34,7 +34,7 @@ type Cache = BTreeMap<(u64, u32), Weak<NttTable>>;
 
 enum Kernel {
     #[cfg(target_arch = "x86_64")]
-    Ifma(ifma::IfmaNtt),
+    Ifma(Box<ifma::IfmaNtt>),
     Portable(PortableNtt),
 }
 
@@ -85,7 +85,7 @@ impl NttTable {
         let wanted = kernels == Kernels::Avx512Ifma && crate::cpu::detect() == Kernels::Avx512Ifma;
         if wanted && log_n >= ifma::MIN_LOG_N {
             // SAFETY: the instructions were just detected.
-            return Ok(Kernel::Ifma(unsafe { ifma::IfmaNtt::new(m, log_n, psi) }));
+            return Ok(Kernel::Ifma(Box::new(unsafe { ifma::IfmaNtt::new(m, log_n, psi) })));
         }
         Ok(Kernel::Portable(PortableNtt::new(m, log_n, psi)?))
     }
