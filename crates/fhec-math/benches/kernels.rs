@@ -46,7 +46,7 @@ fn transforms(c: &mut Criterion) {
 }
 
 /// Ours against `tfhe-ntt`, call by call in turn, so that what else the machine does hits both: medians, and their ratio. The
-/// prime has 46 bits, where ours need not reduce on the way.
+/// prime has 46 bits, where ours hardly reduce on the way.
 fn paired(_: &mut Criterion) {
     const ROUNDS: usize = 301;
     for log_n in [13, 16] {

@@ -92,12 +92,13 @@ pub fn reduce_lazy(m: &Modulus, low: &[u64], high: &[u64], out: &mut [u64]) {
     dispatch!(accumulate::reduce(m, low, high, out));
 }
 
-/// `out = Σ_k a_k ∘ b_k (mod m)` for at most 4095 pairs, without any buffer. Entries of `a` may be loose: below 2^52.
+/// `out = Σ_k a_k ∘ b_k (mod m)` for at most 4095 pairs, without any buffer. Entries of `a` may be loose, below 2^52; those of `b` are
+/// residues.
 ///
 /// # Panics
 /// When lengths differ or there are too many pairs.
 pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
-    check_dot(a, b, out.len());
+    check_dot(m, a, b, out.len());
     dispatch!(accumulate::dot(m, a, b, out));
 }
 
@@ -108,22 +109,25 @@ pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
 /// As [`dot_into`].
 pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
     for (family, limb) in b.iter().zip(&out) {
-        check_dot(a, family, limb.len());
+        check_dot(m, a, family, limb.len());
     }
     dispatch!(accumulate::dot_pair(m, a, b, out));
 }
 
-fn check_dot(a: &[&[u64]], b: &[&[u64]], n: usize) {
+fn check_dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
-    check_factors(a, n);
-    check_factors(b, n);
+    check_factors(a, n, LOOSE);
+    check_factors(b, n, m.value());
 }
 
+/// What loose factors of a sum are below: the instructions take 52 bits.
+pub(crate) const LOOSE: u64 = 1 << LOW;
+
 /// Checks the limbs of a lazy sum.
-pub(crate) fn check_factors(limbs: &[&[u64]], n: usize) {
+pub(crate) fn check_factors(limbs: &[&[u64]], n: usize, below: u64) {
     for limb in limbs {
         assert_eq!(limb.len(), n, "limbs of different lengths");
-        debug_assert!(limb.iter().all(|&x| x < 1 << LOW), "factor too large for a lazy sum");
+        debug_assert!(limb.iter().all(|&x| x < below), "factor too large for a lazy sum");
     }
 }
 

@@ -7,7 +7,7 @@
 //! Residue `j` of a packed limb takes the bytes `j·w … (j+1)·w`, little-endian, with `w` = [`width`]. So eight residues take
 //! `w` words, every block of a multiple of eight residues begins at a whole word, and a packed limb lives in an ordinary `[u64]`.
 
-use crate::accumulate::{BEFORE_CARRY, check_factors};
+use crate::accumulate::{BEFORE_CARRY, LOOSE, check_factors};
 use crate::cpu::dispatch;
 use crate::{Automorphism, Modulus};
 
@@ -124,7 +124,7 @@ fn check_moved(
     let len = out[0].len();
     assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
     if let Some((limb, factor)) = lift {
-        check_factors(&[limb], len);
+        check_factors(&[limb], len, LOOSE);
         assert!(factor < m.value(), "a factor that is not reduced");
     }
     assert!(len >= 8 && out[1].len() == len && start + len <= 1 << map.log_n(), "block is not aligned");
@@ -138,12 +138,12 @@ pub struct Quotient<'a> {
     pub remainders: [&'a [u64]; 2],
     /// `i`, the inverse of the divisor.
     pub inverse: u64,
-    /// `c` of each, absent for zero.
+    /// `c` of each, residues; absent for zero.
     pub add: [Option<&'a [u64]>; 2],
 }
 
 /// [`dot_pair_into`], each sum with a limb times a residue on top if there is one, then divided, and moved by an automorphism if there is
-/// one: the end of a key switch, without a limb in between. Entries of `a` may be loose, below 2^52.
+/// one: the end of a key switch, without a limb in between. Entries of `a` and of the limbs in `lifts` may be loose, below 2^52.
 ///
 /// # Panics
 /// As [`dot_into`], when lengths differ, and with an automorphism when they are not its degree.
@@ -160,11 +160,11 @@ pub fn dot_pair_divided_into(
     b.iter().for_each(|family| check(m, a, family, n));
     assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
     for (limb, factor) in lifts.into_iter().flatten() {
-        check_factors(&[limb], n);
+        check_factors(&[limb], n, LOOSE);
         assert!(factor < m.value(), "a factor that is not reduced");
     }
-    check_factors(&quotient.remainders, n);
-    quotient.add.iter().flatten().for_each(|limb| check_factors(&[limb], n));
+    check_factors(&quotient.remainders, n, LOOSE - m.value());
+    quotient.add.iter().flatten().for_each(|limb| check_factors(&[limb], n, m.value()));
     assert!(out[1].len() == n && map.is_none_or(|map| n == 1 << map.log_n()), "limbs of different lengths");
     assert!(quotient.inverse < m.value(), "a factor that is not reduced");
     dispatch!(packed::dot_pair_divided(m, a, b, lifts, quotient, map, out));
@@ -172,7 +172,7 @@ pub fn dot_pair_divided_into(
 
 fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
-    check_factors(a, n);
+    check_factors(a, n, LOOSE);
     let packed = words(m, n);
     assert!(b.iter().all(|limb| limb.len() == packed), "length of a packed limb");
 }

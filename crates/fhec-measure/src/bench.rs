@@ -88,8 +88,8 @@ fn sizes(log_n: u32) -> Result<Sizes> {
         return Err(none);
     }
     let Some(limit) = max_log_qp(SecurityLevel::Bits128, log_n) else { return Err(none) };
-    // Six primes at least, where these are not too small to carry a message, and none that transforms have to reduce on the way. Primes
-    // lie on both sides of the power of two; a bit in all leaves room for that.
+    // Six primes at least, where these are not too small to carry a message, and as many of 46 bits as there is room for, which transforms hardly
+    // reduce; then what is left makes them larger by a bit. Primes lie on both sides of the power of two; a bit in all leaves room for that.
     let count = (limit - 1) / (limit / 6).clamp(30, 46);
     let bits = ((limit - 1) / count).min(47);
     let count = count as usize;

@@ -15,7 +15,7 @@ pub(crate) enum Digits<'a> {
     Raised {
         /// The polynomial.
         c: &'a Poly<Eval>,
-        /// Its coefficients.
+        /// Its coefficients, as [`coefficients`] makes them.
         coeffs: AlignedVec,
         /// Coefficients of the digits; absent where all digits have a single prime and are lifted where they are used.
         raised: Option<Decomposed>,

@@ -62,8 +62,11 @@ fn sum(
 
 #[test]
 fn switches_equal_their_pieces() {
-    // Several primes a digit, one prime a digit, and one special prime beside digits of several levels.
-    for context in [context(6, 2, &[2, 2, 2]), context(4, 1, &[1; 4]), context(5, 3, &[3, 2])] {
+    // Several primes a digit, one prime a digit, one special prime beside digits of several levels, and digits of one prime and of several
+    // where not all special primes are used.
+    let contexts =
+        [context(6, 2, &[2, 2, 2]), context(4, 1, &[1; 4]), context(5, 3, &[3, 2]), context(4, 4, &[2, 1, 1])];
+    for context in contexts {
         let mut rng = SecretRng::from_seed(&[3; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
         let elements: Vec<u64> = [1, -3].iter().map(|&k| galois_element(k, 8)).collect();

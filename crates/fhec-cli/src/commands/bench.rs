@@ -28,7 +28,7 @@ use std::path::PathBuf;
   fhec bench --plot resnet20.svg --trace t.jsonl
   fhec bench --plot predicted.svg --plan resnet20.plan
 
-Parameters are as large as 128 bits of security let them be, with primes of up to 46 bits. Times
+Parameters are as large as 128 bits of security let them be, with primes of up to 47 bits. Times
 are medians of a tight loop, each limb count by itself; rotations share nothing unless they are
 called hoisted. A ring degree of 2^16 needs about 4 GiB, 2^17 about 25 GiB.
 

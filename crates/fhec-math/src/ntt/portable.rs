@@ -21,6 +21,8 @@ impl PortableNtt {
         if x[0] == psi { Ok(Self(plan)) } else { Err(error) }
     }
 
+    /// Coefficients may be loose, below `4p`: the stages of `tfhe-ntt` for primes below 2^50 cut one operand themselves and take any other, which the
+    /// tests of loose transforms hold it to.
     pub(super) fn forward(&self, limb: &mut [u64]) {
         self.0.fwd(limb);
     }

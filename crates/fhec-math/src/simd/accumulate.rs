@@ -117,7 +117,7 @@ pub(super) fn dot_each<const R: usize>(
 ) {
     /// Vectors handled together: enough sums in flight to hide the latency of the multiplier.
     const GROUP: usize = 4;
-    // Loose values are below 2^52, and the sums have to stay below 2^104.
+    // Loose entries of `a` are below 2^52, those of `b` have the modulus's bits, and the sums have to stay below 2^104.
     let narrow = ((a.len() + 1) as u64) << m.bits() <= 1 << 52;
     let lifts = lifts.map(|lift| lift.map(|(limb, factor)| (limb, splat(factor))));
     let terms = Terms { k: Field::new(m), narrow, a, b, lifts };

@@ -26,13 +26,16 @@ pub(crate) fn convert_loose(
     scratch: &mut [u64],
     past_caches: bool,
 ) {
-    if past_caches && dst.iter().all(|limb| limb.as_ptr().addr().is_multiple_of(64)) {
+    if past_caches && begin_lines(dst) {
         run::<true, true>(c, src, dst, scratch);
-        // Such stores are not ordered: whoever is told next that the limbs are there must find them.
-        _mm_sfence();
     } else {
         run::<true, false>(c, src, dst, scratch);
     }
+}
+
+/// Whether all limbs begin at lines of the cache.
+fn begin_lines(limbs: &[&mut [u64]]) -> bool {
+    limbs.iter().all(|limb| limb.as_ptr().addr().is_multiple_of(64))
 }
 
 /// `STREAM`: limbs begin at lines of the cache, and are written past it.
@@ -43,6 +46,7 @@ fn run<const LOOSE: bool, const STREAM: bool>(
     dst: &mut [&mut [u64]],
     scratch: &mut [u64],
 ) {
+    assert!(!STREAM || begin_lines(dst), "limbs that begin within a line");
     let n = src[0].len();
     for start in (0..n).step_by(c.block) {
         let end = n.min(start + c.block);
@@ -54,6 +58,10 @@ fn run<const LOOSE: bool, const STREAM: bool>(
                 combine::<false, LOOSE, STREAM>(c.block, scratch, target, &mut limb[start..end]);
             }
         }
+    }
+    if STREAM {
+        // Such stores are not ordered: whoever is told next that the limbs are there must find them.
+        _mm_sfence();
     }
 }
 
@@ -103,7 +111,8 @@ fn combine<const NARROW: bool, const LOOSE: bool, const STREAM: bool>(
         let (out, _) = group.as_chunks_mut::<8>();
         sums::<NARROW, LOOSE>(&k, block, scratch, start, target, |g, x| {
             if STREAM {
-                // SAFETY: a block of eight words, which begins a line: the limb does, and blocks and groups have whole lines.
+                // SAFETY: a block of eight words, which begins a line: `run` saw that the limb does, and blocks and groups have whole lines. It also
+                // fences when all is stored.
                 unsafe { _mm512_stream_si512(out[g].as_mut_ptr().cast(), x) };
             } else {
                 store(&mut out[g], x);

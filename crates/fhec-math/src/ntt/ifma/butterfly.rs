@@ -1,6 +1,6 @@
 //! Butterflies on registers.
 //!
-//! `LAZY` butterflies keep true values below 2^52, with garbage in the upper 12 bits of a lane; the others keep clean values
+//! `LAZY` and `CARRIED` butterflies keep true values below 2^52, with garbage in the upper 12 bits of a lane; strict ones keep clean values
 //! below `4p` (forward) or `2p` (inverse).
 
 use std::arch::x86_64::{

@@ -9,7 +9,7 @@ use crate::simd::{Field, cut, load, store, zero};
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn run(table: &IfmaNtt, Task { source, loose, next }: Task<'_>, limb: &mut [u64]) {
     let k = Field::new(&table.modulus);
-    let ahead = &mut table.forward.ahead(next);
+    let ahead = &mut table.forward.ahead(0, next);
     if loose {
         descend::<true>(&k, &table.forward, [0, 0], source, limb, ahead);
     } else {

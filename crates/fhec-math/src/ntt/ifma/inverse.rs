@@ -25,9 +25,13 @@ macro_rules! choose {
 pub(super) fn run(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
     let k = Field::new(&table.modulus);
     let n_inverse = (splat(table.n_inverse.0), splat(table.n_inverse.1));
-    let mut ahead = table.inverse.ahead(next);
+    let mut ahead = table.inverse.ahead(START, next);
     ascend(&k, &table.inverse, n_inverse, [0, 0], Lead::default(), source, limb, &mut ahead);
 }
+
+/// Words of the table that are not fetched ahead, because they are read at once. Within 4096 coefficients the last pass reads up to 2304 words more than
+/// was fetched since their beginning.
+const START: usize = 4096;
 
 /// Undoes the passes from `depth` on over the block with index `block` among those of its size; its values carry `lead` in the end.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
@@ -191,7 +195,7 @@ macro_rules! pass {
 pass!(pass_4, 4);
 pass!(pass_8, 8);
 
-/// Undoes the last six stages. Blocks carry `leads` in the end, over and over.
+/// Undoes the last six stages of as many blocks as there are parts, four or eight. They carry `leads` in the end.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn last<const GROWTH: u8, const SHRINK_0: bool, const SHRINK_1: bool>(
     k: &Field,

@@ -303,8 +303,12 @@ fn inverse_passes(m: &Modulus, split: &[u32], growth: impl Fn(u32) -> u64) -> (b
 
 impl Direction {
     /// The table of the last pass, which is nearly all there is, and what is used after the transform.
-    fn ahead(&self, next: &[u64]) -> Ahead {
-        Ahead::new([self.last.records.all().as_flattened(), next])
+    ///
+    /// It is fetched from word `start` on: the inverse begins with its last pass, which reads faster than all passes together fetch, and what is
+    /// fetched has to stay in front.
+    fn ahead(&self, start: usize, next: &[u64]) -> Ahead {
+        let records = self.last.records.all().as_flattened();
+        Ahead::new([&records[start.min(records.len())..], next])
     }
 
     /// The transform whose butterfly tree has its root at node `top`, with factors `roots`.

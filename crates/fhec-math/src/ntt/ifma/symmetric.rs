@@ -23,7 +23,7 @@ pub(super) fn run(table: &IfmaNtt, coeffs: &[i64], out: &mut [u64]) {
     } else {
         first_stage::<false>(&k, coeffs, half.root, out);
     }
-    descend::<false>(&k, &half.direction, [0, 0], None, out, &mut half.direction.ahead(&[]));
+    descend::<false>(&k, &half.direction, [0, 0], None, out, &mut half.direction.ahead(0, &[]));
 }
 
 /// `out_j = c_j − w·c_{n−j}` with `c_n = 0` for the `n` coefficients. `SMALL`: all are smaller than the modulus.
