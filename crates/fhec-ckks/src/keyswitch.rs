@@ -113,17 +113,6 @@ fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     coeffs
 }
 
-/// The digit modulo a prime of its own, limb `i` of `c` multiplied as it has to be in `scratch`.
-fn own_limb<'a>(context: &Context, c: &'a Poly<Eval>, level: usize, i: usize, scratch: &'a mut [u64]) -> &'a [u64] {
-    match &context.level(level).unused_inv {
-        Some(factors) => {
-            pointwise::mul_scalar_into(context.q(i), scratch, c.limb(i), factors[i]);
-            scratch
-        }
-        None => c.limb(i),
-    }
-}
-
 /// Calls `f` for every digit modulo the prime of limb `i`, with its limb in `chunk` and that of the digit after it.
 fn each_digit<'a>(
     context: &'a Context,

@@ -120,6 +120,33 @@ fn check_dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
     check_factors(b, n, m.value());
 }
 
+/// The first factors of a sum of products, loose residues below 2^52, one of which is multiplied by a residue on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Factors<'a> {
+    /// Limbs.
+    pub limbs: &'a [&'a [u64]],
+    /// Which one is multiplied, and by what.
+    pub scaled: Option<(usize, u64)>,
+}
+
+impl<'a> From<&'a [&'a [u64]]> for Factors<'a> {
+    fn from(limbs: &'a [&'a [u64]]) -> Self {
+        Self { limbs, scaled: None }
+    }
+}
+
+impl<'a> From<&'a Vec<&'a [u64]>> for Factors<'a> {
+    fn from(limbs: &'a Vec<&'a [u64]>) -> Self {
+        Self::from(&limbs[..])
+    }
+}
+
+impl<'a, const K: usize> From<&'a [&'a [u64]; K]> for Factors<'a> {
+    fn from(limbs: &'a [&'a [u64]; K]) -> Self {
+        Self::from(&limbs[..])
+    }
+}
+
 /// What loose factors of a sum are below: the instructions take 52 bits.
 pub(crate) const LOOSE: u64 = 1 << LOW;
 

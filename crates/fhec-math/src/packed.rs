@@ -7,7 +7,7 @@
 //! Residue `j` of a packed limb takes the bytes `j·w … (j+1)·w`, little-endian, with `w` = [`width`]. So eight residues take
 //! `w` words, every block of a multiple of eight residues begins at a whole word, and a packed limb lives in an ordinary `[u64]`.
 
-use crate::accumulate::{BEFORE_CARRY, LOOSE, check_factors};
+use crate::accumulate::{BEFORE_CARRY, Factors, LOOSE, check_factors};
 use crate::cpu::dispatch;
 use crate::{Automorphism, Modulus};
 
@@ -60,7 +60,7 @@ pub fn from_bits(m: &Modulus, bits: &[u8], dst: &mut [u64]) -> bool {
 /// # Panics
 /// When lengths differ, are no multiples of 8, or there are too many pairs.
 pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
-    check(m, a, b, out.len());
+    check(m, a.into(), b, out.len());
     dispatch!(packed::dot(m, a, b, out));
 }
 
@@ -68,7 +68,8 @@ pub fn dot_into(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
 ///
 /// # Panics
 /// As [`dot_into`].
-pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+pub fn dot_pair_into<'a>(m: &Modulus, a: impl Into<Factors<'a>>, b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+    let a = a.into();
     for (family, limb) in b.iter().zip(&out) {
         check(m, a, family, limb.len());
     }
@@ -81,14 +82,15 @@ pub fn dot_pair_into(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u
 ///
 /// # Panics
 /// As [`dot_into`], for lengths below 8, and as [`source_block`](Automorphism::source_block).
-pub fn dot_pair_moved_into(
+pub fn dot_pair_moved_into<'a>(
     m: &Modulus,
-    a: &[&[u64]],
+    a: impl Into<Factors<'a>>,
     b: [&[&[u64]]; 2],
     lift: Option<(&[u64], u64)>,
     (map, start): (&Automorphism, usize),
     out: [&mut [u64]; 2],
 ) {
+    let a = a.into();
     let from = check_moved(m, a, b, lift, (map, start), &out);
     dispatch!(packed::dot_pair_moved::<false>(m, a, b, lift, (map, from), out));
 }
@@ -97,14 +99,15 @@ pub fn dot_pair_moved_into(
 ///
 /// # Panics
 /// As there.
-pub fn dot_pair_moved_add(
+pub fn dot_pair_moved_add<'a>(
     m: &Modulus,
-    a: &[&[u64]],
+    a: impl Into<Factors<'a>>,
     b: [&[&[u64]]; 2],
     lift: Option<(&[u64], u64)>,
     (map, start): (&Automorphism, usize),
     out: [&mut [u64]; 2],
 ) {
+    let a = a.into();
     let from = check_moved(m, a, b, lift, (map, start), &out);
     dispatch!(packed::dot_pair_moved::<true>(m, a, b, lift, (map, from), out));
 }
@@ -112,7 +115,7 @@ pub fn dot_pair_moved_add(
 /// Where the source begins. The length of a block is a power of two.
 fn check_moved(
     m: &Modulus,
-    a: &[&[u64]],
+    a: Factors<'_>,
     b: [&[&[u64]]; 2],
     lift: Option<(&[u64], u64)>,
     (map, start): (&Automorphism, usize),
@@ -122,7 +125,7 @@ fn check_moved(
         check(m, a, family, limb.len());
     }
     let len = out[0].len();
-    assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    assert!(a.limbs.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
     if let Some((limb, factor)) = lift {
         check_factors(&[limb], len, LOOSE);
         assert!(factor < m.value(), "a factor that is not reduced");
@@ -147,18 +150,19 @@ pub struct Quotient<'a> {
 ///
 /// # Panics
 /// As [`dot_into`], when lengths differ, and with an automorphism when they are not its degree.
-pub fn dot_pair_divided_into(
+pub fn dot_pair_divided_into<'a>(
     m: &Modulus,
-    a: &[&[u64]],
+    a: impl Into<Factors<'a>>,
     b: [&[&[u64]]; 2],
     lifts: [Option<(&[u64], u64)>; 2],
     quotient: &Quotient<'_>,
     map: Option<&Automorphism>,
     out: [&mut [u64]; 2],
 ) {
+    let a = a.into();
     let n = out[0].len();
     b.iter().for_each(|family| check(m, a, family, n));
-    assert!(a.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
+    assert!(a.limbs.len() < BEFORE_CARRY, "bad number of pairs in a lazy sum");
     for (limb, factor) in lifts.into_iter().flatten() {
         check_factors(&[limb], n, LOOSE);
         assert!(factor < m.value(), "a factor that is not reduced");
@@ -170,7 +174,8 @@ pub fn dot_pair_divided_into(
     dispatch!(packed::dot_pair_divided(m, a, b, lifts, quotient, map, out));
 }
 
-fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
+fn check(m: &Modulus, Factors { limbs: a, scaled }: Factors<'_>, b: &[&[u64]], n: usize) {
+    assert!(scaled.is_none_or(|(t, factor)| t < a.len() && factor < m.value()), "a factor that is not reduced");
     assert!(a.len() == b.len() && a.len() <= BEFORE_CARRY, "bad number of pairs in a lazy sum");
     check_factors(a, n, LOOSE);
     let packed = words(m, n);
@@ -178,7 +183,7 @@ fn check(m: &Modulus, a: &[&[u64]], b: &[&[u64]], n: usize) {
 }
 
 mod portable {
-    use super::{Quotient, width};
+    use super::{Factors, Quotient, width};
     use crate::{Automorphism, Modulus};
 
     /// The `j`-th of the eight residues in `words`.
@@ -234,12 +239,17 @@ mod portable {
     }
 
     pub(super) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
+        sum(m, a.into(), b, out);
+    }
+
+    fn sum(m: &Modulus, Factors { limbs: a, scaled }: Factors<'_>, b: &[&[u64]], out: &mut [u64]) {
         let w = width(m);
         for (group, out) in out.chunks_exact_mut(8).enumerate() {
             for (j, o) in out.iter_mut().enumerate() {
-                let terms = a.iter().zip(b).map(|(x, y)| {
-                    let y = residue(&y[group * w..(group + 1) * w], w, j);
-                    u128::from(x[8 * group + j]) * u128::from(y)
+                let terms = a.iter().zip(b).enumerate().map(|(t, (x, y))| {
+                    let (x, y) = (x[8 * group + j], residue(&y[group * w..(group + 1) * w], w, j));
+                    let scaled = scaled.filter(|(at, _)| *at == t);
+                    u128::from(scaled.map_or(x, |(_, factor)| m.mul(m.reduce(x), factor))) * u128::from(y)
                 });
                 *o = m.reduce_u128(terms.sum());
             }
@@ -248,7 +258,7 @@ mod portable {
 
     pub(super) fn dot_pair_moved<const ADD: bool>(
         m: &Modulus,
-        a: &[&[u64]],
+        a: Factors<'_>,
         b: [&[&[u64]]; 2],
         lift: Option<(&[u64], u64)>,
         (map, from): (&Automorphism, usize),
@@ -257,7 +267,7 @@ mod portable {
         let len = out[0].len();
         let mut sum = vec![0; len];
         for ((family, limb), lift) in b.into_iter().zip(out).zip([lift, None]) {
-            dot(m, a, family, &mut sum);
+            self::sum(m, a, family, &mut sum);
             if let Some((limb, factor)) = lift {
                 sum.iter_mut().zip(limb).for_each(|(x, &c)| *x = m.add(*x, m.mul(c, factor)));
             }
@@ -273,7 +283,7 @@ mod portable {
 
     pub(super) fn dot_pair_divided(
         m: &Modulus,
-        a: &[&[u64]],
+        a: Factors<'_>,
         b: [&[&[u64]]; 2],
         lifts: [Option<(&[u64], u64)>; 2],
         quotient: &Quotient<'_>,
@@ -282,7 +292,7 @@ mod portable {
     ) {
         let mut sum = vec![0; out[0].len()];
         for (r, limb) in out.into_iter().enumerate() {
-            dot(m, a, b[r], &mut sum);
+            self::sum(m, a, b[r], &mut sum);
             for (i, x) in sum.iter_mut().enumerate() {
                 if let Some((limb, factor)) = lifts[r] {
                     *x = m.add(*x, m.mul(m.reduce(limb[i]), factor));
@@ -299,9 +309,9 @@ mod portable {
         }
     }
 
-    pub(super) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+    pub(super) fn dot_pair(m: &Modulus, a: Factors<'_>, b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
         for (family, limb) in b.into_iter().zip(out) {
-            dot(m, a, family, limb);
+            sum(m, a, family, limb);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use fhec_math::accumulate::Factors;
 use fhec_math::{AlignedVec, Eval, Poly};
 use rayon::prelude::*;
 
-use super::{Decomposed, coefficients, each_digit, own_limb, raise, transform_digit};
+use super::{Decomposed, coefficients, each_digit, raise, transform_digit};
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -42,7 +43,7 @@ impl<'a> Digits<'a> {
         limbs: Range<usize>,
         outputs: Vec<T>,
         init: impl Fn() -> S + Sync + Send,
-        f: impl Fn(&mut S, usize, &[&[u64]], T) + Sync + Send,
+        f: impl Fn(&mut S, usize, Factors<'_>, T) + Sync + Send,
     ) {
         let n = context.n();
         let tables = &context.level(level).digits;
@@ -54,37 +55,34 @@ impl<'a> Digits<'a> {
                 let made = &**made;
                 outputs.for_each_init(init, |state, (i, out)| {
                     let digits: Vec<&[u64]> = (0..made.digits).map(|d| made.digit(i, d)).collect();
-                    f(state, i, &digits, out);
+                    f(state, i, Factors::from(&digits), out);
                 });
                 return;
             }
         };
-        let own = if context.level(level).unused_inv.is_some() { n } else { 0 };
-        let limb = |(own, state): &mut (AlignedVec, S), i: usize, chunk: &mut [u64], out: T| {
-            let mut own = Some(&mut own[..]);
+        let limb = |state: &mut S, i: usize, chunk: &mut [u64], out: T| {
             let mut digits: Vec<&[u64]> = Vec::with_capacity(tables.len());
+            let mut scaled = None;
             each_digit(context, level, i, chunk, |digit, limb, next| {
                 digits.push(if digit.range.contains(&i) {
-                    own_limb(context, c, level, i, own.take().unwrap_or_default())
+                    scaled = context.level(level).unused_inv.as_ref().map(|factors| (digits.len(), factors[i]));
+                    c.limb(i)
                 } else {
                     transform_digit(context, coeffs, level, i, digit, limb, next);
                     limb
                 });
             });
-            f(state, i, &digits, out);
+            f(state, i, Factors { limbs: &digits, scaled }, out);
         };
         match raised {
             // The digits of one limb at a time, which stay in cache.
             None => outputs.for_each_init(
-                || (AlignedVec::scratch(len), (AlignedVec::scratch(own), init())),
+                || (AlignedVec::scratch(len), init()),
                 |(chunk, state), (i, out)| limb(state, i, chunk, out),
             ),
             Some(raised) => {
                 let chunks = raised.data[limbs.start * len..limbs.end * len].par_chunks_exact_mut(len);
-                outputs.zip(chunks).for_each_init(
-                    || (AlignedVec::scratch(own), init()),
-                    |state, ((i, out), chunk)| limb(state, i, chunk, out),
-                );
+                outputs.zip(chunks).for_each_init(init, |state, ((i, out), chunk)| limb(state, i, chunk, out));
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use fhec_math::accumulate::Factors;
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
 use super::digits::Digits;
@@ -52,7 +53,7 @@ struct Images<'a> {
 
 impl Images<'_> {
     /// Limb `i` of both parts of `P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)`.
-    fn limb(&self, i: usize, digits: &[&[u64]], [out0, out1]: Pair<'_>) {
+    fn limb(&self, i: usize, digits: Factors<'_>, [out0, out1]: Pair<'_>) {
         let (context, level) = (self.context, self.level);
         let m = context.qp_modulus(level, i);
         out0.copy_from_slice(self.first.limb(i));

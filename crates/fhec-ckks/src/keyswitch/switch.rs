@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use fhec_math::accumulate::Factors;
 use fhec_math::packed::{self, Quotient};
 use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, pointwise};
 
@@ -108,7 +109,7 @@ pub(crate) fn switch(
                     inverse: inverses[i],
                     add: switch.add.map(|add| add.map(|poly| poly.limb(i))),
                 };
-                with_columns(context, level, i, digits.len(), key, |halves| {
+                with_columns(context, level, i, digits.limbs.len(), key, |halves| {
                     let lifts = lifts.map(|lift| lift.map(|limb| (limb, p)));
                     let map = switch.automorphism.as_deref();
                     let [out0, out1] = &mut parts;
@@ -189,14 +190,14 @@ pub(super) fn dot_limb(
     context: &Context,
     level: usize,
     i: usize,
-    digits: &[&[u64]],
+    digits: Factors<'_>,
     key: &SwitchingKey,
     lift: [Option<&Poly<Eval>>; 2],
     out: Pair<'_>,
 ) {
     let m = context.qp_modulus(level, i);
     let [out0, out1] = out;
-    with_columns(context, level, i, digits.len(), key, |halves| {
+    with_columns(context, level, i, digits.limbs.len(), key, |halves| {
         packed::dot_pair_into(m, digits, halves, [&mut *out0, &mut *out1]);
     });
     if i <= level {
@@ -213,12 +214,12 @@ pub(crate) fn add_moved_limb(
     context: &Context,
     level: usize,
     i: usize,
-    digits: &[&[u64]],
+    digits: Factors<'_>,
     (key, automorphism): (&SwitchingKey, &Automorphism),
     lift: Option<(&[u64], u64)>,
     out: Pair<'_>,
 ) {
-    with_columns(context, level, i, digits.len(), key, |halves| {
+    with_columns(context, level, i, digits.limbs.len(), key, |halves| {
         packed::dot_pair_moved_add(context.qp_modulus(level, i), digits, halves, lift, (automorphism, 0), out);
     });
 }

@@ -5,6 +5,7 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use super::pointwise::{load_part, store_part};
 use super::{Field, V, hi, lo, load, splat, store, zero};
 use crate::Modulus;
+use crate::accumulate::Factors;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn mac(low: &mut [u64], high: &mut [u64], a: &[u64], b: &[u64]) {
@@ -97,7 +98,7 @@ pub(super) fn dot_n<const R: usize>(
     get: impl Fn(&[u64], usize) -> V,
 ) {
     let groups = out[0].len() / 8;
-    dot_each(m, a, b, [None; R], groups, get, |r, group, residues| {
+    dot_each(m, a.into(), b, [None; R], groups, get, |r, group, residues| {
         let (vectors, _) = out[r].as_chunks_mut::<8>();
         store(&mut vectors[group], residues);
     });
@@ -108,7 +109,7 @@ pub(super) fn dot_n<const R: usize>(
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn dot_each<const R: usize>(
     m: &Modulus,
-    a: &[&[u64]],
+    Factors { limbs: a, scaled }: Factors<'_>,
     b: [&[&[u64]]; R],
     lifts: [Option<(&[u64], u64)>; R],
     groups: usize,
@@ -120,7 +121,8 @@ pub(super) fn dot_each<const R: usize>(
     // Loose entries of `a` are below 2^52, those of `b` have the modulus's bits, and the sums have to stay below 2^104.
     let narrow = ((a.len() + 1) as u64) << m.bits() <= 1 << 52;
     let lifts = lifts.map(|lift| lift.map(|(limb, factor)| (limb, splat(factor))));
-    let terms = Terms { k: Field::new(m), narrow, a, b, lifts };
+    let scaled = scaled.map(|(t, w)| (t, (splat(w), splat(m.shoup_52(w)))));
+    let terms = Terms { k: Field::new(m), narrow, a, scaled, b, lifts };
     let whole = groups / GROUP * GROUP;
     for start in (0..whole).step_by(GROUP) {
         sums::<R, GROUP>(&terms, start, &get, &mut put);
@@ -135,6 +137,7 @@ struct Terms<'a, const R: usize> {
     k: Field,
     narrow: bool,
     a: &'a [&'a [u64]],
+    scaled: Option<(usize, (V, V))>,
     b: [&'a [&'a [u64]]; R],
     lifts: [Option<(&'a [u64], V)>; R],
 }
@@ -143,7 +146,7 @@ struct Terms<'a, const R: usize> {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 fn sums<const R: usize, const G: usize>(
-    Terms { k, narrow, a, b, lifts }: &Terms<'_, R>,
+    Terms { k, narrow, a, scaled, b, lifts }: &Terms<'_, R>,
     start: usize,
     get: impl Fn(&[u64], usize) -> V,
     put: &mut impl FnMut(usize, usize, V),
@@ -152,7 +155,10 @@ fn sums<const R: usize, const G: usize>(
     let mut high = [[zero(); G]; R];
     for (t, x) in a.iter().enumerate() {
         for g in 0..G {
-            let x = vector(x, start + g);
+            let mut x = vector(x, start + g);
+            if let Some((_, (w, w_shoup))) = scaled.filter(|(at, _)| *at == t) {
+                x = k.clean(k.shoup_add(zero(), x, w, w_shoup));
+            }
             for r in 0..R {
                 let y = get(b[r][t], start + g);
                 low[r][g] = lo(low[r][g], x, y);

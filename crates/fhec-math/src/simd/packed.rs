@@ -8,6 +8,7 @@ use std::arch::x86_64::{
 
 use super::accumulate::{AHEAD, dot_each, dot_n, prefetch};
 use super::{Field, V, load, splat, store, sub, zero};
+use crate::accumulate::Factors;
 use crate::packed::{Quotient, width};
 use crate::{Automorphism, Modulus};
 
@@ -142,7 +143,7 @@ pub(crate) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair_moved<const ADD: bool>(
     m: &Modulus,
-    a: &[&[u64]],
+    a: Factors<'_>,
     b: [&[&[u64]]; 2],
     lift: Option<(&[u64], u64)>,
     (map, from): (&Automorphism, usize),
@@ -169,7 +170,7 @@ pub(crate) fn dot_pair_moved<const ADD: bool>(
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair_divided(
     m: &Modulus,
-    a: &[&[u64]],
+    a: Factors<'_>,
     b: [&[&[u64]]; 2],
     lifts: [Option<(&[u64], u64)>; 2],
     quotient: &Quotient<'_>,
@@ -208,7 +209,10 @@ pub(crate) fn dot_pair_divided(
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(crate) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
+pub(crate) fn dot_pair(m: &Modulus, a: Factors<'_>, b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
     let unpacking = Unpacking::new(m);
-    dot_n(m, a, b, out, |limb, group| unpacking.get(limb, group));
+    let groups = out[0].len() / 8;
+    let mut outs = out.map(|limb| limb.as_chunks_mut::<8>().0);
+    let put = |r: usize, group: usize, residues: V| store(&mut outs[r][group], residues);
+    dot_each(m, a, b, [None; 2], groups, |limb, group| unpacking.get(limb, group), put);
 }

@@ -1,5 +1,6 @@
 //! Packed limbs against unpacked ones, for every width.
 
+use fhec_math::accumulate::Factors;
 use fhec_math::packed::{self, Quotient};
 use fhec_math::{Automorphism, Modulus, accumulate};
 
@@ -186,9 +187,14 @@ fn sums_that_are_divided() {
             for (parts, factor, inverse) in
                 [([false; 2], 1 % p, 1 % p), ([true, false], p - 1, p / 2), ([true; 2], p / 3, p - 1)]
             {
+                // The last limb, or the first, is multiplied on the way.
+                let scaled = (terms > 0 && parts[0])
+                    .then(|| (if parts[1] { 0 } else { terms as usize - 1 }, (p - 1).min(factor + 1)));
                 let wanted = [0, 1].map(|r| {
                     let sum = |i: usize| {
-                        let products = a.iter().zip(&b[r]).map(|(a, b)| m.mul(m.reduce(a[i]), b[i]));
+                        let scale = |t: usize| scaled.filter(|(at, _)| *at == t).map_or(1 % p, |(_, factor)| factor);
+                        let products = a.iter().zip(&b[r]).enumerate();
+                        let products = products.map(|(t, (a, b))| m.mul(m.mul(m.reduce(a[i]), scale(t)), b[i]));
                         let sum = products.fold(0, |sum, x| m.add(sum, x));
                         let sum = if parts[r] { m.add(sum, m.mul(lifts[r][i], factor)) } else { sum };
                         let x = m.mul(m.sub(sum, m.reduce(remainders[r][i])), inverse);
@@ -212,7 +218,8 @@ fn sums_that_are_divided() {
                 };
                 let mut out = [vec![7; n], vec![7; n]];
                 let [out0, out1] = &mut out;
-                packed::dot_pair_divided_into(&m, &a, [&b0, &b1], lifts, &quotient, map.as_deref(), [out0, out1]);
+                let a = Factors { limbs: &a, scaled };
+                packed::dot_pair_divided_into(&m, a, [&b0, &b1], lifts, &quotient, map.as_deref(), [out0, out1]);
                 assert_eq!(out, wanted, "p={p} terms={terms} {parts:?}");
             }
         }
