@@ -40,8 +40,9 @@ impl Sizes {
             let p = q.split_off(limbs);
             (q, p)
         } else {
-            let near = |bits| ntt_primes_near(bits, log_n);
-            (near(self.bits).take(limbs).collect(), near(self.special_bits).take(special).collect())
+            let q: Vec<u64> = ntt_primes_near(self.bits, log_n).take(limbs).collect();
+            let p = ntt_primes_near(self.special_bits, log_n).filter(|p| !q.contains(p)).take(special).collect();
+            (q, p)
         };
         ParameterSpec { log_n, q, p, digits: self.digits.clone() }
     }

@@ -50,7 +50,7 @@ pub(crate) fn dot_pair(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; 2], out: [&mut 
 fn plain<const R: usize>(m: &Modulus, a: &[&[u64]], b: [&[&[u64]]; R], mut out: [&mut [u64]; R]) {
     let n = out[0].len();
     let whole = n / 8 * 8;
-    dot_n(m, a, b, out.each_mut().map(|limb| &mut limb[..whole]), |limb, group| {
+    dot_n(m, a.into(), b, out.each_mut().map(|limb| &mut limb[..whole]), |limb, group| {
         prefetch(limb, 8 * group + AHEAD);
         vector(limb, group)
     });
@@ -92,13 +92,13 @@ fn vector(limb: &[u64], group: usize) -> V {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn dot_n<const R: usize>(
     m: &Modulus,
-    a: &[&[u64]],
+    a: Factors<'_>,
     b: [&[&[u64]]; R],
     mut out: [&mut [u64]; R],
     get: impl Fn(&[u64], usize) -> V,
 ) {
     let groups = out[0].len() / 8;
-    dot_each(m, a.into(), b, [None; R], groups, get, |r, group, residues| {
+    dot_each(m, a, b, [None; R], groups, get, |r, group, residues| {
         let (vectors, _) = out[r].as_chunks_mut::<8>();
         store(&mut vectors[group], residues);
     });

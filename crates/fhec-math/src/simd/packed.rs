@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::{
     _mm512_and_si512, _mm512_cmplt_epu64_mask, _mm512_mask_storeu_epi64, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_permutexvar_epi64,
-    _mm512_srlv_epi64,
+    _mm512_maskz_loadu_epi64, _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_srlv_epi64,
 };
 
 use super::accumulate::{AHEAD, dot_each, dot_n, prefetch};
-use super::{Field, V, load, splat, store, sub, zero};
+use super::galois::Targets;
+use super::{Field, V, load, splat, store, sub};
 use crate::accumulate::Factors;
 use crate::packed::{Quotient, width};
 use crate::{Automorphism, Modulus};
@@ -136,7 +136,7 @@ pub(crate) fn unpack(m: &Modulus, src: &[u64], dst: &mut [u64]) {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot(m: &Modulus, a: &[&[u64]], b: &[&[u64]], out: &mut [u64]) {
     let unpacking = Unpacking::new(m);
-    dot_n(m, a, [b], [out], |limb, group| unpacking.get(limb, group));
+    dot_n(m, a.into(), [b], [out], |limb, group| unpacking.get(limb, group));
 }
 
 /// Goes through the source in order and stores eight residues at a time, permuted, where the image has them; `groups` is a power of two.
@@ -151,16 +151,11 @@ pub(crate) fn dot_pair_moved<const ADD: bool>(
 ) {
     let (unpacking, k) = (Unpacking::new(m), Field::new(m));
     let groups = out0.len() / 8;
-    let mut orders = [zero(); 8];
-    for (v, order) in orders.iter_mut().zip(&map.orders) {
-        *v = load(order);
-    }
-    let targets = &map.targets[from / 8..from / 8 + groups];
+    let targets = Targets::new(map, from / 8, groups);
     let mut outs = [out0.as_chunks_mut::<8>().0, out1.as_chunks_mut::<8>().0];
     let put = |r: usize, group: usize, residues: V| {
-        let target = targets[group] as usize;
-        let out = &mut outs[r][(target >> 3) & (groups - 1)];
-        let moved = _mm512_permutexvar_epi64(orders[target & 7], residues);
+        let (place, moved) = targets.of(group, residues);
+        let out = &mut outs[r][place];
         store(out, if ADD { k.add(load(out), moved) } else { moved });
     };
     dot_each(m, a, b, [lift, None], groups, |limb, group| unpacking.get(limb, group), put);
@@ -195,15 +190,10 @@ pub(crate) fn dot_pair_divided(
         let put = |r: usize, group: usize, residues: V| store(&mut outs[r][group], divided(r, group, residues));
         return dot_each(m, a, b, lifts, groups, get, put);
     };
-    let mut orders = [zero(); 8];
-    for (v, order) in orders.iter_mut().zip(&map.orders) {
-        *v = load(order);
-    }
-    let targets = &map.targets[..groups];
+    let targets = Targets::new(map, 0, groups);
     let put = |r: usize, group: usize, residues: V| {
-        let target = targets[group] as usize;
-        let moved = _mm512_permutexvar_epi64(orders[target & 7], divided(r, group, residues));
-        store(&mut outs[r][(target >> 3) & (groups - 1)], moved);
+        let (place, moved) = targets.of(group, divided(r, group, residues));
+        store(&mut outs[r][place], moved);
     };
     dot_each(m, a, b, lifts, groups, get, put);
 }
@@ -211,8 +201,5 @@ pub(crate) fn dot_pair_divided(
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair(m: &Modulus, a: Factors<'_>, b: [&[&[u64]]; 2], out: [&mut [u64]; 2]) {
     let unpacking = Unpacking::new(m);
-    let groups = out[0].len() / 8;
-    let mut outs = out.map(|limb| limb.as_chunks_mut::<8>().0);
-    let put = |r: usize, group: usize, residues: V| store(&mut outs[r][group], residues);
-    dot_each(m, a, b, [None; 2], groups, |limb, group| unpacking.get(limb, group), put);
+    dot_n(m, a, b, out, |limb, group| unpacking.get(limb, group));
 }

@@ -20,6 +20,23 @@ macro_rules! choose {
     };
 }
 
+/// Calls the last pass with the options of a direction.
+macro_rules! choose_last {
+    ($d:ident, $args:tt) => {
+        match ($d.growth, $d.last.shrink) {
+            (CARRIED, [false, false]) => last::<CARRIED, false, false> $args,
+            (CARRIED, [false, true]) => last::<CARRIED, false, true> $args,
+            (CARRIED, [true, false]) => last::<CARRIED, true, false> $args,
+            (CARRIED, [true, true]) => last::<CARRIED, true, true> $args,
+            (LAZY, [false, false]) => last::<LAZY, false, false> $args,
+            (LAZY, [false, true]) => last::<LAZY, false, true> $args,
+            (LAZY, [true, false]) => last::<LAZY, true, false> $args,
+            (LAZY, [true, true]) => last::<LAZY, true, true> $args,
+            _ => last::<STRICT, false, false> $args,
+        }
+    };
+}
+
 /// From `source`, or in place without one; `next` is used after it.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(super) fn run(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
@@ -56,18 +73,7 @@ fn ascend(
         }
         let (blocks, _) = limb.as_chunks_mut::<64>();
         let records = &d.last.records.all()[block * parts..(block + 1) * parts];
-        let leads = &pass.leads;
-        match (d.growth, d.last.shrink) {
-            (CARRIED, [false, false]) => last::<CARRIED, false, false>(k, &d.last, leads, blocks, records, ahead),
-            (CARRIED, [false, true]) => last::<CARRIED, false, true>(k, &d.last, leads, blocks, records, ahead),
-            (CARRIED, [true, false]) => last::<CARRIED, true, false>(k, &d.last, leads, blocks, records, ahead),
-            (CARRIED, [true, true]) => last::<CARRIED, true, true>(k, &d.last, leads, blocks, records, ahead),
-            (LAZY, [false, false]) => last::<LAZY, false, false>(k, &d.last, leads, blocks, records, ahead),
-            (LAZY, [false, true]) => last::<LAZY, false, true>(k, &d.last, leads, blocks, records, ahead),
-            (LAZY, [true, false]) => last::<LAZY, true, false>(k, &d.last, leads, blocks, records, ahead),
-            (LAZY, [true, true]) => last::<LAZY, true, true>(k, &d.last, leads, blocks, records, ahead),
-            _ => last::<STRICT, false, false>(k, &d.last, leads, blocks, records, ahead),
-        }
+        choose_last!(d, (k, &d.last, &pass.leads, blocks, records, ahead));
     } else {
         for (i, part) in limb.chunks_exact_mut(size).enumerate() {
             let source = source.map(|source| &source[i * size..(i + 1) * size]);
