@@ -9,15 +9,15 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::{CARRIED, LAZY};
-use crate::simd::{Field, V, add, cut, lo, load, splat, sub, zero};
+use crate::simd::{Field, V, add, cut, hi, lo, load, splat, sub, zero};
 
 /// Words of a record of a pass of this many stages: pairs of factor and companion.
 pub(super) const fn record_words(stages: u32) -> usize {
     2 * ((1 << stages) - 1)
 }
 
-/// Words of a record of the last pass: seven pairs (padded to eight) and seven pairs of vectors.
-pub(super) const LAST_RECORD: usize = 16 + 7 * 16;
+/// Words of a record of the last pass: seven pairs (padded to eight) and the companions of seven vectors.
+pub(super) const LAST_RECORD: usize = 16 + 7 * 8;
 
 /// Memory that is asked for a while before it is used, a few lines with each step of the computation.
 ///
@@ -67,12 +67,16 @@ pub(super) unsafe fn pair(record: *const u64, node: usize) -> (V, V) {
 }
 
 /// The factors of a node of the second half of a record of the last pass, with their companions.
+///
+/// Only these are stored: with `c = ⌊w·2^52/p⌋`, `c·p/2^52` is below `w`, which `p` does not divide, by less than `p/2^52 < 1`. One more
+/// multiplication for each vector costs less than it does to read twice as large a table.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn pair_of_vectors(record: &[u64; LAST_RECORD], node: usize) -> (V, V) {
+pub(super) fn pair_of_vectors(k: &Field, record: &[u64; LAST_RECORD], node: usize) -> (V, V) {
     // The first two rows are the pairs of the first half.
     let (rows, _) = record.as_chunks::<8>();
-    (load(&rows[2 * node]), load(&rows[2 * node + 1]))
+    let companions = load(&rows[node + 1]);
+    (hi(splat(1), companions, k.p), companions)
 }
 
 /// `(x, y) → (x + w·y, x − w·y)`. Lazy: `2p ≤ x`, `y < 2^52`, and the outputs differ from `x` by at most `2p`.

@@ -160,7 +160,7 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool, const LOOS
             }
             macro_rules! butterfly {
                 ($x:expr, $y:expr, $node:expr) => {
-                    ($v[$x], $v[$y]) = forward::<LAZY>(k, $v[$x], $v[$y], pair_of_vectors($record, $node));
+                    ($v[$x], $v[$y]) = forward::<LAZY>(k, $v[$x], $v[$y], pair_of_vectors(k, $record, $node));
                 };
             }
             forward_tree!(8, butterfly, 0, 1);

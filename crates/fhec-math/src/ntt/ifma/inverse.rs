@@ -237,7 +237,7 @@ fn last<const GROWTH: u8, const SHRINK_0: bool, const SHRINK_1: bool>(
         ($v:ident, $record:expr) => {
             macro_rules! butterfly {
                 ($x:expr, $y:expr, $node:expr, $stage:expr) => {
-                    let w = pair_of_vectors($record, $node);
+                    let w = pair_of_vectors(k, $record, $node);
                     ($v[$x], $v[$y]) = {
                         let extra = if GROWTH == CARRIED {
                             carried.after(8, $stage, $y, lane_bias.0)

@@ -148,8 +148,8 @@ impl IfmaNtt {
         // The largest tables of both directions share a block: one of 2 MiB, which those of degree 2^16 fill, gets huge pages. A
         // chain has more tables than the caches hold, and to stream one from small pages costs half a transform.
         let words = LastRecords::words(log_n);
-        let mut block = AlignedVec::zeroed(2 * words);
-        let (forward_last, inverse_last) = block.split_at_mut(words);
+        let mut block = AlignedVec::zeroed((2 * words).max(if log_n == 16 { 1 << 18 } else { 0 }));
+        let (forward_last, inverse_last) = block[..2 * words].split_at_mut(words);
         write_last(m, log_n, 1, &roots, forward_last);
         write_last(m, log_n, 1, &inverse_roots, inverse_last);
         let block = Arc::new(block);
@@ -368,10 +368,8 @@ fn write_last(m: &Modulus, log_n: u32, top: usize, roots: &[u64], records: &mut 
                 }
                 // After the transposition lane g works on the g-th eight coefficients.
                 let group = |g: usize| (top << (level + 3 + stage)) + ((8 * block + g) << stage) + b;
-                for half in 0..2 {
-                    if let Some(row) = rows.next() {
-                        row.iter_mut().enumerate().for_each(|(g, w)| *w = pair(group(g))[half]);
-                    }
+                if let Some(row) = rows.next() {
+                    row.iter_mut().enumerate().for_each(|(g, w)| *w = m.shoup_52(roots[group(g)]));
                 }
             }
         }
