@@ -21,7 +21,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-use fhec_math::{AlignedVec, Eval, Modulus, Poly, pointwise};
+use fhec_math::{AlignedVec, Eval, Modulus, NttTable, Poly, pointwise};
 use rayon::prelude::*;
 
 pub(crate) use digits::Digits;
@@ -29,7 +29,7 @@ pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
 pub(crate) use switch::{Limbs, Switch, add_moved_limb, switch};
 
 use crate::error::Result;
-use crate::limbs::{Conversion, HEAVY, convert, par_chunks};
+use crate::limbs::{self, Conversion, HEAVY, convert, par_chunks};
 use crate::params::{Context, DigitTables};
 use crate::qp::QpPoly;
 
@@ -97,16 +97,17 @@ pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed 
     raised
 }
 
-/// The limbs `q_0 … q_level` of `c` in coefficient form. Those of digits of one prime, which no conversion multiplies, are multiplied already.
+/// The limbs `q_0 … q_level` of `c`, ready to be converted. Digits of one prime are not: those are in coefficient form, and multiplied already.
 fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     let (n, tables) = (context.n(), context.level(level));
     let mut coeffs = AlignedVec::scratch((level + 1) * n);
     par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
         let next = if i < level { c.limb(i + 1) } else { &[] };
+        if tables.digits.iter().all(|digit| digit.range != (i..i + 1)) {
+            return limbs::inverse(context.q_table(i), Some(c.limb(i)), limb, next);
+        }
         context.q_table(i).inverse_from(c.limb(i), limb, next);
-        if let Some(factors) = &tables.unused_inv
-            && tables.digits.iter().any(|digit| digit.range == (i..i + 1))
-        {
+        if let Some(factors) = &tables.unused_inv {
             pointwise::mul_scalar_assign(context.q(i), limb, factors[i]);
         }
     });
@@ -142,14 +143,14 @@ fn raise(context: &Context, coeffs: &[u64], level: usize) -> Decomposed {
         .iter()
         .map(|digit| Conversion {
             converter: &digit.mod_up,
-            src: coeffs[digit.range.start * n..digit.range.end * n].chunks_exact(n).collect(),
+            src: digit.range.clone().map(|i| (&**context.q_table(i), &coeffs[i * n..(i + 1) * n])).collect(),
             dst: Vec::with_capacity(context.qp_limbs(level)),
         })
         .collect();
     for (index, limb) in data.chunks_exact_mut(n).enumerate() {
         let (i, d) = (index / digits, index % digits);
         if !tables.digits[d].range.contains(&i) {
-            conversions[d].dst.push(limb);
+            conversions[d].dst.push((context.qp_table(level, i), limb));
         }
     }
     conversions.retain(|conversion| conversion.src.len() > 1);
@@ -171,8 +172,10 @@ fn transform_digit(
         let (n, from) = (context.n(), digit.range.start);
         let src = &coeffs[from * n..(from + 1) * n];
         pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
+        context.qp_table(level, i).forward_loose(None, limb, next);
+    } else {
+        limbs::forward(context.qp_table(level, i), None, limb, next);
     }
-    context.qp_table(level, i).forward_loose(None, limb, next);
 }
 
 /// `⌊a / P⌉` modulo `q_0 … q_level` (ModDown).
@@ -227,29 +230,25 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
     }
     jobs.into_par_iter()
         .with_min_len((HEAVY / n).max(1))
-        .for_each(|(i, limb)| context.qp_table(level, i).inverse(limb));
+        .for_each(|(i, limb)| inverse_divided(context, level, [i, limbs], limb));
     let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, limbs));
     // The converter wants the special primes first, then the last chain prime.
+    let order = (level + 1..context.qp_limbs(level)).chain(limbs..level + 1);
     let sources = parts.each_ref().map(|part| {
-        let mut limbs: Vec<&[u64]> = (level + 1..part.poly.limbs()).map(|i| part.poly.limb(i)).collect();
-        if rescale {
-            limbs.push(part.poly.limb(level));
-        }
-        limbs
+        let source = |i| (&**context.qp_table(level, i), part.poly.limb(i));
+        order.clone().map(source).collect::<Vec<_>>()
     });
     let from = context.moduli_p().first().filter(|_| sources[0].len() == 1);
     if from.is_none() {
         let pairs = sources.iter().zip(&mut out);
-        let conversions = pairs.map(|(src, out)| {
-            let dst = out.data_mut().chunks_exact_mut(n).collect();
-            Conversion { converter, src: src.clone(), dst }
-        });
+        let conversions =
+            pairs.map(|(src, out)| Conversion { converter, src: src.clone(), dst: with_tables(context, out) });
         convert(conversions.collect());
     }
     let mut jobs = Vec::with_capacity(K * limbs);
     for ((part, out), src) in parts.iter().zip(&mut out).zip(&sources) {
         for (i, t) in out.data_mut().chunks_exact_mut(n).enumerate() {
-            jobs.push(Division { i, x: part.poly.limb(i), t, from: from.map(|m| (m, src[0])) });
+            jobs.push(Division { i, x: part.poly.limb(i), t, from: from.map(|m| (m, src[0].1)) });
         }
     }
     finish_division(context, jobs, inverses);
@@ -272,10 +271,47 @@ pub(crate) fn finish_division(context: &Context, mut jobs: Vec<Division<'_>>, in
     jobs.sort_by_key(|job| job.i);
     jobs.into_par_iter().with_min_len((HEAVY / context.n()).max(1)).for_each(|Division { i, x, t, from }| {
         let m = context.q(i);
-        if let Some((from, remainder)) = from {
-            pointwise::switch_centered(from, m, remainder, t);
-        }
-        context.q_table(i).forward_loose(None, t, x);
+        transform_remainder(context, i, from, t, None, x);
         pointwise::sub_mul_scalar_assign(m, t, x, m.neg(inverses[i]));
     });
+}
+
+/// Limb `i` that is divided away, one of those from `kept` on: ready to be converted, or where it is the only one in coefficient form.
+fn inverse_divided(context: &Context, level: usize, [i, kept]: [usize; 2], limb: &mut [u64]) {
+    let table = context.qp_table(level, i);
+    if context.qp_limbs(level) - kept == 1 {
+        table.inverse(limb);
+    } else {
+        limbs::inverse(table, None, limb, &[]);
+    }
+}
+
+/// The limbs of a polynomial modulo chain primes, with their tables.
+fn with_tables<'a>(context: &'a Context, poly: &'a mut Poly<Eval>) -> Vec<(&'a NttTable, &'a mut [u64])> {
+    poly.iter_mut().enumerate().map(|(i, limb)| (&**context.q_table(i), limb)).collect()
+}
+
+/// Evaluation form modulo `q_i`, loose, of a remainder: of what a conversion left in `t`, or of coefficients modulo a single divisor, which need
+/// no conversion. It stays in `t` or goes `to` another limb. Memory that the caller uses `next` is fetched meanwhile.
+fn transform_remainder(
+    context: &Context,
+    i: usize,
+    from: Option<(&Modulus, &[u64])>,
+    t: &mut [u64],
+    to: Option<&mut [u64]>,
+    next: &[u64],
+) {
+    let table = context.q_table(i);
+    if let Some((from, remainder)) = from {
+        pointwise::switch_centered(from, context.q(i), remainder, t);
+    }
+    let (source, limb) = match to {
+        Some(to) => (Some(&*t), to),
+        None => (None, t),
+    };
+    if from.is_some() {
+        table.forward_loose(source, limb, next);
+    } else {
+        limbs::forward(table, source, limb, next);
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! A task is worth a thread switch from about 50 µs on, so limbs of small rings are grouped.
 
+use std::slice::ChunksExactMut;
+
+use fhec_math::NttTable;
 use fhec_math::convert::BaseConverter;
 use rayon::prelude::*;
 
@@ -49,35 +52,92 @@ where
 /// Bytes of results from which on conversions write past the caches.
 const CACHES: usize = 16 << 20;
 
-/// One base conversion: coefficient limbs in, loose coefficient limbs out.
+/// One base conversion between transforms: limbs that [`inverse`] left, with their tables, to limbs that [`forward`] goes on with.
 pub(crate) struct Conversion<'a> {
     pub(crate) converter: &'a BaseConverter,
-    pub(crate) src: Vec<&'a [u64]>,
-    pub(crate) dst: Vec<&'a mut [u64]>,
+    pub(crate) src: Vec<(&'a NttTable, &'a [u64])>,
+    pub(crate) dst: Vec<(&'a NttTable, &'a mut [u64])>,
+}
+
+/// Values to what is converted, from `source` or in place: coefficients, or in rings with quarters as much of a transform as comes before a
+/// conversion. Memory that the caller uses `next` is fetched meanwhile.
+pub(crate) fn inverse(table: &NttTable, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    if table.has_quarters() {
+        return table.inverse_to_quarters(source, limb, next);
+    }
+    match source {
+        Some(source) => table.inverse_from(source, limb, next),
+        None => table.inverse(limb),
+    }
+}
+
+/// What was converted to values, loose, from `source` or in place.
+pub(crate) fn forward(table: &NttTable, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    if table.has_quarters() {
+        table.forward_from_quarters(source, limb, next);
+    } else {
+        table.forward_loose(source, limb, next);
+    }
 }
 
 /// Runs conversions, in parallel over blocks of their coefficients.
 pub(crate) fn convert(conversions: Vec<Conversion<'_>>) {
-    let words: usize = conversions.iter().flat_map(|conversion| &conversion.dst).map(|limb| limb.len()).sum();
+    let quarters = conversions.iter().flat_map(|conversion| &conversion.src).all(|(table, _)| table.has_quarters());
+    if quarters {
+        in_parts(conversions, |Task { converter, src, mut dst }, scratch, past_caches| {
+            converter.convert_quarters(&src, &mut dst, scratch, past_caches);
+        });
+    } else {
+        in_parts(conversions, |Task { converter, src, dst }, scratch, past_caches| {
+            let src: Vec<&[u64]> = src.into_iter().map(|(_, [limb])| limb).collect();
+            let mut dst: Vec<&mut [u64]> = dst.into_iter().map(|(_, [limb])| limb).collect();
+            converter.convert_loose(&src, &mut dst, scratch, past_caches);
+        });
+    }
+}
+
+/// Some coefficients of a conversion, at the same places of all `PARTS` of its limbs.
+struct Task<'a, const PARTS: usize> {
+    converter: &'a BaseConverter,
+    src: Vec<(&'a NttTable, [&'a [u64]; PARTS])>,
+    dst: Vec<(&'a NttTable, [&'a mut [u64]; PARTS])>,
+}
+
+/// Cuts conversions into tasks; `run` also gets scratch memory and whether the results are too large for the caches.
+fn in_parts<'a, const PARTS: usize>(
+    conversions: Vec<Conversion<'a>>,
+    run: impl Fn(Task<'a, PARTS>, &mut Vec<u64>, bool) + Sync,
+) {
+    let words: usize = conversions.iter().flat_map(|conversion| &conversion.dst).map(|(_, limb)| limb.len()).sum();
     let past_caches = words * size_of::<u64>() >= CACHES;
-    let mut blocks = Vec::new();
+    let mut all = Vec::new();
     for Conversion { converter, src, dst } in conversions {
-        let n = src.first().map_or(0, |s| s.len());
+        let part = src.first().map_or(0, |(_, limb)| limb.len()) / PARTS;
         let products = src.len() * dst.len().max(1);
-        let block = (2 * HEAVY / products.max(1)).next_power_of_two().max(512);
-        let mut parts: Vec<Vec<&mut [u64]>> = (0..n.div_ceil(block)).map(|_| Vec::with_capacity(dst.len())).collect();
-        for limb in dst {
-            for (chunk, part) in limb.chunks_mut(block).zip(&mut parts) {
-                part.push(chunk);
+        let block = ((2 * HEAVY / products.max(1)).next_power_of_two().max(512) / PARTS).min(part);
+        let task = |start: usize| {
+            let place = |limb: &'a [u64]| std::array::from_fn(|p| &limb[p * part + start..p * part + start + block]);
+            let src = src.iter().map(|&(table, limb)| (table, place(limb))).collect();
+            Task { converter, src, dst: Vec::with_capacity(dst.len()) }
+        };
+        let mut tasks: Vec<Task<'a, PARTS>> = (0..part).step_by(block).map(task).collect();
+        for (table, limb) in dst {
+            let mut parts: [_; PARTS] = blocks_of_parts(limb, part, block);
+            for task in &mut tasks {
+                task.dst.push((table, parts.each_mut().map(|blocks| blocks.next().unwrap_or_default())));
             }
         }
-        for (b, part) in parts.into_iter().enumerate() {
-            let range = b * block..((b + 1) * block).min(n);
-            let src: Vec<&[u64]> = src.iter().map(|s| &s[range.clone()]).collect();
-            blocks.push((converter, src, part));
-        }
+        all.extend(tasks);
     }
-    blocks.into_par_iter().for_each_init(Vec::new, |scratch, (converter, src, mut dst)| {
-        converter.convert_loose(&src, &mut dst, scratch, past_caches);
-    });
+    all.into_par_iter().for_each_init(Vec::new, |scratch, task| run(task, scratch, past_caches));
+}
+
+/// The blocks of each part of a limb.
+fn blocks_of_parts<const PARTS: usize>(
+    limb: &mut [u64],
+    part: usize,
+    block: usize,
+) -> [ChunksExactMut<'_, u64>; PARTS] {
+    let mut parts = limb.chunks_exact_mut(part);
+    std::array::from_fn(|_| parts.next().unwrap_or_default().chunks_exact_mut(block))
 }

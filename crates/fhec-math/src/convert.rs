@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use crate::cpu::dispatch;
-use crate::{MathError, Modulus};
+use crate::{MathError, Modulus, NttTable};
 
 /// Coefficients of one unit of work of [`BaseConverter::par_convert`].
 const PAR_CHUNK: usize = 2048;
@@ -144,6 +144,32 @@ impl BaseConverter {
         dispatch!(convert::convert_loose(self, src, dst, scratch, past_caches));
     }
 
+    /// As [`convert_loose`](Self::convert_loose), between transforms: from limbs that
+    /// [`inverse_to_quarters`](NttTable::inverse_to_quarters) left to limbs that [`forward_from_quarters`](NttTable::forward_from_quarters) goes
+    /// on with. The passes in between work on the same places of all quarters of a limb; they are run here, where coefficients are in registers.
+    /// Of every limb come its table and the same block of each quarter.
+    ///
+    /// # Panics
+    /// As [`convert`](Self::convert), when a table is of another prime or [has no quarters](NttTable::has_quarters), and for blocks of other
+    /// than a multiple of 16 coefficients.
+    pub fn convert_quarters(
+        &self,
+        src: &[(&NttTable, [&[u64]; 4])],
+        dst: &mut [(&NttTable, [&mut [u64]; 4])],
+        scratch: &mut Vec<u64>,
+        past_caches: bool,
+    ) {
+        let froms = src.iter().map(|(table, _)| table.modulus());
+        let tos = dst.iter().map(|(table, _)| table.modulus());
+        assert!(froms.eq(self.from()) && tos.eq(self.to()), "limbs do not fit the bases");
+        let n = src[0].1[0].len();
+        let lengths = src.iter().flat_map(|(_, limb)| limb.map(<[u64]>::len));
+        let lengths = lengths.chain(dst.iter().flat_map(|(_, limb)| limb.each_ref().map(|quarter| quarter.len())));
+        assert!(n.is_multiple_of(16) && lengths.into_iter().all(|len| len == n), "limbs of different lengths");
+        scratch.resize((src.len() + 1) * self.block, 0);
+        dispatch!(convert::convert_quarters(self, src, dst, scratch, past_caches));
+    }
+
     /// As [`convert`](Self::convert), in parallel over blocks of coefficients.
     ///
     /// # Panics
@@ -175,7 +201,17 @@ impl BaseConverter {
 }
 
 mod portable {
-    use super::BaseConverter;
+    use super::{BaseConverter, NttTable};
+
+    pub(super) fn convert_quarters(
+        _: &BaseConverter,
+        _: &[(&NttTable, [&[u64]; 4])],
+        _: &mut [(&NttTable, [&mut [u64]; 4])],
+        _: &mut [u64],
+        _: bool,
+    ) {
+        panic!("portable tables have no quarters");
+    }
 
     pub(super) fn convert_loose(
         c: &BaseConverter,

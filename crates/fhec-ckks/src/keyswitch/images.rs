@@ -10,7 +10,7 @@ use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
 use super::digits::Digits;
 use super::switch::{Division, Pair, add_moved_limb, by_limb, check_keys, division, remainders};
-use super::{mod_down, mod_down_pair, mod_down_rescale_pair};
+use super::{inverse_divided, mod_down, mod_down_pair, mod_down_rescale_pair, transform_remainder};
 use crate::error::Result;
 use crate::keys::SwitchingKey;
 use crate::params::Context;
@@ -127,8 +127,8 @@ pub(crate) fn add_images_divided(
         |(), i, digits, outs| {
             for [out0, out1] in outs {
                 images.limb(i, digits, [&mut *out0, &mut *out1]);
-                context.qp_table(level, i).inverse(out0);
-                context.qp_table(level, i).inverse(out1);
+                inverse_divided(context, level, [i, kept], out0);
+                inverse_divided(context, level, [i, kept], out1);
             }
         },
     );
@@ -141,10 +141,7 @@ pub(crate) fn add_images_divided(
         for (parts, tail) in outs.into_iter().zip(&tails) {
             images.limb(i, digits, [&mut *sum0, &mut *sum1]);
             for (k, (sum, out)) in [&*sum0, &*sum1].into_iter().zip(parts).enumerate() {
-                if let Some(from) = from {
-                    pointwise::switch_centered(from, m, tail[k].limb(0), out);
-                }
-                context.q_table(i).forward_loose(None, out, &[]);
+                transform_remainder(context, i, from.map(|m| (m, tail[k].limb(0))), out, None, &[]);
                 pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
             }
         }

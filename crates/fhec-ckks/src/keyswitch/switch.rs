@@ -11,6 +11,7 @@ use fhec_math::packed::{self, Quotient};
 use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, pointwise};
 
 use super::digits::Digits;
+use super::{inverse_divided, transform_remainder, with_tables};
 use crate::error::{CkksError, Result};
 use crate::keys::SwitchingKey;
 use crate::limbs::{Conversion, convert};
@@ -67,8 +68,8 @@ pub(crate) fn switch(
             for ((key, switch), [out0, out1]) in switches.iter().zip(outs) {
                 dot_limb(context, level, i, digits, key, switch.lift, [&mut *out0, &mut *out1]);
                 add_made(context, level, i, switch.made, making, [&mut *out0, &mut *out1]);
-                context.qp_table(level, i).inverse(out0);
-                context.qp_table(level, i).inverse(out1);
+                inverse_divided(context, level, [i, kept], out0);
+                inverse_divided(context, level, [i, kept], out1);
             }
         },
     );
@@ -87,11 +88,9 @@ pub(crate) fn switch(
             let (made0, made1) = making.split_at_mut(making.len() / 2);
             for ((key, switch), (mut parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
                 for (k, r) in [&mut *r0, &mut *r1].into_iter().enumerate() {
-                    if let Some(from) = from {
-                        pointwise::switch_centered(from, m, tail[k].limb(0), parts[k]);
-                    }
-                    let next = if k == 0 { &*parts[1] } else { &[] };
-                    context.q_table(i).forward_loose(Some(&*parts[k]), r, next);
+                    let [part0, part1] = &mut parts;
+                    let (part, next) = if k == 0 { (part0, &**part1) } else { (part1, &[][..]) };
+                    transform_remainder(context, i, from.map(|m| (m, tail[k].limb(0))), part, Some(r), next);
                 }
                 let mut lifts = switch.lift.map(|lift| lift.map(|poly| poly.limb(i)));
                 if let Some(made) = switch.made {
@@ -159,7 +158,6 @@ pub(super) fn remainders<'a>(
     tails: &[[Poly<Eval>; 2]],
     outs: &mut [[Poly<Eval>; 2]],
 ) -> Option<&'a Modulus> {
-    let n = context.n();
     let count = tails.first().map_or(0, |tail| tail[0].limbs());
     if count == 1 {
         return context.moduli_p().first();
@@ -167,8 +165,10 @@ pub(super) fn remainders<'a>(
     let conversions = tails.iter().flatten().zip(outs.iter_mut().flatten()).map(|(tail, out)| {
         // The converter wants the special primes first, then the last chain prime.
         let last = count - context.special_at(level);
-        let src = (last..count).chain(0..last).map(|j| tail.limb(j)).collect();
-        Conversion { converter, src, dst: out.data_mut().chunks_exact_mut(n).collect() }
+        let kept = out.limbs();
+        let source = |j| (&**context.qp_table(level, kept + j), tail.limb(j));
+        let src = (last..count).chain(0..last).map(source).collect();
+        Conversion { converter, src, dst: with_tables(context, out) }
     });
     convert(conversions.collect());
     None

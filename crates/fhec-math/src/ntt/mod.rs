@@ -1,7 +1,7 @@
 //! The negacyclic number-theoretic transform modulo one prime.
 
 #[cfg(target_arch = "x86_64")]
-mod ifma;
+pub(crate) mod ifma;
 mod portable;
 mod root;
 
@@ -123,7 +123,7 @@ impl NttTable {
         self.check(limb);
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(ifma::Task { source: None, loose: false, next: &[] }, limb),
+            Kernel::Ifma(k) => k.forward(ifma::Task { source: None, loose: false, begun: false, next: &[] }, limb),
             Kernel::Portable(k) => k.forward(limb),
         }
     }
@@ -141,7 +141,7 @@ impl NttTable {
         debug_assert!(loose.iter().all(|&x| x < 4 * self.modulus.value()), "coefficients are not even loosely reduced");
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, next }, limb),
+            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, begun: false, next }, limb),
             Kernel::Portable(k) => {
                 if let Some(source) = source {
                     limb.copy_from_slice(source);
@@ -206,6 +206,59 @@ impl NttTable {
                 limb.copy_from_slice(source);
                 k.inverse(limb);
             }
+        }
+    }
+
+    /// Whether limbs are transformed in quarters: the first pass of a transform, and the last one of an inverse, can then be left to
+    /// [`BaseConverter::convert_quarters`](crate::BaseConverter::convert_quarters).
+    pub fn has_quarters(&self) -> bool {
+        match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.has_quarters() && kernels() == Kernels::Avx512Ifma,
+            Kernel::Portable(_) => false,
+        }
+    }
+
+    /// What is left of [`forward_loose`](Self::forward_loose) after a conversion in quarters.
+    ///
+    /// # Panics
+    /// When a length is not `N`, or [there are no quarters](Self::has_quarters).
+    pub fn forward_from_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+        assert!(source.is_none_or(|source| source.len() == self.n()), "limb length is not the ring degree");
+        assert!(
+            limb.len() == self.n() && self.has_quarters(),
+            "limb length is not the ring degree, or has no quarters"
+        );
+        match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, begun: true, next }, limb),
+            Kernel::Portable(_) => unreachable!("portable kernels have no quarters ({next:p})"),
+        }
+    }
+
+    /// As much of [`inverse_from`](Self::inverse_from), or of [`inverse`](Self::inverse) without a source, as comes before a conversion in quarters.
+    ///
+    /// # Panics
+    /// As [`forward_from_quarters`](Self::forward_from_quarters).
+    pub fn inverse_to_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+        self.check(source.unwrap_or(limb));
+        assert!(
+            limb.len() == self.n() && self.has_quarters(),
+            "limb length is not the ring degree, or has no quarters"
+        );
+        match &self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Ifma(k) => k.inverse_to_quarters(source, limb, next),
+            Kernel::Portable(_) => unreachable!("portable kernels have no quarters ({next:p})"),
+        }
+    }
+
+    /// The kernels of a table with quarters.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn quarters(&self) -> Option<&ifma::IfmaNtt> {
+        match &self.kernel {
+            Kernel::Ifma(k) if self.has_quarters() => Some(k),
+            _ => None,
         }
     }
 

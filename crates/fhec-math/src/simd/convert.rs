@@ -1,5 +1,9 @@
 //! Base conversion. Checks, formula and meaning: [`crate::convert`].
 
+mod quarters;
+
+pub(crate) use quarters::convert_quarters;
+
 use std::arch::x86_64::{
     __m512d, _mm_sfence, _mm512_add_pd, _mm512_cvtepi64_pd, _mm512_cvtpd_epi64, _mm512_mul_pd, _mm512_set1_pd,
     _mm512_setzero_pd, _mm512_stream_si512,
@@ -26,16 +30,31 @@ pub(crate) fn convert_loose(
     scratch: &mut [u64],
     past_caches: bool,
 ) {
-    if past_caches && begin_lines(dst) {
+    if past_caches && begin_lines(dst.iter()) {
         run::<true, true>(c, src, dst, scratch);
     } else {
         run::<true, false>(c, src, dst, scratch);
     }
 }
 
-/// Whether all limbs begin at lines of the cache.
-fn begin_lines(limbs: &[&mut [u64]]) -> bool {
-    limbs.iter().all(|limb| limb.as_ptr().addr().is_multiple_of(64))
+/// Whether all begin at lines of the cache.
+fn begin_lines<'a>(mut limbs: impl Iterator<Item = &'a &'a mut [u64]>) -> bool {
+    limbs.all(|limb| limb.as_ptr().addr().is_multiple_of(64))
+}
+
+/// Stores a vector, past the caches or not.
+///
+/// # Safety
+/// To `STREAM`, `words` begin a line of the cache, and [`_mm_sfence`] follows before anybody else is told of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+unsafe fn put<const STREAM: bool>(words: &mut [u64; 8], v: V) {
+    if STREAM {
+        // SAFETY: eight words, and the caller promises the rest.
+        unsafe { _mm512_stream_si512(words.as_mut_ptr().cast(), v) };
+    } else {
+        store(words, v);
+    }
 }
 
 /// `STREAM`: limbs begin at lines of the cache, and are written past it.
@@ -46,7 +65,7 @@ fn run<const LOOSE: bool, const STREAM: bool>(
     dst: &mut [&mut [u64]],
     scratch: &mut [u64],
 ) {
-    assert!(!STREAM || begin_lines(dst), "limbs that begin within a line");
+    assert!(!STREAM || begin_lines(dst.iter()), "limbs that begin within a line");
     let n = src[0].len();
     for start in (0..n).step_by(c.block) {
         let end = n.min(start + c.block);
@@ -89,9 +108,15 @@ fn scale_sources(c: &BaseConverter, src: &[&[u64]], start: usize, end: usize, sc
             scale(load_part(tail), &mut row[vectors.len()], &mut sums[vectors.len()]);
         }
     }
-    let (quotients, _) = scratch[src.len() * block..].as_chunks_mut::<8>();
-    for (v, sum) in quotients.iter_mut().zip(sums) {
-        // Rounds to the nearest integer, ties to even.
+    quotients(&sums, &mut scratch[src.len() * block..]);
+}
+
+/// The nearest integers, ties to even.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn quotients(sums: &[__m512d; 64], row: &mut [u64]) {
+    let (row, _) = row.as_chunks_mut::<8>();
+    for (v, &sum) in row.iter_mut().zip(sums) {
         store(v, _mm512_cvtpd_epi64(sum));
     }
 }
@@ -109,55 +134,55 @@ fn combine<const NARROW: bool, const LOOSE: bool, const STREAM: bool>(
     let mut start = 0;
     for group in groups {
         let (out, _) = group.as_chunks_mut::<8>();
-        sums::<NARROW, LOOSE>(&k, block, scratch, start, target, |g, x| {
-            if STREAM {
-                // SAFETY: a block of eight words, which begins a line: `run` saw that the limb does, and blocks and groups have whole lines. It also
-                // fences when all is stored.
-                unsafe { _mm512_stream_si512(out[g].as_mut_ptr().cast(), x) };
-            } else {
-                store(&mut out[g], x);
-            }
-        });
+        let x = sums::<1, NARROW, LOOSE>(&k, block, scratch, start, target);
+        for g in 0..GROUP {
+            // SAFETY: `run` saw that the limb begins a line, and blocks and groups have whole lines; it also fences when all is stored.
+            unsafe { put::<STREAM>(&mut out[g], x[g]) };
+        }
         start += STEP;
     }
     if !tail.is_empty() {
         // Rows are long enough; what they hold after the last coefficient does not matter.
         let mut group = [0; STEP];
         let (out, _) = group.as_chunks_mut::<8>();
-        sums::<NARROW, LOOSE>(&k, block, scratch, start, target, |g, x| store(&mut out[g], x));
+        let x = sums::<1, NARROW, LOOSE>(&k, block, scratch, start, target);
+        out.iter_mut().zip(x).for_each(|(out, x)| store(out, x));
         tail.copy_from_slice(&group[..tail.len()]);
     }
 }
 
-/// [`combine`] for the coefficients from `start` on.
+/// [`combine`] for the coefficients from `start` on, as many of each of the `PARTS` that rows consist of; [`GROUP`] vectors in all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-fn sums<const NARROW: bool, const LOOSE: bool>(
+fn sums<const PARTS: usize, const NARROW: bool, const LOOSE: bool>(
     k: &Field,
     block: usize,
     scratch: &[u64],
     start: usize,
     target: &Target,
-    mut put: impl FnMut(usize, V),
-) {
+) -> [V; GROUP] {
     let mut low = [zero(); GROUP];
     let mut high = [zero(); GROUP];
+    let (each, part) = (GROUP / PARTS, block / PARTS);
     for (row, &factor) in scratch.chunks_exact(block).zip(&target.factors) {
         let factor = splat(factor);
-        let (y, _) = row[start..start + STEP].as_chunks::<8>();
-        for g in 0..GROUP {
-            let y = load(&y[g]);
-            low[g] = lo(low[g], y, factor);
-            high[g] = hi(high[g], y, factor);
+        for p in 0..PARTS {
+            let (y, _) = row[p * part + start..p * part + start + 8 * each].as_chunks::<8>();
+            for i in 0..each {
+                let (g, y) = (p * each + i, load(&y[i]));
+                low[g] = lo(low[g], y, factor);
+                high[g] = hi(high[g], y, factor);
+            }
         }
     }
+    let mut out = [zero(); GROUP];
     for g in 0..GROUP {
-        let x = match (NARROW, LOOSE) {
+        out[g] = match (NARROW, LOOSE) {
             (true, true) => k.reduce_pair_loose(low[g], high[g]),
             (true, false) => k.reduce_pair(low[g], high[g]),
             (false, true) => k.reduce_wide_loose(low[g], high[g]),
             (false, false) => k.reduce_wide(low[g], high[g]),
         };
-        put(g, x);
     }
+    out
 }

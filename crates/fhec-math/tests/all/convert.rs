@@ -1,7 +1,8 @@
 //! Base conversion against big integers.
 
 use crate::common::{edge_words, moduli, words};
-use fhec_math::{AlignedVec, BaseConverter, MathError, Modulus};
+use fhec_math::cpu::{Kernels, kernels};
+use fhec_math::{AlignedVec, BaseConverter, MathError, Modulus, NttTable};
 use num_bigint::{BigInt, BigUint};
 use num_traits::{Signed, ToPrimitive, Zero};
 
@@ -212,4 +213,75 @@ fn converters_multiply_on_the_way() {
                 });
         assert!(wanted == got);
     }
+}
+
+/// Between transforms: values to values, with primes that let transforms be lazy in one way or another and bases that make sums wide.
+#[test]
+fn conversion_in_quarters_is_that_between_whole_transforms() {
+    let table = |m: &Modulus, log_n| NttTable::get(m.value(), log_n).unwrap();
+    let mut seen = 0;
+    for log_n in 4..=17 {
+        for (bits_from, bits_to, many) in
+            [(46, 47, 5), (47, 50, 3), (49, 45, 4), (50, 50, 17), (36, 46, 1), (40, 30, 9)]
+        {
+            let from = moduli(bits_from, log_n, many);
+            let mut to = moduli(bits_to, log_n, many + 3).split_off(many);
+            to.extend(moduli(48, log_n, 1));
+            let tables = |base: &[Modulus]| base.iter().map(|m| table(m, log_n)).collect::<Vec<_>>();
+            let (from_tables, to_tables) = (tables(&from), tables(&to));
+            if !from_tables[0].has_quarters() {
+                continue;
+            }
+            seen += 1;
+            let n = 1 << log_n;
+            let values: Vec<Vec<u64>> = from.iter().map(|m| edge_words(m.value(), n, m.value())).collect();
+            let factors: Vec<u64> = from.iter().map(|m| m.value() / 3).collect();
+            let converter = BaseConverter::new(&from, &to).multiplied(&factors);
+
+            let mut coefficients = values.clone();
+            coefficients.iter_mut().zip(&from_tables).for_each(|(limb, table)| table.inverse(limb));
+            let mut expected = vec![vec![0; n]; to.len()];
+            let src: Vec<&[u64]> = coefficients.iter().map(Vec::as_slice).collect();
+            converter.convert(&src, &mut expected.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+            expected.iter_mut().zip(&to_tables).for_each(|(limb, table)| table.forward(limb));
+
+            let mut left: Vec<Vec<u64>> = vec![vec![7; n]; from.len()];
+            for (i, (limb, table)) in left.iter_mut().zip(&from_tables).enumerate() {
+                if i % 2 == 0 {
+                    table.inverse_to_quarters(Some(&values[i]), limb, &values[0]);
+                } else {
+                    limb.copy_from_slice(&values[i]);
+                    table.inverse_to_quarters(None, limb, &[]);
+                }
+            }
+            for (past_caches, shift, block) in [(false, 0, n / 4), (true, 0, n / 4), (true, 0, 16), (true, 1, n / 8)] {
+                let mut limbs = vec![AlignedVec::zeroed(n + shift); to.len()];
+                for start in (0..n / 4).step_by(block) {
+                    let place = |q: usize| q * n / 4 + start..q * n / 4 + start + block;
+                    let src: Vec<(&NttTable, [&[u64]; 4])> =
+                        (0..from.len()).map(|i| (&*from_tables[i], [0, 1, 2, 3].map(|q| &left[i][place(q)]))).collect();
+                    let mut dst: Vec<(&NttTable, [&mut [u64]; 4])> = limbs
+                        .iter_mut()
+                        .zip(&to_tables)
+                        .map(|(limb, table)| {
+                            let mut quarters = limb[shift..].chunks_exact_mut(n / 4);
+                            (&**table, [(); 4].map(|()| &mut quarters.next().unwrap()[start..start + block]))
+                        })
+                        .collect();
+                    converter.convert_quarters(&src, &mut dst, &mut Vec::new(), past_caches);
+                }
+                for (i, (table, m)) in to_tables.iter().zip(&to).enumerate() {
+                    let mut there = vec![0; n];
+                    table.forward_from_quarters(Some(&limbs[i][shift..]), &mut there, &values[0]);
+                    table.forward_from_quarters(None, &mut limbs[i][shift..], &[]);
+                    assert!(there == limbs[i][shift..], "in place or not, {}, log_n={log_n}", m.value());
+                    assert!(there.iter().all(|&x| x < (1 << 52) - m.value()), "bound, {}, log_n={log_n}", m.value());
+                    let congruent = there.iter().map(|&x| m.reduce(x)).eq(expected[i].iter().copied());
+                    assert!(congruent, "{many} of {bits_from} bits to {}, log_n={log_n}, block {block}", m.value());
+                }
+            }
+        }
+    }
+    let wanted = if kernels() == Kernels::Avx512Ifma { 6 * 6 } else { 0 };
+    assert_eq!(seen, wanted, "rings with quarters");
 }

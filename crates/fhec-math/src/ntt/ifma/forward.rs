@@ -7,10 +7,16 @@ use super::{Direction, IfmaNtt, LAZY, Task};
 use crate::simd::{Field, cut, load, store, zero};
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn run(table: &IfmaNtt, Task { source, loose, next }: Task<'_>, limb: &mut [u64]) {
+pub(super) fn run(table: &IfmaNtt, Task { source, loose, begun, next }: Task<'_>, limb: &mut [u64]) {
     let k = Field::new(&table.modulus);
     let ahead = &mut table.forward.ahead(0, next);
-    if loose {
+    if begun {
+        let size = limb.len() / 4;
+        for (i, part) in limb.chunks_exact_mut(size).enumerate() {
+            let source = source.map(|source| &source[i * size..(i + 1) * size]);
+            descend::<true>(&k, &table.forward, [1, i], source, part, ahead);
+        }
+    } else if loose {
         descend::<true>(&k, &table.forward, [0, 0], source, limb, ahead);
     } else {
         descend::<false>(&k, &table.forward, [0, 0], source, limb, ahead);

@@ -37,16 +37,23 @@ macro_rules! choose_last {
     };
 }
 
-/// From `source`, or in place without one; `next` is used after it.
+/// From `source`, or in place without one; `next` is used after it. Without its `FINAL` pass a conversion goes on.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn run(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
-    let k = Field::new(&table.modulus);
+pub(super) fn run<const FINAL: bool>(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    let (k, d) = (Field::new(&table.modulus), &table.inverse);
     let n_inverse = (splat(table.n_inverse.0), splat(table.n_inverse.1));
-    let mut ahead = table.inverse.ahead(START, next);
-    ascend(&k, &table.inverse, n_inverse, [0, 0], Lead::default(), source, limb, &mut ahead);
+    let mut ahead = d.ahead(START, next);
+    if FINAL {
+        return ascend(&k, d, n_inverse, [0, 0], Lead::default(), source, limb, &mut ahead);
+    }
+    let size = limb.len() / 4;
+    for (i, part) in limb.chunks_exact_mut(size).enumerate() {
+        let source = source.map(|source| &source[i * size..(i + 1) * size]);
+        ascend(&k, d, n_inverse, [1, i], d.passes[0].leads[i], source, part, &mut ahead);
+    }
 }
 
-/// Words of the table that are not fetched ahead, because they are read at once. Within 4096 coefficients the last pass reads up to 2304 words more than
+/// Words of the table that are not fetched ahead, because they are read at once. Within 4096 coefficients the last pass reads up to 512 words more than
 /// was fetched since their beginning.
 const START: usize = 4096;
 

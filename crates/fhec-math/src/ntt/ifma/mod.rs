@@ -9,11 +9,13 @@
 mod butterfly;
 mod forward;
 mod inverse;
+pub(crate) mod quarters;
 mod symmetric;
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::buffer::HUGE_BYTES;
 use crate::{AlignedVec, Modulus};
 use butterfly::{Ahead, LAST_RECORD, record_words};
 
@@ -28,7 +30,7 @@ pub(super) const MIN_LOG_N_SYMMETRIC: u32 = MIN_LOG_N + 1;
 
 /// Tables of both directions. Only made where the instructions are present, which
 /// [`forward`](Self::forward) and [`inverse`](Self::inverse) rely on.
-pub(super) struct IfmaNtt {
+pub(crate) struct IfmaNtt {
     modulus: Modulus,
     forward: Direction,
     inverse: Direction,
@@ -54,6 +56,8 @@ pub(super) struct Task<'a> {
     pub(super) source: Option<&'a [u64]>,
     /// Whether values may stay unreduced.
     pub(super) loose: bool,
+    /// Whether a conversion ran the first pass.
+    pub(super) begun: bool,
     /// Memory that is used next.
     pub(super) next: &'a [u64],
 }
@@ -67,11 +71,11 @@ struct Direction {
 }
 
 /// Values are kept below `4p` at each stage.
-const STRICT: u8 = 0;
+pub(crate) const STRICT: u8 = 0;
 /// Values are kept below 2^52 only.
-const LAZY: u8 = 1;
+pub(crate) const LAZY: u8 = 1;
 /// As [`LAZY`], and values carry multiples of `p` that keep differences positive: inverse only.
-const CARRIED: u8 = 2;
+pub(crate) const CARRIED: u8 = 2;
 
 /// How many times the bound of the values that come into a carried inverse pass of two or three stages each of them carries on top.
 ///
@@ -145,10 +149,11 @@ impl IfmaNtt {
         let split = split_stages(log_n - LAST_STAGES);
         let roots = powers(m, log_n, psi);
         let inverse_roots = powers(m, log_n, psi_inverse);
-        // The largest tables of both directions share a block: one of 2 MiB, which those of degree 2^16 fill, gets huge pages. A
-        // chain has more tables than the caches hold, and to stream one from small pages costs half a transform.
+        // The largest tables of both directions share a block, of a huge page where they fill half of it: a chain has more tables than
+        // the caches hold.
         let words = LastRecords::words(log_n);
-        let mut block = AlignedVec::zeroed((2 * words).max(if log_n == 16 { 1 << 18 } else { 0 }));
+        let huge = HUGE_BYTES / size_of::<u64>();
+        let mut block = AlignedVec::zeroed(if 4 * words < huge { 2 * words } else { (2 * words).max(huge) });
         let (forward_last, inverse_last) = block[..2 * words].split_at_mut(words);
         write_last(m, log_n, 1, &roots, forward_last);
         write_last(m, log_n, 1, &inverse_roots, inverse_last);
@@ -201,7 +206,13 @@ impl IfmaNtt {
     /// From `source`, or in place without one; `next` is used after it.
     pub(super) fn inverse(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { inverse::run(self, source, limb, next) }
+        unsafe { inverse::run::<true>(self, source, limb, next) }
+    }
+
+    /// [`inverse`](Self::inverse) without its final pass.
+    pub(super) fn inverse_to_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { inverse::run::<false>(self, source, limb, next) }
     }
 }
 
