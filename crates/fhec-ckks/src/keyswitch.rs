@@ -21,12 +21,12 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-use fhec_math::{AlignedVec, Eval, Modulus, NttTable, Poly, pointwise};
+use fhec_math::{AlignedVec, Eval, Fetch, Modulus, NttTable, Poly, pointwise};
 use rayon::prelude::*;
 
-pub(crate) use digits::Digits;
+pub(crate) use digits::{At, Digits, Span};
 pub(crate) use images::{KeyedImage, Undivided, add_images, add_images_divided};
-pub(crate) use switch::{Limbs, Switch, add_moved_limb, switch};
+pub(crate) use switch::{Limbs, Switch, add_moved_part, switch};
 
 use crate::error::Result;
 use crate::limbs::{self, Conversion, HEAVY, convert, par_chunks};
@@ -81,18 +81,22 @@ impl Decomposed {
 pub fn decompose(context: &Context, c: &Poly<Eval>, level: usize) -> Decomposed {
     let coeffs = coefficients(context, c, level);
     let mut raised = raise(context, &coeffs, level);
-    let len = raised.digits * raised.n;
-    par_chunks(&mut raised.data, len, HEAVY, |i, chunk| {
-        each_digit(context, level, i, chunk, |digit, limb, next| {
-            if digit.range.contains(&i) {
-                match &context.level(level).unused_inv {
-                    Some(factors) => pointwise::mul_scalar_into(context.q(i), limb, c.limb(i), factors[i]),
-                    None => limb.copy_from_slice(c.limb(i)),
+    let (n, tables) = (raised.n, context.level(level));
+    par_chunks(&mut raised.data, raised.digits * n, HEAVY, |i, chunk| {
+        let table = context.qp_table(level, i);
+        let mut fetch = Fetch::new([]);
+        table.fetch(false, None, &mut fetch);
+        chunk.chunks_exact(n).for_each(|limb| fetch.push(limb));
+        for (digit, limb) in tables.digits.iter().zip(chunk.chunks_exact_mut(n)) {
+            match &tables.unused_inv {
+                Some(factors) if digit.range.contains(&i) => {
+                    pointwise::mul_scalar_into(context.q(i), limb, c.limb(i), factors[i]);
                 }
-            } else {
-                transform_digit(context, &coeffs, level, i, digit, limb, next);
+                None if digit.range.contains(&i) => limb.copy_from_slice(c.limb(i)),
+                _ if digit.range.len() > 1 => limbs::forward(table, None, None, limb, &mut fetch),
+                _ => lift_digit(context, &coeffs, level, i, digit, limb, &mut fetch),
             }
-        });
+        }
     });
     raised
 }
@@ -102,33 +106,20 @@ fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     let (n, tables) = (context.n(), context.level(level));
     let mut coeffs = AlignedVec::scratch((level + 1) * n);
     par_chunks(&mut coeffs, n, HEAVY, |i, limb| {
-        let next = if i < level { c.limb(i + 1) } else { &[] };
-        if tables.digits.iter().all(|digit| digit.range != (i..i + 1)) {
-            return limbs::inverse(context.q_table(i), Some(c.limb(i)), limb, next);
+        let (table, mut fetch) = (context.q_table(i), Fetch::new([]));
+        table.fetch(true, None, &mut fetch);
+        if i < level {
+            fetch.push(c.limb(i + 1));
         }
-        context.q_table(i).inverse_from(c.limb(i), limb, next);
+        if tables.digits.iter().all(|digit| digit.range != (i..i + 1)) {
+            return limbs::inverse(table, None, Some(c.limb(i)), limb, &mut fetch);
+        }
+        table.inverse_from(c.limb(i), limb, &mut fetch);
         if let Some(factors) = &tables.unused_inv {
             pointwise::mul_scalar_assign(context.q(i), limb, factors[i]);
         }
     });
     coeffs
-}
-
-/// Calls `f` for every digit modulo the prime of limb `i`, with its limb in `chunk` and that of the digit after it.
-fn each_digit<'a>(
-    context: &'a Context,
-    level: usize,
-    i: usize,
-    mut chunk: &'a mut [u64],
-    mut f: impl FnMut(&'a DigitTables, &'a mut [u64], &[u64]),
-) {
-    let digits = &context.level(level).digits;
-    for (d, digit) in digits.iter().enumerate() {
-        let (limb, rest) = chunk.split_at_mut(context.n());
-        let next = digits[d + 1..].iter().position(|next| !next.range.contains(&i));
-        f(digit, limb, next.map_or(&[], |skip| &rest[skip * context.n()..(skip + 1) * context.n()]));
-        chunk = rest;
-    }
 }
 
 /// The digits of several primes in coefficient form, modulo the primes that are not their own. All else is left unset:
@@ -158,24 +149,20 @@ fn raise(context: &Context, coeffs: &[u64], level: usize) -> Decomposed {
     Decomposed { data, digits, n, level }
 }
 
-/// Finishes a digit modulo the prime of limb `i`, which is not one of its own: evaluation form of what [`raise`] left, loose.
-fn transform_digit(
+/// A digit of one prime modulo the prime of limb `i`, which is another: evaluation form, loose.
+fn lift_digit(
     context: &Context,
     coeffs: &[u64],
     level: usize,
     i: usize,
     digit: &DigitTables,
     limb: &mut [u64],
-    next: &[u64],
+    fetch: &mut Fetch,
 ) {
-    if digit.range.len() == 1 {
-        let (n, from) = (context.n(), digit.range.start);
-        let src = &coeffs[from * n..(from + 1) * n];
-        pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
-        context.qp_table(level, i).forward_loose(None, limb, next);
-    } else {
-        limbs::forward(context.qp_table(level, i), None, limb, next);
-    }
+    let (n, from) = (context.n(), digit.range.start);
+    let src = &coeffs[from * n..(from + 1) * n];
+    pointwise::switch_centered(context.q(from), context.qp_modulus(level, i), src, limb);
+    context.qp_table(level, i).forward_loose(None, limb, fetch);
 }
 
 /// `⌊a / P⌉` modulo `q_0 … q_level` (ModDown).
@@ -228,9 +215,11 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
         let tail = part.poly.data_mut()[limbs * n..].chunks_exact_mut(n);
         jobs.extend(tail.enumerate().map(|(j, limb)| (limbs + j, limb)));
     }
-    jobs.into_par_iter()
-        .with_min_len((HEAVY / n).max(1))
-        .for_each(|(i, limb)| inverse_divided(context, level, [i, limbs], limb));
+    jobs.into_par_iter().with_min_len((HEAVY / n).max(1)).for_each(|(i, limb)| {
+        let mut fetch = Fetch::new([]);
+        context.qp_table(level, i).fetch(true, None, &mut fetch);
+        inverse_divided(context, level, limbs, &At::whole(i, n), limb, &mut fetch);
+    });
     let mut out: [Poly<Eval>; K] = std::array::from_fn(|_| Poly::scratch(n, limbs));
     // The converter wants the special primes first, then the last chain prime.
     let order = (level + 1..context.qp_limbs(level)).chain(limbs..level + 1);
@@ -271,18 +260,21 @@ pub(crate) fn finish_division(context: &Context, mut jobs: Vec<Division<'_>>, in
     jobs.sort_by_key(|job| job.i);
     jobs.into_par_iter().with_min_len((HEAVY / context.n()).max(1)).for_each(|Division { i, x, t, from }| {
         let m = context.q(i);
-        transform_remainder(context, i, from, t, None, x);
+        let (at, mut fetch) = (At::whole(i, t.len()), Fetch::new([]));
+        context.q_table(i).fetch(false, None, &mut fetch);
+        fetch.push(x);
+        transform_remainder(context, &at, from, t, None, &mut fetch);
         pointwise::sub_mul_scalar_assign(m, t, x, m.neg(inverses[i]));
     });
 }
 
-/// Limb `i` that is divided away, one of those from `kept` on: ready to be converted, or where it is the only one in coefficient form.
-fn inverse_divided(context: &Context, level: usize, [i, kept]: [usize; 2], limb: &mut [u64]) {
-    let table = context.qp_table(level, i);
+/// A limb that is divided away, one of those from `kept` on: ready to be converted, or where it is the only one in coefficient form.
+fn inverse_divided(context: &Context, level: usize, kept: usize, at: &At, limb: &mut [u64], fetch: &mut Fetch) {
+    let table = context.qp_table(level, at.i);
     if context.qp_limbs(level) - kept == 1 {
         table.inverse(limb);
     } else {
-        limbs::inverse(table, None, limb, &[]);
+        limbs::inverse(table, at.quarter, None, limb, fetch);
     }
 }
 
@@ -291,27 +283,27 @@ fn with_tables<'a>(context: &'a Context, poly: &'a mut Poly<Eval>) -> Vec<(&'a N
     poly.iter_mut().enumerate().map(|(i, limb)| (&**context.q_table(i), limb)).collect()
 }
 
-/// Evaluation form modulo `q_i`, loose, of a remainder: of what a conversion left in `t`, or of coefficients modulo a single divisor, which need
-/// no conversion. It stays in `t` or goes `to` another limb. Memory that the caller uses `next` is fetched meanwhile.
+/// Evaluation form, loose, of a remainder: of what a conversion left in `t`, or of coefficients modulo a single divisor, which need
+/// no conversion and are those of a whole limb. It stays in `t` or goes `to` another limb.
 fn transform_remainder(
     context: &Context,
-    i: usize,
+    at: &At,
     from: Option<(&Modulus, &[u64])>,
     t: &mut [u64],
     to: Option<&mut [u64]>,
-    next: &[u64],
+    fetch: &mut Fetch,
 ) {
-    let table = context.q_table(i);
+    let table = context.q_table(at.i);
     if let Some((from, remainder)) = from {
-        pointwise::switch_centered(from, context.q(i), remainder, t);
+        pointwise::switch_centered(from, context.q(at.i), remainder, t);
     }
     let (source, limb) = match to {
         Some(to) => (Some(&*t), to),
         None => (None, t),
     };
     if from.is_some() {
-        table.forward_loose(source, limb, next);
+        table.forward_loose(source, limb, fetch);
     } else {
-        limbs::forward(table, source, limb, next);
+        limbs::forward(table, at.quarter, source, limb, fetch);
     }
 }

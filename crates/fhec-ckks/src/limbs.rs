@@ -4,8 +4,8 @@
 
 use std::slice::ChunksExactMut;
 
-use fhec_math::NttTable;
 use fhec_math::convert::BaseConverter;
+use fhec_math::{Fetch, NttTable};
 use rayon::prelude::*;
 
 /// Words per task where each word costs as much as in an NTT (about 1.5 ns).
@@ -60,23 +60,45 @@ pub(crate) struct Conversion<'a> {
 }
 
 /// Values to what is converted, from `source` or in place: coefficients, or in rings with quarters as much of a transform as comes before a
-/// conversion. Memory that the caller uses `next` is fetched meanwhile.
-pub(crate) fn inverse(table: &NttTable, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
-    if table.has_quarters() {
-        return table.inverse_to_quarters(source, limb, next);
-    }
-    match source {
-        Some(source) => table.inverse_from(source, limb, next),
-        None => table.inverse(limb),
+/// conversion. Of all of a limb or of one quarter.
+pub(crate) fn inverse(
+    table: &NttTable,
+    quarter: Option<usize>,
+    source: Option<&[u64]>,
+    limb: &mut [u64],
+    fetch: &mut Fetch,
+) {
+    match (quarter, source) {
+        (Some(quarter), _) => table.inverse_quarter(quarter, source, limb, fetch),
+        _ if table.has_quarters() => {
+            each_quarter(source, limb, |quarter, source, limb| table.inverse_quarter(quarter, source, limb, fetch));
+        }
+        (None, Some(source)) => table.inverse_from(source, limb, fetch),
+        (None, None) => table.inverse(limb),
     }
 }
 
-/// What was converted to values, loose, from `source` or in place.
-pub(crate) fn forward(table: &NttTable, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
-    if table.has_quarters() {
-        table.forward_from_quarters(source, limb, next);
-    } else {
-        table.forward_loose(source, limb, next);
+/// What was converted to values, loose, from `source` or in place; of all of a limb or of one quarter.
+pub(crate) fn forward(
+    table: &NttTable,
+    quarter: Option<usize>,
+    source: Option<&[u64]>,
+    limb: &mut [u64],
+    fetch: &mut Fetch,
+) {
+    match quarter {
+        Some(quarter) => table.forward_quarter(quarter, source, limb, fetch),
+        None if table.has_quarters() => {
+            each_quarter(source, limb, |quarter, source, limb| table.forward_quarter(quarter, source, limb, fetch));
+        }
+        None => table.forward_loose(source, limb, fetch),
+    }
+}
+
+fn each_quarter(source: Option<&[u64]>, limb: &mut [u64], mut f: impl FnMut(usize, Option<&[u64]>, &mut [u64])) {
+    let size = limb.len() / 4;
+    for (quarter, part) in limb.chunks_exact_mut(size).enumerate() {
+        f(quarter, source.map(|source| &source[quarter * size..(quarter + 1) * size]), part);
     }
 }
 

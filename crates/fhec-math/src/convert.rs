@@ -145,7 +145,7 @@ impl BaseConverter {
     }
 
     /// As [`convert_loose`](Self::convert_loose), between transforms: from limbs that
-    /// [`inverse_to_quarters`](NttTable::inverse_to_quarters) left to limbs that [`forward_from_quarters`](NttTable::forward_from_quarters) goes
+    /// [`inverse_quarter`](NttTable::inverse_quarter) left to limbs that [`forward_quarter`](NttTable::forward_quarter) goes
     /// on with. The passes in between work on the same places of all quarters of a limb; they are run here, where coefficients are in registers.
     /// Of every limb come its table and the same block of each quarter.
     ///

@@ -131,6 +131,15 @@ impl Automorphism {
         ((entry & !7) | self.orders[entry & 7][start & 7] as usize) & !(len - 1)
     }
 
+    /// Where an aligned block goes: the inverse of [`source_block`](Self::source_block), for blocks of eight positions and more.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn image_block(&self, start: usize, len: usize) -> usize {
+        assert!(len >= 8 && len.is_power_of_two() && start.is_multiple_of(len), "block is not aligned");
+        self.targets[start / 8] as usize & !(len - 1)
+    }
+
     /// [`apply_eval`](Self::apply_eval) for the block of positions that begins at `start`; `src` is the block at
     /// [`source_block`](Self::source_block).
     ///

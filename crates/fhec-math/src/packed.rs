@@ -146,17 +146,18 @@ pub struct Quotient<'a> {
 }
 
 /// [`dot_pair_into`], each sum with a limb times a residue on top if there is one, then divided, and moved by an automorphism if there is
-/// one: the end of a key switch, without a limb in between. Entries of `a` and of the limbs in `lifts` may be loose, below 2^52.
+/// one: the end of a key switch, without a limb in between. Entries of `a` and of the limbs in `lifts` may be loose, below 2^52. With an automorphism,
+/// `start` and the lengths say which block of the image, as for [`dot_pair_moved_into`].
 ///
 /// # Panics
-/// As [`dot_into`], when lengths differ, and with an automorphism when they are not its degree.
+/// As [`dot_into`], when lengths differ, and as [`source_block`](Automorphism::source_block).
 pub fn dot_pair_divided_into<'a>(
     m: &Modulus,
     a: impl Into<Factors<'a>>,
     b: [&[&[u64]]; 2],
     lifts: [Option<(&[u64], u64)>; 2],
     quotient: &Quotient<'_>,
-    map: Option<&Automorphism>,
+    (map, start): (Option<&Automorphism>, usize),
     out: [&mut [u64]; 2],
 ) {
     let a = a.into();
@@ -169,8 +170,12 @@ pub fn dot_pair_divided_into<'a>(
     }
     check_factors(&quotient.remainders, n, LOOSE - m.value());
     quotient.add.iter().flatten().for_each(|limb| check_factors(&[limb], n, m.value()));
-    assert!(out[1].len() == n && map.is_none_or(|map| n == 1 << map.log_n()), "limbs of different lengths");
+    assert!(out[1].len() == n, "limbs of different lengths");
     assert!(quotient.inverse < m.value(), "a factor that is not reduced");
+    let map = map.map(|map| {
+        assert!(n >= 8 && start + n <= 1 << map.log_n(), "block is not aligned");
+        (map, map.source_block(start, n))
+    });
     dispatch!(packed::dot_pair_divided(m, a, b, lifts, quotient, map, out));
 }
 
@@ -256,6 +261,14 @@ mod portable {
         }
     }
 
+    /// Hands eight residues of a block that begins at `from` to `put` at a time, permuted, with their place in the image of the block.
+    fn moved(block: &[u64], (map, from): (&Automorphism, usize), mut put: impl FnMut(usize, [u64; 8])) {
+        for (residues, &target) in block.chunks_exact(8).zip(&map.targets[from / 8..]) {
+            let order = &map.orders[target as usize & 7];
+            put(target as usize & !7 & (block.len() - 1), order.map(|lane| residues[lane as usize]));
+        }
+    }
+
     pub(super) fn dot_pair_moved<const ADD: bool>(
         m: &Modulus,
         a: Factors<'_>,
@@ -264,20 +277,17 @@ mod portable {
         (map, from): (&Automorphism, usize),
         out: [&mut [u64]; 2],
     ) {
-        let len = out[0].len();
-        let mut sum = vec![0; len];
+        let mut sum = vec![0; out[0].len()];
         for ((family, limb), lift) in b.into_iter().zip(out).zip([lift, None]) {
             self::sum(m, a, family, &mut sum);
             if let Some((limb, factor)) = lift {
                 sum.iter_mut().zip(limb).for_each(|(x, &c)| *x = m.add(*x, m.mul(c, factor)));
             }
-            for (block, &target) in sum.chunks_exact(8).zip(&map.targets[from / 8..]) {
-                let to = target as usize & !7 & (len - 1);
-                for (x, &lane) in limb[to..to + 8].iter_mut().zip(&map.orders[target as usize & 7]) {
-                    let moved = block[lane as usize];
+            moved(&sum, (map, from), |to, residues| {
+                for (x, moved) in limb[to..to + 8].iter_mut().zip(residues) {
                     *x = if ADD { m.add(*x, moved) } else { moved };
                 }
-            }
+            });
         }
     }
 
@@ -287,7 +297,7 @@ mod portable {
         b: [&[&[u64]]; 2],
         lifts: [Option<(&[u64], u64)>; 2],
         quotient: &Quotient<'_>,
-        map: Option<&Automorphism>,
+        map: Option<(&Automorphism, usize)>,
         out: [&mut [u64]; 2],
     ) {
         let mut sum = vec![0; out[0].len()];
@@ -303,7 +313,9 @@ mod portable {
                 }
             }
             match map {
-                Some(map) => map.apply_eval(&sum, limb),
+                Some((map, from)) => {
+                    moved(&sum, (map, from), |to, residues| limb[to..to + 8].copy_from_slice(&residues))
+                }
                 None => limb.copy_from_slice(&sum),
             }
         }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Ciphertext, Product};
 use crate::error::{CkksError, Result};
 use crate::evaluator::Evaluator;
+use crate::keyswitch::At;
 use crate::limbs::HEAVY;
 use crate::params::Context;
 
@@ -89,7 +90,8 @@ impl<'a> Sum<'a> {
     pub(super) fn relinearised(self, evaluator: &Evaluator) -> Result<Ciphertext> {
         if self.is_square() {
             let c2 = self.third_part();
-            return evaluator.relinearise_rescale_made(&c2, self.level, &self.scale, &|i, out| self.first_two(i, out));
+            return evaluator
+                .relinearise_rescale_made(&c2, self.level, &self.scale, &|at, out| self.first_two(at, out));
         }
         let (c0, c1) = self.first_parts();
         evaluator.rescale(&Ciphertext { c0, c1, level: self.level, scale: self.scale, id: self.context.id() })
@@ -100,7 +102,7 @@ impl<'a> Sum<'a> {
         let part = || Poly::scratch(self.context.n(), self.level + 1);
         let (mut c0, mut c1) = (part(), part());
         let limbs = c0.par_iter_mut().zip(c1.par_iter_mut()).enumerate().with_min_len(self.least_limbs(2));
-        limbs.for_each(|(i, (out0, out1))| self.first_two(i, [out0, out1]));
+        limbs.for_each(|(i, (out0, out1))| self.first_two(&At::whole(i, out0.len()), [out0, out1]));
         (c0, c1)
     }
 
@@ -118,24 +120,25 @@ impl<'a> Sum<'a> {
         (HEAVY / work.max(1)).max(1)
     }
 
-    /// Limb `i` of the first two parts.
-    fn first_two(&self, i: usize, [out0, out1]: [&mut [u64]; 2]) {
-        let (m, n) = (self.context.q(i), self.context.n());
+    /// Some positions of a limb of the first two parts.
+    fn first_two(&self, at: &At, [out0, out1]: [&mut [u64]; 2]) {
+        let m = self.context.q(at.i);
+        let limb = |part: &'a Poly<Eval>| at.of(part.limb(at.i));
         // A constant is a diagonal that never changes.
         let constants: Vec<[u64; 1]> = self.scalars.iter().map(|(_, k)| [m.reduce_i128(*k)]).collect();
         let mut terms = Vec::with_capacity(self.products.len() + self.scalars.len());
         terms.extend(self.products.iter().map(|(a, b)| DiagonalTerm {
-            values: a.c0().limb(i),
+            values: limb(a.c0()),
             repeat: 1,
-            factors: [b.c0().limb(i), b.c1().limb(i)],
+            factors: [limb(b.c0()), limb(b.c1())],
         }));
         terms.extend(constants.iter().zip(&self.scalars).map(|(constant, (value, _))| {
             let parts = value.parts();
-            DiagonalTerm { values: constant, repeat: n, factors: [parts[0].limb(i), parts[1].limb(i)] }
+            DiagonalTerm { values: constant, repeat: at.words.len(), factors: [limb(parts[0]), limb(parts[1])] }
         }));
         sum_products(m, &terms, [&mut *out0, &mut *out1]);
         for (a, b) in &self.products {
-            pointwise::mul_add_assign(m, out1, a.c1().limb(i), b.c0().limb(i));
+            pointwise::mul_add_assign(m, out1, limb(a.c1()), limb(b.c0()));
         }
         if self.constant != 0 {
             pointwise::add_scalar_assign(m, out0, m.reduce_i128(self.constant));

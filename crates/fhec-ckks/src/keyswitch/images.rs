@@ -3,13 +3,13 @@
 //! Only the second part has to be divided, for its digits. So sums that follow each other hand the first part on modulo `Q·P`, and the last one
 //! divides both, by the prime of a rescale too.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use fhec_math::accumulate::Factors;
 use fhec_math::{AlignedVec, Automorphism, Eval, Poly, Scale, pointwise};
 
-use super::digits::Digits;
-use super::switch::{Division, Pair, add_moved_limb, by_limb, check_keys, division, remainders};
+use super::digits::{At, Digits, Part, Span};
+use super::switch::{Division, Pair, add_moved_part, by_limb, check_keys, division, remainders};
 use super::{inverse_divided, mod_down, mod_down_pair, mod_down_rescale_pair, transform_remainder};
 use crate::error::Result;
 use crate::keys::SwitchingKey;
@@ -52,20 +52,27 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Limb `i` of both parts of `P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)`.
-    fn limb(&self, i: usize, digits: Factors<'_>, [out0, out1]: Pair<'_>) {
-        let (context, level) = (self.context, self.level);
-        let m = context.qp_modulus(level, i);
-        out0.copy_from_slice(self.first.limb(i));
-        if i <= level {
-            out1.copy_from_slice(self.second.limb(i));
-            pointwise::mul_scalar_assign(m, out1, context.p_mod_q(level, i));
-        } else {
-            out1.fill(0);
+    /// Limbs of all digits.
+    fn span(&self, limbs: Range<usize>) -> Span<'_> {
+        let keys = self.keys.iter().map(|(key, _)| *key).collect();
+        Span { context: self.context, level: self.level, limbs, keys, whole: false }
+    }
+
+    /// What some positions of a limb contribute to both parts of `P·c + Σ_σ σ(Σ_d c_d·k_d + P·c_0)`. The first of them put down `P·c`.
+    fn add(&self, part: &Part<'_>, [out0, out1]: Pair<'_>) {
+        let (context, level, i) = (self.context, self.level, part.at.i);
+        if part.at.is_first() {
+            out0.copy_from_slice(self.first.limb(i));
+            if i <= level {
+                out1.copy_from_slice(self.second.limb(i));
+                pointwise::mul_scalar_assign(context.q(i), out1, context.p_mod_q(level, i));
+            } else {
+                out1.fill(0);
+            }
         }
-        for (key, automorphism) in self.keys {
-            let (keyed, lift) = ((*key, &**automorphism), Some((self.first.limb(i), 1)));
-            add_moved_limb(context, level, i, digits, keyed, lift, [&mut *out0, &mut *out1]);
+        for (k, (_, automorphism)) in self.keys.iter().enumerate() {
+            let lift = Some((self.first.limb(i), 1));
+            add_moved_part(context, level, part, (k, automorphism), lift, [&mut *out0, &mut *out1]);
         }
     }
 }
@@ -84,13 +91,11 @@ pub(crate) fn add_images(context: &Context, sum: Undivided, keys: &[KeyedImage<'
     let mut outs = [std::array::from_fn(|_| Poly::scratch(context.n(), all))];
     let mut digits = Digits::new(context, &second, level);
     digits.each(
-        context,
-        level,
-        0..all,
+        &images.span(0..all),
         by_limb(&mut outs, all),
         || (),
-        |(), i, digits, outs| {
-            outs.into_iter().for_each(|out| images.limb(i, digits, out));
+        |(), part, _, outs| {
+            outs.iter_mut().for_each(|[out0, out1]| images.add(part, [&mut *out0, &mut *out1]));
         },
     );
     let [parts] = outs;
@@ -119,33 +124,42 @@ pub(crate) fn add_images_divided(
     let mut digits = Digits::new(context, &second, level);
     let mut tails = [std::array::from_fn(|_| Poly::scratch(n, all - kept))];
     digits.each(
-        context,
-        level,
-        kept..all,
+        &images.span(kept..all),
         by_limb(&mut tails, all - kept),
         || (),
-        |(), i, digits, outs| {
+        |(), part, fetch, outs| {
             for [out0, out1] in outs {
-                images.limb(i, digits, [&mut *out0, &mut *out1]);
-                inverse_divided(context, level, [i, kept], out0);
-                inverse_divided(context, level, [i, kept], out1);
+                images.add(part, [&mut *out0, &mut *out1]);
+                if part.at.is_last() {
+                    let at = At::whole(part.at.i, n);
+                    inverse_divided(context, level, kept, &at, out0, fetch);
+                    inverse_divided(context, level, kept, &at, out1, fetch);
+                }
             }
         },
     );
     let mut outs = [std::array::from_fn(|_| Poly::scratch(n, kept))];
     let from = remainders(context, level, converter, &tails, &mut outs);
-    let buffers = || AlignedVec::scratch(2 * n);
-    digits.each(context, level, 0..kept, by_limb(&mut outs, kept), buffers, |sums, i, digits, outs| {
-        let m = context.q(i);
-        let (sum0, sum1) = sums.split_at_mut(n);
-        for (parts, tail) in outs.into_iter().zip(&tails) {
-            images.limb(i, digits, [&mut *sum0, &mut *sum1]);
-            for (k, (sum, out)) in [&*sum0, &*sum1].into_iter().zip(parts).enumerate() {
-                transform_remainder(context, i, from.map(|m| (m, tail[k].limb(0))), out, None, &[]);
-                pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
+    digits.each(
+        &images.span(0..kept),
+        by_limb(&mut outs, kept),
+        || AlignedVec::scratch(2 * n),
+        |sums, part, fetch, outs| {
+            let (i, m) = (part.at.i, context.q(part.at.i));
+            let (sum0, sum1) = sums.split_at_mut(n);
+            for (parts, tail) in outs.iter_mut().zip(&tails) {
+                images.add(part, [&mut *sum0, &mut *sum1]);
+                if !part.at.is_last() {
+                    continue;
+                }
+                for ((sum, out), tail) in [&*sum0, &*sum1].into_iter().zip(parts).zip(tail) {
+                    let from = from.map(|m| (m, tail.limb(0)));
+                    transform_remainder(context, &At::whole(i, n), from, out, None, fetch);
+                    pointwise::sub_mul_scalar_assign(m, out, sum, m.neg(inverses[i]));
+                }
             }
-        }
-    });
+        },
+    );
     let [divided] = outs;
     Ok(divided)
 }

@@ -6,19 +6,18 @@
 
 use std::sync::Arc;
 
-use fhec_math::accumulate::Factors;
 use fhec_math::packed::{self, Quotient};
 use fhec_math::{AlignedVec, Automorphism, BaseConverter, Eval, Modulus, Poly, pointwise};
 
-use super::digits::Digits;
+use super::digits::{At, Digits, Part, Span};
 use super::{inverse_divided, transform_remainder, with_tables};
 use crate::error::{CkksError, Result};
 use crate::keys::SwitchingKey;
 use crate::limbs::{Conversion, convert};
 use crate::params::Context;
 
-/// Two polynomials that are made where they are used: fills a limb of both.
-pub(crate) type Limbs<'a> = dyn Fn(usize, [&mut [u64]; 2]) + Sync + 'a;
+/// Two polynomials that are made where they are used: fills some positions of a limb of both.
+pub(crate) type Limbs<'a> = dyn Fn(&At, [&mut [u64]; 2]) + Sync + 'a;
 
 /// What to make of the digits with one key: `σ(⌊(Σ_d c_d·b_d + P·l_0) / D⌉ + a_0)` and the same with `a_d`, `l_1`, `a_1`, where `D` is
 /// `P` or, with a rescale, `P·q_level`.
@@ -48,7 +47,8 @@ pub(crate) fn switch(
     switches: &[(&SwitchingKey, Switch<'_>)],
     rescale: bool,
 ) -> Result<Vec<[Poly<Eval>; 2]>> {
-    check_keys(context, switches.iter().map(|(key, _)| *key), level, rescale)?;
+    let keys: Vec<&SwitchingKey> = switches.iter().map(|(key, _)| *key).collect();
+    check_keys(context, keys.iter().copied(), level, rescale)?;
     let n = context.n();
     let Division { converter, inverses } = division(context, level, rescale);
     let (kept, all) = (inverses.len(), context.qp_limbs(level));
@@ -57,63 +57,71 @@ pub(crate) fn switch(
     };
     // Room for limbs that are made.
     let making = if switches.iter().any(|(_, switch)| switch.made.is_some()) { 2 * n } else { 0 };
+    // A single limb that is divided away is used as coefficients.
+    let mut span = Span { context, level, limbs: kept..all, keys, whole: all - kept == 1 };
     let mut tails = polys(all - kept);
     digits.each(
-        context,
-        level,
-        kept..all,
+        &span,
         by_limb(&mut tails, all - kept),
         || AlignedVec::scratch(making),
-        |making, i, digits, outs| {
-            for ((key, switch), [out0, out1]) in switches.iter().zip(outs) {
-                dot_limb(context, level, i, digits, key, switch.lift, [&mut *out0, &mut *out1]);
-                add_made(context, level, i, switch.made, making, [&mut *out0, &mut *out1]);
-                inverse_divided(context, level, [i, kept], out0);
-                inverse_divided(context, level, [i, kept], out1);
+        |making, part, fetch, outs| {
+            for (k, ((_, switch), outs)) in switches.iter().zip(outs).enumerate() {
+                let [out0, out1] = outs.each_mut().map(|out| part.at.of_mut(out));
+                dot_part(context, level, part, k, switch.lift, [&mut *out0, &mut *out1]);
+                add_made(context, level, &part.at, switch.made, making, [&mut *out0, &mut *out1]);
+                context.qp_table(level, part.at.i).fetch(true, part.at.quarter, fetch);
+                inverse_divided(context, level, kept, &part.at, out0, fetch);
+                inverse_divided(context, level, kept, &part.at, out1, fetch);
             }
         },
     );
     let mut outs = polys(kept);
     let from = remainders(context, level, converter, &tails, &mut outs);
+    span.limbs = 0..kept;
     digits.each(
-        context,
-        level,
-        0..kept,
+        &span,
         by_limb(&mut outs, kept),
-        || AlignedVec::scratch(2 * n + making),
-        |scratch, i, digits, outs| {
-            let m = context.q(i);
-            let (remainders, making) = scratch.split_at_mut(2 * n);
-            let (r0, r1) = remainders.split_at_mut(n);
+        || AlignedVec::scratch(switches.len() * 2 * n + making),
+        |scratch, part, fetch, outs| {
+            let at = &part.at;
+            let (m, len) = (context.q(at.i), at.words.len());
+            let (remainders, making) = scratch.split_at_mut(switches.len() * 2 * n);
             let (made0, made1) = making.split_at_mut(making.len() / 2);
-            for ((key, switch), (mut parts, tail)) in switches.iter().zip(outs.into_iter().zip(&tails)) {
-                for (k, r) in [&mut *r0, &mut *r1].into_iter().enumerate() {
-                    let [part0, part1] = &mut parts;
-                    let (part, next) = if k == 0 { (part0, &**part1) } else { (part1, &[][..]) };
-                    transform_remainder(context, i, from.map(|m| (m, tail[k].limb(0))), part, Some(r), next);
+            let remainders = remainders.chunks_exact_mut(2 * n).zip(&tails);
+            let all = switches.iter().zip(outs.iter_mut().zip(remainders)).enumerate();
+            for (k, ((_, switch), (parts, (remainders, tail)))) in all {
+                let map = switch.automorphism.as_deref();
+                let image = map.map_or_else(|| at.clone(), |map| at.image(map));
+                let (r0, r1) = remainders.split_at_mut(n);
+                // The sums take the place of the remainders that are their image's: these go first. The image of an image is where it began.
+                let pending = [at, &image].into_iter().take(if at.words == image.words { 1 } else { 2 });
+                for at in pending.filter(|_| at.words.start <= image.words.start) {
+                    for ((t, tail), r) in parts.iter_mut().zip(tail).zip([&mut *r0, &mut *r1]) {
+                        let from = from.map(|m| (m, tail.limb(0)));
+                        transform_remainder(context, at, from, at.of_mut(t), Some(at.of_mut(r)), fetch);
+                    }
                 }
-                let mut lifts = switch.lift.map(|lift| lift.map(|poly| poly.limb(i)));
+                let mut lifts = switch.lift.map(|lift| lift.map(|poly| at.of(poly.limb(at.i))));
                 if let Some(made) = switch.made {
-                    made(i, [&mut *made0, &mut *made1]);
-                    for (made, lift) in [&mut *made0, &mut *made1].into_iter().zip(&mut lifts) {
+                    let (made0, made1) = (&mut made0[..len], &mut made1[..len]);
+                    made(at, [&mut *made0, &mut *made1]);
+                    for (made, lift) in [made0, made1].into_iter().zip(&mut lifts) {
                         if let Some(lift) = lift {
                             pointwise::add_assign(m, made, lift);
                         }
                         *lift = Some(made);
                     }
                 }
-                let p = context.p_mod_q(level, i);
+                let p = context.p_mod_q(level, at.i);
                 let quotient = Quotient {
-                    remainders: [&*r0, &*r1],
-                    inverse: inverses[i],
-                    add: switch.add.map(|add| add.map(|poly| poly.limb(i))),
+                    remainders: [at.of(r0), at.of(r1)],
+                    inverse: inverses[at.i],
+                    add: switch.add.map(|add| add.map(|poly| at.of(poly.limb(at.i)))),
                 };
-                with_columns(context, level, i, digits.limbs.len(), key, |halves| {
-                    let lifts = lifts.map(|lift| lift.map(|limb| (limb, p)));
-                    let map = switch.automorphism.as_deref();
-                    let [out0, out1] = &mut parts;
-                    packed::dot_pair_divided_into(m, digits, halves, lifts, &quotient, map, [out0, out1]);
-                });
+                let lifts = lifts.map(|lift| lift.map(|limb| (limb, p)));
+                let outs = parts.each_mut().map(|out| image.of_mut(out));
+                let map = (map, image.words.start);
+                packed::dot_pair_divided_into(m, part.digits, part.key(k), lifts, &quotient, map, outs);
             }
         },
     );
@@ -185,72 +193,56 @@ pub(super) fn by_limb(pairs: &mut [[Poly<Eval>; 2]], limbs: usize) -> Vec<Vec<Pa
     lists
 }
 
-/// One limb of both components of an inner product, and of `P` times `lift`.
-pub(super) fn dot_limb(
+/// Some positions of both components of an inner product, and of `P` times `lift`.
+fn dot_part(
     context: &Context,
     level: usize,
-    i: usize,
-    digits: Factors<'_>,
-    key: &SwitchingKey,
+    part: &Part<'_>,
+    k: usize,
     lift: [Option<&Poly<Eval>>; 2],
-    out: Pair<'_>,
+    [out0, out1]: Pair<'_>,
 ) {
-    let m = context.qp_modulus(level, i);
-    let [out0, out1] = out;
-    with_columns(context, level, i, digits.limbs.len(), key, |halves| {
-        packed::dot_pair_into(m, digits, halves, [&mut *out0, &mut *out1]);
-    });
-    if i <= level {
-        for (part, out) in lift.into_iter().zip([out0, out1]) {
-            if let Some(c) = part {
-                pointwise::mul_scalar_add_assign(m, out, c.limb(i), context.p_mod_q(level, i));
+    let (at, m) = (&part.at, context.qp_modulus(level, part.at.i));
+    packed::dot_pair_into(m, part.digits, part.key(k), [&mut *out0, &mut *out1]);
+    if at.i <= level {
+        for (lift, out) in lift.into_iter().zip([out0, out1]) {
+            if let Some(c) = lift {
+                pointwise::mul_scalar_add_assign(m, out, at.of(c.limb(at.i)), context.p_mod_q(level, at.i));
             }
         }
     }
 }
 
-/// Adds one limb of the image of both components of an inner product to what is there, the first of them with `lift` on top: a limb and a factor.
-pub(crate) fn add_moved_limb(
+/// Adds some positions of the image of both components of an inner product to what is there, the first of them with `lift` on top: a limb and a
+/// factor.
+pub(crate) fn add_moved_part(
     context: &Context,
     level: usize,
-    i: usize,
-    digits: Factors<'_>,
-    (key, automorphism): (&SwitchingKey, &Automorphism),
+    part: &Part<'_>,
+    (k, automorphism): (usize, &Automorphism),
     lift: Option<(&[u64], u64)>,
     out: Pair<'_>,
 ) {
-    with_columns(context, level, i, digits.limbs.len(), key, |halves| {
-        packed::dot_pair_moved_add(context.qp_modulus(level, i), digits, halves, lift, (automorphism, 0), out);
-    });
+    let (at, m) = (&part.at, context.qp_modulus(level, part.at.i));
+    let image = at.image(automorphism);
+    let out = out.map(|out| image.of_mut(out));
+    let lift = lift.map(|(limb, factor)| (at.of(limb), factor));
+    packed::dot_pair_moved_add(m, part.digits, part.key(k), lift, (automorphism, image.words.start), out);
 }
 
-/// Hands limb `i` of the first `digits` digits of both halves of a key, packed, to `f`.
-fn with_columns(
-    context: &Context,
-    level: usize,
-    i: usize,
-    digits: usize,
-    key: &SwitchingKey,
-    f: impl FnOnce([&[&[u64]]; 2]),
-) {
-    let columns = [false, true].map(|second| key.column(context, level, i, digits, second));
-    let [b, a] = columns.each_ref().map(|column| column.iter().map(|limb| &**limb).collect::<Vec<_>>());
-    f([&b, &a]);
-}
-
-/// Adds one limb of `P` times what is made.
+/// Adds some positions of a limb of `P` times what is made.
 fn add_made(
     context: &Context,
     level: usize,
-    i: usize,
+    at: &At,
     made: Option<&Limbs<'_>>,
     scratch: &mut [u64],
     [out0, out1]: Pair<'_>,
 ) {
-    let Some(made) = made.filter(|_| i <= level) else { return };
-    let (part0, part1) = scratch.split_at_mut(context.n());
-    made(i, [&mut *part0, &mut *part1]);
-    let p = context.p_mod_q(level, i);
-    pointwise::mul_scalar_add_assign(context.q(i), out0, part0, p);
-    pointwise::mul_scalar_add_assign(context.q(i), out1, part1, p);
+    let Some(made) = made.filter(|_| at.i <= level) else { return };
+    let (part0, part1) = scratch[..2 * out0.len()].split_at_mut(out0.len());
+    made(at, [&mut *part0, &mut *part1]);
+    let p = context.p_mod_q(level, at.i);
+    pointwise::mul_scalar_add_assign(context.q(at.i), out0, part0, p);
+    pointwise::mul_scalar_add_assign(context.q(at.i), out1, part1, p);
 }

@@ -9,13 +9,12 @@ use crate::keys::{EvaluationKeys, KeyRequest, SecretKey, SwitchingKey};
 use crate::params::{InsecureToken, ParameterSpec, Security};
 use crate::qp::QpPoly;
 
-/// A ring of degree 2^8.
-fn context(q: usize, p: usize, digits: &[usize]) -> Arc<Context> {
-    let primes: Vec<u64> = ntt_primes_near(40, 8).take(q + p).collect();
+fn context(log_n: u32, q: usize, p: usize, digits: &[usize]) -> Arc<Context> {
+    let primes: Vec<u64> = ntt_primes_near(40, log_n).take(q + p).collect();
     let mut sorted = primes;
     sorted.sort_unstable();
     let special = sorted.split_off(q);
-    let spec = ParameterSpec { log_n: 8, q: sorted, p: special, digits: digits.to_vec() };
+    let spec = ParameterSpec { log_n, q: sorted, p: special, digits: digits.to_vec() };
     Context::new(spec, Security::Insecure(InsecureToken::for_tests())).expect("parameters")
 }
 
@@ -63,13 +62,15 @@ fn sum(
 #[test]
 fn switches_equal_their_pieces() {
     // Several primes a digit, one prime a digit, one special prime beside digits of several levels, and digits of one prime and of several
-    // where not all special primes are used.
-    let contexts =
-        [context(6, 2, &[2, 2, 2]), context(4, 1, &[1; 4]), context(5, 3, &[3, 2]), context(4, 4, &[2, 1, 1])];
+    // where not all special primes are used; in a ring that is transformed as a whole and in one that is in quarters.
+    let sizes: [(usize, usize, &[usize]); 4] =
+        [(6, 2, &[2, 2, 2]), (4, 1, &[1; 4]), (5, 3, &[3, 2]), (4, 4, &[2, 1, 1])];
+    let contexts = sizes.into_iter().flat_map(|(q, p, digits)| [8, 10].map(|log_n| context(log_n, q, p, digits)));
     for context in contexts {
+        let log_n = context.log_n();
         let mut rng = SecretRng::from_seed(&[3; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
-        let elements: Vec<u64> = [1, -3].iter().map(|&k| galois_element(k, 8)).collect();
+        let elements: Vec<u64> = [1, 2].iter().map(|&k| galois_element(k, log_n)).collect();
         let galois = elements.iter().map(|&e| (e, context.max_level())).collect();
         let request = KeyRequest { galois, ..KeyRequest::default() };
         let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
@@ -83,12 +84,12 @@ fn switches_equal_their_pieces() {
                 let with = |element: Option<u64>| Switch {
                     lift: [Some(&l0), None],
                     add: [None, (!rescale).then_some(&a1)],
-                    automorphism: element.map(|e| Automorphism::get(8, e)),
+                    automorphism: element.map(|e| Automorphism::get(log_n, e)),
                     made: None,
                 };
                 // The same limbs, made where they are used.
-                let limbs = |i: usize, [out0, out1]: [&mut [u64]; 2]| {
-                    out0.copy_from_slice(l0.limb(i));
+                let limbs = |at: &At, [out0, out1]: [&mut [u64]; 2]| {
+                    out0.copy_from_slice(at.of(l0.limb(at.i)));
                     out1.fill(0);
                 };
                 let key = |e: u64| keys.galois(e).expect("a key");
@@ -118,7 +119,10 @@ fn switches_equal_their_pieces() {
                                 automorphism.apply_eval(plain.limb(i), expected.limb_mut(i));
                             }
                         }
-                        let at = format!("level {level}, rescale {rescale}, part {part}");
+                        let at = format!(
+                            "N = 2^{log_n}, {:?}, level {level}, rescale {rescale}, part {part}",
+                            context.spec().digits
+                        );
                         assert_eq!(streamed[part].data(), expected.data(), "{at}");
                         assert_eq!(hoisted[part].data(), expected.data(), "{at}");
                     }

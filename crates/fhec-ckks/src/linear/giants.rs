@@ -8,7 +8,7 @@ use crate::cipher::Ciphertext;
 use crate::error::Result;
 use crate::evaluator::Evaluator;
 use crate::keys::SwitchingKey;
-use crate::keyswitch::{Digits, add_moved_limb, mod_down, mod_down_pair, mod_down_rescale_pair};
+use crate::keyswitch::{Digits, Span, add_moved_part, mod_down, mod_down_pair, mod_down_rescale_pair};
 use crate::limbs::{LIGHT, par_chunks};
 use crate::params::Context;
 use crate::plaintext::Plaintext;
@@ -104,16 +104,16 @@ impl<'a> Outputs<'a> {
         let [out0, out1] = self.raised[out_block].get_or_insert_with(|| std::array::from_fn(|_| Poly::zero(n, limbs)));
         let outputs = out0.iter_mut().zip(out1.iter_mut()).collect();
         let mut digits = Digits::new(context, &c1, level);
+        let lift = |i: usize| {
+            let factor = if raised { Some(1) } else { (i <= level).then(|| context.p_mod_q(level, i)) };
+            factor.map(|factor| (c0.limb(i), factor))
+        };
         digits.each(
-            context,
-            level,
-            0..limbs,
+            &Span { context, level, limbs: 0..limbs, keys: vec![key], whole: false },
             outputs,
             || (),
-            |(), i, digits, (out0, out1)| {
-                let factor = if raised { Some(1) } else { (i <= level).then(|| context.p_mod_q(level, i)) };
-                let lift = factor.map(|factor| (c0.limb(i), factor));
-                add_moved_limb(context, level, i, digits, (key, automorphism), lift, [out0, out1]);
+            |(), part, _, (out0, out1)| {
+                add_moved_part(context, level, part, (0, automorphism), lift(part.at.i), [&mut **out0, &mut **out1]);
             },
         );
     }

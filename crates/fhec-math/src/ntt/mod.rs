@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use crate::cpu::{Kernels, kernels};
-use crate::{MathError, Modulus};
+use crate::{Fetch, MathError, Modulus};
 use portable::PortableNtt;
 
 /// log2 of the smallest and largest ring degrees.
@@ -123,25 +123,25 @@ impl NttTable {
         self.check(limb);
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(ifma::Task { source: None, loose: false, begun: false, next: &[] }, limb),
+            Kernel::Ifma(k) => k.forward(None, limb, &mut Fetch::new([k.records(false, None)])),
             Kernel::Portable(k) => k.forward(limb),
         }
     }
 
     /// [`forward`](Self::forward) between two steps of a computation: from `source` if there is one, of loose coefficients as
     /// [`BaseConverter::convert_loose`](crate::BaseConverter::convert_loose) leaves them, to loose values. These are congruent to the
-    /// values and below `2^52 − p`, which is all that inner products ask. Memory that the caller uses `next` is fetched meanwhile.
+    /// values and below `2^52 − p`, which is all that inner products ask.
     ///
     /// # Panics
     /// When a length is not `N`.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels fetch"))]
-    pub fn forward_loose(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    pub fn forward_loose(&self, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
         let loose = source.unwrap_or(limb);
         assert!(loose.len() == self.n() && limb.len() == self.n(), "limb length is not the ring degree");
         debug_assert!(loose.iter().all(|&x| x < 4 * self.modulus.value()), "coefficients are not even loosely reduced");
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, begun: false, next }, limb),
+            Kernel::Ifma(k) => k.forward_loose(source, limb, fetch),
             Kernel::Portable(k) => {
                 if let Some(source) = source {
                     limb.copy_from_slice(source);
@@ -186,22 +186,22 @@ impl NttTable {
         self.check(limb);
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.inverse(None, limb, &[]),
+            Kernel::Ifma(k) => k.inverse(None, limb, &mut Fetch::new([k.records(true, None)])),
             Kernel::Portable(k) => k.inverse(limb),
         }
     }
 
-    /// [`inverse`](Self::inverse) of values that stay where they are. Memory that the caller uses `next` is fetched meanwhile.
+    /// [`inverse`](Self::inverse) of values that stay where they are.
     ///
     /// # Panics
     /// When a length is not `N`.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels fetch"))]
-    pub fn inverse_from(&self, source: &[u64], limb: &mut [u64], next: &[u64]) {
+    pub fn inverse_from(&self, source: &[u64], limb: &mut [u64], fetch: &mut Fetch) {
         self.check(source);
         assert_eq!(limb.len(), self.n(), "limb length is not the ring degree");
         match &self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.inverse(Some(source), limb, next),
+            Kernel::Ifma(k) => k.inverse(Some(source), limb, fetch),
             Kernel::Portable(k) => {
                 limb.copy_from_slice(source);
                 k.inverse(limb);
@@ -219,38 +219,52 @@ impl NttTable {
         }
     }
 
-    /// What is left of [`forward_loose`](Self::forward_loose) after a conversion in quarters.
+    /// What is left of [`forward_loose`](Self::forward_loose) after a conversion in quarters, for one of them.
     ///
     /// # Panics
-    /// When a length is not `N`, or [there are no quarters](Self::has_quarters).
-    pub fn forward_from_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
-        assert!(source.is_none_or(|source| source.len() == self.n()), "limb length is not the ring degree");
-        assert!(
-            limb.len() == self.n() && self.has_quarters(),
-            "limb length is not the ring degree, or has no quarters"
-        );
-        match &self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.forward(ifma::Task { source, loose: true, begun: true, next }, limb),
-            Kernel::Portable(_) => unreachable!("portable kernels have no quarters ({next:p})"),
+    /// When a length is not `N/4`, or [there is no such quarter](Self::has_quarters).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels have quarters"))]
+    pub fn forward_quarter(&self, quarter: usize, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
+        self.check_quarter(quarter, source.unwrap_or(limb));
+        self.check_quarter(quarter, limb);
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::Ifma(k) = &self.kernel {
+            k.forward_quarter(quarter, source, limb, fetch);
         }
     }
 
-    /// As much of [`inverse_from`](Self::inverse_from), or of [`inverse`](Self::inverse) without a source, as comes before a conversion in quarters.
+    /// As much of [`inverse_from`](Self::inverse_from), or of [`inverse`](Self::inverse) without a source, as comes before a conversion in
+    /// quarters, for one of them.
     ///
     /// # Panics
-    /// As [`forward_from_quarters`](Self::forward_from_quarters).
-    pub fn inverse_to_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
-        self.check(source.unwrap_or(limb));
-        assert!(
-            limb.len() == self.n() && self.has_quarters(),
-            "limb length is not the ring degree, or has no quarters"
-        );
-        match &self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Ifma(k) => k.inverse_to_quarters(source, limb, next),
-            Kernel::Portable(_) => unreachable!("portable kernels have no quarters ({next:p})"),
+    /// As [`forward_quarter`](Self::forward_quarter).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels have quarters"))]
+    pub fn inverse_quarter(&self, quarter: usize, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
+        self.check_quarter(quarter, source.unwrap_or(limb));
+        self.check_quarter(quarter, limb);
+        debug_assert!(source.unwrap_or(limb).iter().all(|&x| x < self.modulus.value()), "limb is not reduced");
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::Ifma(k) = &self.kernel {
+            k.inverse_quarter(quarter, source, limb, fetch);
         }
+    }
+
+    /// Puts what a transform, or one of a quarter, will read of the table on the list.
+    ///
+    /// # Panics
+    /// When there is no such quarter.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only these kernels fetch"))]
+    pub fn fetch(&self, inverse: bool, quarter: Option<usize>, fetch: &mut Fetch) {
+        assert!(quarter.is_none_or(|quarter| quarter < 4), "no such quarter");
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::Ifma(k) = &self.kernel {
+            fetch.push(k.records(inverse, quarter));
+        }
+    }
+
+    fn check_quarter(&self, quarter: usize, limb: &[u64]) {
+        assert!(quarter < 4 && self.has_quarters(), "no such quarter");
+        assert_eq!(limb.len(), self.n() / 4, "length is not a quarter of the ring degree");
     }
 
     /// The kernels of a table with quarters.

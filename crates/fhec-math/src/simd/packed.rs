@@ -161,7 +161,7 @@ pub(crate) fn dot_pair_moved<const ADD: bool>(
     dot_each(m, a, b, [lift, None], groups, |limb, group| unpacking.get(limb, group), put);
 }
 
-/// Whole limbs; without an image the sums stay where they are.
+/// Without an image the sums stay where they are; of an automorphism comes where the source begins.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
 pub(crate) fn dot_pair_divided(
     m: &Modulus,
@@ -169,7 +169,7 @@ pub(crate) fn dot_pair_divided(
     b: [&[&[u64]]; 2],
     lifts: [Option<(&[u64], u64)>; 2],
     quotient: &Quotient<'_>,
-    map: Option<&Automorphism>,
+    map: Option<(&Automorphism, usize)>,
     [out0, out1]: [&mut [u64]; 2],
 ) {
     let (unpacking, k) = (Unpacking::new(m), Field::new(m));
@@ -186,11 +186,11 @@ pub(crate) fn dot_pair_divided(
         add[r].map_or(x, |limb| k.add(x, load(&limb[group])))
     };
     let get = |limb: &[u64], group: usize| unpacking.get(limb, group);
-    let Some(map) = map else {
+    let Some((map, from)) = map else {
         let put = |r: usize, group: usize, residues: V| store(&mut outs[r][group], divided(r, group, residues));
         return dot_each(m, a, b, lifts, groups, get, put);
     };
-    let targets = Targets::new(map, 0, groups);
+    let targets = Targets::new(map, from / 8, groups);
     let put = |r: usize, group: usize, residues: V| {
         let (place, moved) = targets.of(group, divided(r, group, residues));
         store(&mut outs[r][place], moved);

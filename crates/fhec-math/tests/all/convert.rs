@@ -2,7 +2,7 @@
 
 use crate::common::{edge_words, moduli, words};
 use fhec_math::cpu::{Kernels, kernels};
-use fhec_math::{AlignedVec, BaseConverter, MathError, Modulus, NttTable};
+use fhec_math::{AlignedVec, BaseConverter, Fetch, MathError, Modulus, NttTable};
 use num_bigint::{BigInt, BigUint};
 use num_traits::{Signed, ToPrimitive, Zero};
 
@@ -247,11 +247,15 @@ fn conversion_in_quarters_is_that_between_whole_transforms() {
 
             let mut left: Vec<Vec<u64>> = vec![vec![7; n]; from.len()];
             for (i, (limb, table)) in left.iter_mut().zip(&from_tables).enumerate() {
-                if i % 2 == 0 {
-                    table.inverse_to_quarters(Some(&values[i]), limb, &values[0]);
-                } else {
-                    limb.copy_from_slice(&values[i]);
-                    table.inverse_to_quarters(None, limb, &[]);
+                let mut fetch = Fetch::new([&values[0][..], &values[i]]);
+                for (q, (part, source)) in limb.chunks_exact_mut(n / 4).zip(values[i].chunks_exact(n / 4)).enumerate() {
+                    table.fetch(true, Some(q), &mut fetch);
+                    if i % 2 == 0 {
+                        table.inverse_quarter(q, Some(source), part, &mut fetch);
+                    } else {
+                        part.copy_from_slice(source);
+                        table.inverse_quarter(q, None, part, &mut fetch);
+                    }
                 }
             }
             for (past_caches, shift, block) in [(false, 0, n / 4), (true, 0, n / 4), (true, 0, 16), (true, 1, n / 8)] {
@@ -272,8 +276,14 @@ fn conversion_in_quarters_is_that_between_whole_transforms() {
                 }
                 for (i, (table, m)) in to_tables.iter().zip(&to).enumerate() {
                     let mut there = vec![0; n];
-                    table.forward_from_quarters(Some(&limbs[i][shift..]), &mut there, &values[0]);
-                    table.forward_from_quarters(None, &mut limbs[i][shift..], &[]);
+                    let quarters = there.chunks_exact_mut(n / 4).zip(limbs[i][shift..].chunks_exact_mut(n / 4));
+                    for (q, (there, here)) in quarters.enumerate() {
+                        let mut fetch = Fetch::new([]);
+                        table.fetch(false, Some(q), &mut fetch);
+                        table.forward_quarter(q, Some(here), there, &mut fetch);
+                        fetch.clear();
+                        table.forward_quarter(q, None, here, &mut fetch);
+                    }
                     assert!(there == limbs[i][shift..], "in place or not, {}, log_n={log_n}", m.value());
                     assert!(there.iter().all(|&x| x < (1 << 52) - m.value()), "bound, {}, log_n={log_n}", m.value());
                     let congruent = there.iter().map(|&x| m.reduce(x)).eq(expected[i].iter().copied());

@@ -113,6 +113,7 @@ fn aligned_blocks_come_from_aligned_blocks() {
             for len in (0..=log_n).map(|e| 1 << e) {
                 for start in (0..n).step_by(len) {
                     let from = map.source_block(start, len);
+                    assert!(len < 8 || map.image_block(from, len) == start, "g={g} start={start} len={len}");
                     let mut block = vec![0; len];
                     map.apply_eval_block(start, &a[from..from + len], &mut block);
                     assert_eq!(block, whole[start..start + len], "g={g} start={start} len={len}");

@@ -1,7 +1,7 @@
 //! The transform against its definition and against schoolbook products.
 
 use fhec_math::cpu::{Kernels, detect};
-use fhec_math::{MathError, Modulus, NttTable, ntt_primes_below, ntt_primes_near, pointwise};
+use fhec_math::{Fetch, MathError, Modulus, NttTable, ntt_primes_below, ntt_primes_near, pointwise};
 
 use proptest::prelude::*;
 
@@ -110,7 +110,9 @@ fn kernels_agree_for_every_degree() {
                     table.forward(&mut x);
                     assert!(x == expected, "forward, p={p} log_n={log_n}");
                     let mut back = vec![7; x.len()];
-                    table.inverse_from(&x, &mut back, &a);
+                    let mut fetch = Fetch::new([&a[..]]);
+                    table.fetch(true, None, &mut fetch);
+                    table.inverse_from(&x, &mut back, &mut fetch);
                     assert!(back == a, "inverse of forward elsewhere, p={p} log_n={log_n}");
                     table.inverse(&mut x);
                     assert!(x == a, "inverse of forward, p={p} log_n={log_n}");
@@ -137,8 +139,10 @@ fn loose_transforms_are_congruent() {
                     for more in [|_| 3, |i: usize| i as u64 % 4] {
                         let loose: Vec<u64> = a.iter().enumerate().map(|(i, &x)| x + more(i) * p).collect();
                         let (mut there, mut here) = (vec![7; a.len()], loose.clone());
-                        table.forward_loose(Some(&loose), &mut there, &a);
-                        table.forward_loose(None, &mut here, &[]);
+                        let mut fetch = Fetch::new([&a[..]]);
+                        table.fetch(false, None, &mut fetch);
+                        table.forward_loose(Some(&loose), &mut there, &mut fetch);
+                        table.forward_loose(None, &mut here, &mut fetch);
                         assert!(there == here, "in place or not, p={p} log_n={log_n}");
                         assert!(here.iter().all(|&x| x < (1 << 52) - p), "bound, p={p} log_n={log_n}");
                         assert!(here.iter().map(|&x| m.reduce(x)).eq(expected.iter().copied()), "p={p} log_n={log_n}");

@@ -207,20 +207,36 @@ fn sums_that_are_divided() {
                     }
                     moved
                 });
-                let a: Vec<&[u64]> = a.iter().map(Vec::as_slice).collect();
-                let [b0, b1] = packed.each_ref().map(|list| list.iter().map(Vec::as_slice).collect::<Vec<_>>());
-                let some = |r: usize| parts[r].then_some(());
-                let lifts = [0, 1].map(|r| some(r).map(|()| (&lifts[r][..], factor)));
-                let quotient = Quotient {
-                    remainders: remainders.each_ref().map(Vec::as_slice),
-                    inverse,
-                    add: [0, 1].map(|r| some(r).map(|()| &add[r][..])),
-                };
-                let mut out = [vec![7; n], vec![7; n]];
-                let [out0, out1] = &mut out;
-                let a = Factors { limbs: &a, scaled };
-                packed::dot_pair_divided_into(&m, a, [&b0, &b1], lifts, &quotient, map.as_deref(), [out0, out1]);
-                assert_eq!(out, wanted, "p={p} terms={terms} {parts:?}");
+                // In one go and block by block.
+                for len in [n, 32, 8] {
+                    let mut out = [vec![7; n], vec![7; n]];
+                    for start in (0..n).step_by(len) {
+                        let from = map.as_ref().map_or(start, |map| map.source_block(start, len));
+                        let words = |limb: &[u64]| from * limb.len() / n..(from + len) * limb.len() / n;
+                        let a: Vec<&[u64]> = a.iter().map(|limb| &limb[words(limb)]).collect();
+                        let [b0, b1] =
+                            packed.each_ref().map(|list| list.iter().map(|x| &x[words(x)]).collect::<Vec<_>>());
+                        let some = |r: usize| parts[r].then_some(());
+                        let lifts = [0, 1].map(|r| some(r).map(|()| (&lifts[r][from..from + len], factor)));
+                        let quotient = Quotient {
+                            remainders: remainders.each_ref().map(|limb| &limb[from..from + len]),
+                            inverse,
+                            add: [0, 1].map(|r| some(r).map(|()| &add[r][from..from + len])),
+                        };
+                        let a = Factors { limbs: &a, scaled };
+                        let out = out.each_mut().map(|limb| &mut limb[start..start + len]);
+                        packed::dot_pair_divided_into(
+                            &m,
+                            a,
+                            [&b0, &b1],
+                            lifts,
+                            &quotient,
+                            (map.as_deref(), start),
+                            out,
+                        );
+                    }
+                    assert_eq!(out, wanted, "p={p} terms={terms} {parts:?} len={len}");
+                }
             }
         }
     }

@@ -3,10 +3,7 @@
 //! `LAZY` and `CARRIED` butterflies keep true values below 2^52, with garbage in the upper 12 bits of a lane; strict ones keep clean values
 //! below `4p` (forward) or `2p` (inverse).
 
-use std::arch::x86_64::{
-    _MM_HINT_T1, _mm_prefetch, _mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
-};
-use std::ops::Range;
+use std::arch::x86_64::{_mm512_shuffle_i64x2, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64};
 
 use super::{CARRIED, LAZY};
 use crate::simd::{Field, V, add, cut, hi, lo, load, splat, sub, zero};
@@ -18,42 +15,6 @@ pub(super) const fn record_words(stages: u32) -> usize {
 
 /// Words of a record of the last pass: seven pairs (padded to eight) and the companions of seven vectors.
 pub(super) const LAST_RECORD: usize = 16 + 7 * 8;
-
-/// Memory that is asked for a while before it is used, a few lines with each step of the computation.
-///
-/// A chain has more tables than the caches hold, and one is twice as long as the limb: a transform that waits for its table takes
-/// twice as long. All of it is read by the last pass, in half of the time, so the other passes fetch too.
-pub(super) struct Ahead {
-    next: *const u64,
-    end: *const u64,
-    /// What follows.
-    later: Range<*const u64>,
-}
-
-impl Ahead {
-    /// In this order.
-    pub(super) fn new([first, second]: [&[u64]; 2]) -> Self {
-        let Range { start, end } = first.as_ptr_range();
-        Self { next: start, end, later: second.as_ptr_range() }
-    }
-
-    /// Asks for `LINES` more lines of 64 bytes. They need not exist: a prefetch never faults.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-    pub(super) fn fetch<const LINES: usize>(&mut self) {
-        if self.next >= self.end {
-            if self.later.is_empty() {
-                return;
-            }
-            let end = self.later.end;
-            (self.next, self.end) = (std::mem::replace(&mut self.later.start, end), end);
-        }
-        for line in 0..LINES {
-            _mm_prefetch::<_MM_HINT_T1>(self.next.wrapping_add(8 * line).cast());
-        }
-        self.next = self.next.wrapping_add(8 * LINES);
-    }
-}
 
 /// The factor of a node (from 1) of a record of pairs, in all lanes, with its companion.
 ///

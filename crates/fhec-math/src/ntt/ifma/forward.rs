@@ -1,26 +1,25 @@
 //! Coefficients to values.
 
-use super::butterfly::{
-    Ahead, LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, record_words, transpose,
-};
-use super::{Direction, IfmaNtt, LAZY, Task};
+use super::butterfly::{LAST_RECORD, forward, forward_tree, lift, pair, pair_of_vectors, record_words, transpose};
+use super::{Direction, IfmaNtt, LAZY};
+use crate::Fetch;
 use crate::simd::{Field, cut, load, store, zero};
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn run(table: &IfmaNtt, Task { source, loose, begun, next }: Task<'_>, limb: &mut [u64]) {
-    let k = Field::new(&table.modulus);
-    let ahead = &mut table.forward.ahead(0, next);
-    if begun {
-        let size = limb.len() / 4;
-        for (i, part) in limb.chunks_exact_mut(size).enumerate() {
-            let source = source.map(|source| &source[i * size..(i + 1) * size]);
-            descend::<true>(&k, &table.forward, [1, i], source, part, ahead);
-        }
-    } else if loose {
-        descend::<true>(&k, &table.forward, [0, 0], source, limb, ahead);
-    } else {
-        descend::<false>(&k, &table.forward, [0, 0], source, limb, ahead);
-    }
+pub(super) fn run<const LOOSE: bool>(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
+    descend::<LOOSE>(&Field::new(&table.modulus), &table.forward, [0, 0], source, limb, fetch);
+}
+
+/// What is left of a transform after its first pass, for a quarter of the limb.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn run_quarter(
+    table: &IfmaNtt,
+    quarter: usize,
+    source: Option<&[u64]>,
+    limb: &mut [u64],
+    fetch: &mut Fetch,
+) {
+    descend::<true>(&Field::new(&table.modulus), &table.forward, [1, quarter], source, limb, fetch);
 }
 
 /// Calls the last pass with the options of a direction.
@@ -44,28 +43,28 @@ pub(super) fn descend<const LOOSE: bool>(
     [depth, block]: [usize; 2],
     source: Option<&[u64]>,
     limb: &mut [u64],
-    ahead: &mut Ahead,
+    fetch: &mut Fetch,
 ) {
     let pass = &d.passes[depth];
     let words = record_words(pass.stages);
     let record = &pass.records[block * words..(block + 1) * words];
     match (pass.stages, d.growth == LAZY, pass.shrink) {
-        (2, true, false) => pass_4::<true, false>(k, source, limb, record, ahead),
-        (2, true, true) => pass_4::<true, true>(k, source, limb, record, ahead),
-        (2, false, _) => pass_4::<false, false>(k, source, limb, record, ahead),
-        (_, true, false) => pass_8::<true, false>(k, source, limb, record, ahead),
-        (_, true, true) => pass_8::<true, true>(k, source, limb, record, ahead),
-        (_, false, _) => pass_8::<false, false>(k, source, limb, record, ahead),
+        (2, true, false) => pass_4::<true, false>(k, source, limb, record, fetch),
+        (2, true, true) => pass_4::<true, true>(k, source, limb, record, fetch),
+        (2, false, _) => pass_4::<false, false>(k, source, limb, record, fetch),
+        (_, true, false) => pass_8::<true, false>(k, source, limb, record, fetch),
+        (_, true, true) => pass_8::<true, true>(k, source, limb, record, fetch),
+        (_, false, _) => pass_8::<false, false>(k, source, limb, record, fetch),
     }
     let parts = 1 << pass.stages;
     let size = limb.len() / parts;
     if depth + 1 == d.passes.len() {
         let (blocks, _) = limb.as_chunks_mut::<64>();
         let records = &d.last.records.all()[block * parts..(block + 1) * parts];
-        choose_last!(d, LOOSE, (k, blocks, records, ahead));
+        choose_last!(d, LOOSE, (k, blocks, records, fetch));
     } else {
         for (i, part) in limb.chunks_exact_mut(size).enumerate() {
-            descend::<LOOSE>(k, d, [depth + 1, block * parts + i], None, part, ahead);
+            descend::<LOOSE>(k, d, [depth + 1, block * parts + i], None, part, fetch);
         }
     }
 }
@@ -79,7 +78,7 @@ macro_rules! pass {
             source: Option<&[u64]>,
             limb: &mut [u64],
             record: &[u64],
-            ahead: &mut Ahead,
+            fetch: &mut Fetch,
         ) {
             let stride = limb.len() / $radix;
             assert!(limb.len() == $radix * stride && stride.is_multiple_of(8) && record.len() == 2 * ($radix - 1));
@@ -93,7 +92,7 @@ macro_rules! pass {
             };
             let record = record.as_ptr();
             for j in (0..stride).step_by(8) {
-                ahead.fetch::<{ $radix / 2 }>();
+                fetch.some::<{ $radix / 4 }>();
                 let mut v = [zero(); $radix];
                 for i in 0..$radix {
                     // SAFETY: i·stride + j + 8 ≤ $radix·stride, the length of the limb and of the source.
@@ -128,7 +127,7 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool, const LOOS
     k: &Field,
     blocks: &mut [[u64; 64]],
     records: &[[u64; LAST_RECORD]],
-    ahead: &mut Ahead,
+    fetch: &mut Fetch,
 ) {
     let (pairs, _) = blocks.as_chunks_mut::<2>();
     let (pairs_of_records, _) = records.as_chunks::<2>();
@@ -191,7 +190,7 @@ fn last<const LAZY: bool, const SHRINK_0: bool, const SHRINK_1: bool, const LOOS
     }
     // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
     for ([a, b], records) in pairs.iter_mut().zip(pairs_of_records) {
-        ahead.fetch::<8>();
+        fetch.some::<8>();
         let [record_a, record_b] = records;
         let mut va = load_rows!(a);
         across!(va, record_a);

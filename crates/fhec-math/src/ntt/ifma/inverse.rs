@@ -1,7 +1,8 @@
 //! Values to coefficients.
 
-use super::butterfly::{Ahead, LAST_RECORD, inverse, inverse_tree, pair, pair_of_vectors, record_words, transpose};
+use super::butterfly::{LAST_RECORD, inverse, inverse_tree, pair, pair_of_vectors, record_words, transpose};
 use super::{CARRIED, Direction, IfmaNtt, LAZY, LastPass, Lead, STRICT};
+use crate::Fetch;
 use crate::simd::{Field, V, add, cut, lo, load, splat, store, zero};
 
 /// Calls the pass with the options that its place asks for.
@@ -37,25 +38,31 @@ macro_rules! choose_last {
     };
 }
 
-/// From `source`, or in place without one; `next` is used after it. Without its `FINAL` pass a conversion goes on.
+/// From `source`, or in place without one.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
-pub(super) fn run<const FINAL: bool>(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+pub(super) fn run(table: &IfmaNtt, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
     let (k, d) = (Field::new(&table.modulus), &table.inverse);
-    let n_inverse = (splat(table.n_inverse.0), splat(table.n_inverse.1));
-    let mut ahead = d.ahead(START, next);
-    if FINAL {
-        return ascend(&k, d, n_inverse, [0, 0], Lead::default(), source, limb, &mut ahead);
-    }
-    let size = limb.len() / 4;
-    for (i, part) in limb.chunks_exact_mut(size).enumerate() {
-        let source = source.map(|source| &source[i * size..(i + 1) * size]);
-        ascend(&k, d, n_inverse, [1, i], d.passes[0].leads[i], source, part, &mut ahead);
-    }
+    ascend(&k, d, by_degree(table), [0, 0], Lead::default(), source, limb, fetch);
 }
 
-/// Words of the table that are not fetched ahead, because they are read at once. Within 4096 coefficients the last pass reads up to 512 words more than
-/// was fetched since their beginning.
-const START: usize = 4096;
+/// As much of a transform as comes before its last pass, for a quarter of the limb.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+pub(super) fn run_quarter(
+    table: &IfmaNtt,
+    quarter: usize,
+    source: Option<&[u64]>,
+    limb: &mut [u64],
+    fetch: &mut Fetch,
+) {
+    let (k, d) = (Field::new(&table.modulus), &table.inverse);
+    ascend(&k, d, by_degree(table), [1, quarter], d.passes[0].leads[quarter], source, limb, fetch);
+}
+
+/// `1/N` and its companion.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
+fn by_degree(table: &IfmaNtt) -> (V, V) {
+    (splat(table.n_inverse.0), splat(table.n_inverse.1))
+}
 
 /// Undoes the passes from `depth` on over the block with index `block` among those of its size; its values carry `lead` in the end.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
@@ -68,7 +75,7 @@ fn ascend(
     lead: Lead,
     source: Option<&[u64]>,
     limb: &mut [u64],
-    ahead: &mut Ahead,
+    fetch: &mut Fetch,
 ) {
     let pass = &d.passes[depth];
     let parts = 1 << pass.stages;
@@ -80,18 +87,18 @@ fn ascend(
         }
         let (blocks, _) = limb.as_chunks_mut::<64>();
         let records = &d.last.records.all()[block * parts..(block + 1) * parts];
-        choose_last!(d, (k, &d.last, &pass.leads, blocks, records, ahead));
+        choose_last!(d, (k, &d.last, &pass.leads, blocks, records, fetch));
     } else {
         for (i, part) in limb.chunks_exact_mut(size).enumerate() {
             let source = source.map(|source| &source[i * size..(i + 1) * size]);
-            ascend(k, d, n_inverse, [depth + 1, block * parts + i], pass.leads[i], source, part, ahead);
+            ascend(k, d, n_inverse, [depth + 1, block * parts + i], pass.leads[i], source, part, fetch);
         }
     }
     let words = record_words(pass.stages);
     let record = &pass.records[block * words..(block + 1) * words];
     match pass.stages {
-        2 => choose!(pass_4, d, pass, depth, (k, pass.bound, lead, n_inverse, limb, record, ahead)),
-        _ => choose!(pass_8, d, pass, depth, (k, pass.bound, lead, n_inverse, limb, record, ahead)),
+        2 => choose!(pass_4, d, pass, depth, (k, pass.bound, lead, n_inverse, limb, record, fetch)),
+        _ => choose!(pass_8, d, pass, depth, (k, pass.bound, lead, n_inverse, limb, record, fetch)),
     }
 }
 
@@ -159,7 +166,7 @@ macro_rules! pass {
             n_inverse: (V, V),
             limb: &mut [u64],
             record: &[u64],
-            ahead: &mut Ahead,
+            fetch: &mut Fetch,
         ) {
             let stride = limb.len() / $radix;
             assert!(limb.len() == $radix * stride && stride.is_multiple_of(8) && record.len() == 2 * ($radix - 1));
@@ -168,7 +175,7 @@ macro_rules! pass {
             let data = limb.as_mut_ptr();
             let record = record.as_ptr();
             for j in (0..stride).step_by(8) {
-                ahead.fetch::<{ $radix / 2 }>();
+                fetch.some::<{ $radix / 4 }>();
                 let mut v = [zero(); $radix];
                 for i in 0..$radix {
                     // SAFETY: i·stride + j + 8 ≤ $radix·stride, the length of the limb.
@@ -216,7 +223,7 @@ fn last<const GROWTH: u8, const SHRINK_0: bool, const SHRINK_1: bool>(
     leads: &[Lead; 8],
     blocks: &mut [[u64; 64]],
     records: &[[u64; LAST_RECORD]],
-    ahead: &mut Ahead,
+    fetch: &mut Fetch,
 ) {
     let within_offset = offsets::<GROWTH>(k, last.bounds[1]);
     let across_offset = offsets::<GROWTH>(k, last.bounds[0]);
@@ -291,7 +298,8 @@ fn last<const GROWTH: u8, const SHRINK_0: bool, const SHRINK_1: bool>(
     }
     // Two blocks at a time, shifted: while one is transposed the other keeps the multipliers busy.
     for (i, ([a, b], records)) in pairs.iter_mut().zip(pairs_of_records).enumerate() {
-        ahead.fetch::<{ LAST_RECORD / 8 }>();
+        // More than the two records that are read, so that it stays ahead.
+        fetch.some::<{ LAST_RECORD / 3 }>();
         let [record_a, record_b] = records;
         let (lead_a, lead_b) = (&leads[2 * i % 8], &leads[(2 * i + 1) % 8]);
         let out_a = (splat(lead_a.bias), splat(lead_a.start));

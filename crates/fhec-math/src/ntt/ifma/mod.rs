@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::buffer::HUGE_BYTES;
-use crate::{AlignedVec, Modulus};
-use butterfly::{Ahead, LAST_RECORD, record_words};
+use crate::{AlignedVec, Fetch, Modulus};
+use butterfly::{LAST_RECORD, record_words};
 
 /// Stages of the last pass.
 const LAST_STAGES: u32 = 6;
@@ -47,19 +47,6 @@ struct Half {
     /// `ψ^(N/2)`, the factor of the root, with its companion.
     root: (u64, u64),
     direction: Direction,
-}
-
-/// What a forward transform is asked for.
-#[derive(Clone, Copy)]
-pub(super) struct Task<'a> {
-    /// Where the coefficients are, if not in the limb.
-    pub(super) source: Option<&'a [u64]>,
-    /// Whether values may stay unreduced.
-    pub(super) loose: bool,
-    /// Whether a conversion ran the first pass.
-    pub(super) begun: bool,
-    /// Memory that is used next.
-    pub(super) next: &'a [u64],
 }
 
 /// The passes of one direction, first the one over the whole limb; the inverse runs them backwards.
@@ -198,21 +185,43 @@ impl IfmaNtt {
         unsafe { symmetric::run(self, coeffs, out) }
     }
 
-    pub(super) fn forward(&self, task: Task<'_>, limb: &mut [u64]) {
+    /// From `source`, or in place without one, to residues.
+    pub(super) fn forward(&self, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { forward::run(self, task, limb) }
+        unsafe { forward::run::<false>(self, source, limb, fetch) }
     }
 
-    /// From `source`, or in place without one; `next` is used after it.
-    pub(super) fn inverse(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    /// From `source`, or in place without one, loose.
+    pub(super) fn forward_loose(&self, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { inverse::run::<true>(self, source, limb, next) }
+        unsafe { forward::run::<true>(self, source, limb, fetch) }
     }
 
-    /// [`inverse`](Self::inverse) without its final pass.
-    pub(super) fn inverse_to_quarters(&self, source: Option<&[u64]>, limb: &mut [u64], next: &[u64]) {
+    /// What is left of [`forward_loose`](Self::forward_loose) after a conversion in quarters, for one of them.
+    pub(super) fn forward_quarter(&self, quarter: usize, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
         // SAFETY: `new` was promised the instructions.
-        unsafe { inverse::run::<false>(self, source, limb, next) }
+        unsafe { forward::run_quarter(self, quarter, source, limb, fetch) }
+    }
+
+    /// From `source`, or in place without one.
+    pub(super) fn inverse(&self, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { inverse::run(self, source, limb, fetch) }
+    }
+
+    /// As much of [`inverse`](Self::inverse) as comes before a conversion in quarters, for one of them.
+    pub(super) fn inverse_quarter(&self, quarter: usize, source: Option<&[u64]>, limb: &mut [u64], fetch: &mut Fetch) {
+        // SAFETY: `new` was promised the instructions.
+        unsafe { inverse::run_quarter(self, quarter, source, limb, fetch) }
+    }
+
+    /// What a transform, or one of a quarter, reads of its tables.
+    pub(super) fn records(&self, inverse: bool, quarter: Option<usize>) -> &[u64] {
+        let all = if inverse { self.inverse.records() } else { self.forward.records() };
+        match quarter {
+            Some(quarter) => &all[quarter * all.len() / 4..(quarter + 1) * all.len() / 4],
+            None => all,
+        }
     }
 }
 
@@ -313,13 +322,9 @@ fn inverse_passes(m: &Modulus, split: &[u32], growth: impl Fn(u32) -> u64) -> (b
 }
 
 impl Direction {
-    /// The table of the last pass, which is nearly all there is, and what is used after the transform.
-    ///
-    /// It is fetched from word `start` on: the inverse begins with its last pass, which reads faster than all passes together fetch, and what is
-    /// fetched has to stay in front.
-    fn ahead(&self, start: usize, next: &[u64]) -> Ahead {
-        let records = self.last.records.all().as_flattened();
-        Ahead::new([&records[start.min(records.len())..], next])
+    /// The table of the last pass, which is nearly all there is.
+    fn records(&self) -> &[u64] {
+        self.last.records.all().as_flattened()
     }
 
     /// The transform whose butterfly tree has its root at node `top`, with factors `roots`.

@@ -11,6 +11,7 @@ use std::arch::x86_64::{
 
 use super::IfmaNtt;
 use super::forward::descend;
+use crate::Fetch;
 use crate::simd::{Field, V, add, cut, load, splat, store, sub, zero};
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512ifma,avx512vbmi")]
@@ -23,7 +24,7 @@ pub(super) fn run(table: &IfmaNtt, coeffs: &[i64], out: &mut [u64]) {
     } else {
         first_stage::<false>(&k, coeffs, half.root, out);
     }
-    descend::<false>(&k, &half.direction, [0, 0], None, out, &mut half.direction.ahead(0, &[]));
+    descend::<false>(&k, &half.direction, [0, 0], None, out, &mut Fetch::new([half.direction.records()]));
 }
 
 /// `out_j = c_j − w·c_{n−j}` with `c_n = 0` for the `n` coefficients. `SMALL`: all are smaller than the modulus.
