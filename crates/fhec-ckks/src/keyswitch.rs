@@ -122,7 +122,7 @@ fn coefficients(context: &Context, c: &Poly<Eval>, level: usize) -> AlignedVec {
     coeffs
 }
 
-/// The digits of several primes in coefficient form, modulo the primes that are not their own. All else is left unset:
+/// The digits of several primes as conversions leave them, modulo the primes that are not their own. All else is left unset:
 /// digits of one prime are lifted where they are used, which takes no reconstruction.
 fn raise(context: &Context, coeffs: &[u64], level: usize) -> Decomposed {
     let n = context.n();
@@ -208,7 +208,7 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
         _ => (&tables.mod_down, &tables.p_inv),
     };
     let limbs = inverses.len();
-    // The limbs that are divided away go to coefficient form.
+    // The limbs that are divided away are made ready to be converted.
     let mut jobs = Vec::new();
     for part in &mut parts {
         debug_assert_eq!(part.level, level);
@@ -248,7 +248,7 @@ fn divide<const K: usize>(context: &Context, mut parts: [QpPoly; K], rescale: bo
 pub(crate) struct Division<'a> {
     pub(crate) i: usize,
     pub(crate) x: &'a [u64],
-    /// The remainder's coefficients modulo `q_i`, and then the result.
+    /// What a conversion left of the remainder modulo `q_i`, and then the result.
     pub(crate) t: &'a mut [u64],
     /// Where the remainder is still to be taken from: coefficients modulo a single divisor.
     pub(crate) from: Option<(&'a Modulus, &'a [u64])>,

@@ -11,6 +11,7 @@ use std::ptr;
 #[derive(Debug)]
 pub struct Fetch {
     /// What is left of the first piece.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only these kernels fetch"))]
     current: Range<*const u64>,
     /// The other pieces.
     later: VecDeque<Range<*const u64>>,

@@ -165,7 +165,7 @@ impl Evaluator {
         Ok(Ciphertext { c0, c1, level: a.level - 1, scale, id: a.id })
     }
 
-    /// [`relinearise_rescale`](Self::relinearise_rescale) of a product of which only the third part is there: the others are made limb by limb where
+    /// [`relinearise_rescale`](Self::relinearise_rescale) of a product of which only the third part is there: the others are made a few positions at a time where
     /// they are used, which saves writing and reading them.
     pub(crate) fn relinearise_rescale_made(
         &self,

@@ -17,9 +17,9 @@ pub(crate) enum Digits<'a> {
     Raised {
         /// The polynomial.
         c: &'a Poly<Eval>,
-        /// Its coefficients, as [`coefficients`] makes them.
+        /// Ready to be converted, as [`coefficients`] makes it.
         coeffs: AlignedVec,
-        /// Coefficients of the digits; absent where all digits have a single prime and are lifted where they are used.
+        /// What conversions left of the digits; absent where all digits have a single prime and are lifted where they are used.
         raised: Option<Decomposed>,
     },
     /// Made.
@@ -38,8 +38,8 @@ pub(crate) struct Span<'a> {
 
 /// Some positions of a limb.
 ///
-/// In rings with quarters it is one of them, whose digits, keys, tables and results stay in the second cache together: so keys, which are
-/// most of what is read, are fetched while digits are transformed. Otherwise it is the whole limb.
+/// In rings with quarters it is one of them, whose digits, tables and results stay in the second cache together with a key; otherwise it is the
+/// whole limb.
 #[derive(Clone)]
 pub(crate) struct At {
     /// The limb, in the order `q_0 … q_level, p_0 …`.
@@ -158,6 +158,7 @@ impl Span<'_> {
         let (context, level, n) = (self.context, self.level, self.context.n());
         let table = context.qp_table(level, i);
         let digits = context.level(level).digits.len();
+        debug_assert!(!matches!(source, Source::Made(made) if made.digits != digits), "digits of another level");
         let columns = self.keys.iter().map(|key| {
             let half = |second| key.column(context, level, i, digits, second);
             [half(false), half(true)]
@@ -177,6 +178,7 @@ impl Span<'_> {
                 })
                 .collect();
             fetch.clear();
+            table.fetch(false, at.quarter, &mut fetch);
             source.transform(self, &at, &mut fetch);
             let (limbs, scaled) = source.digits(self, &at);
             f(&Part { at, digits: Factors { limbs: &limbs, scaled }, keys: &keys }, &mut fetch);
@@ -190,7 +192,6 @@ impl Source<'_> {
         let Self::Raised { coeffs, chunk, .. } = self else { return };
         let (context, level) = (span.context, span.level);
         let table = context.qp_table(level, at.i);
-        table.fetch(false, at.quarter, fetch);
         let digits = context.level(level).digits.iter().zip(chunk.chunks_exact_mut(context.n()));
         let others: Vec<_> = digits.filter(|(digit, _)| !digit.range.contains(&at.i)).collect();
         others.iter().skip(1).for_each(|(_, limb)| fetch.push(at.of(limb)));

@@ -132,6 +132,7 @@ pub(crate) fn add_images_divided(
                 images.add(part, [&mut *out0, &mut *out1]);
                 if part.at.is_last() {
                     let at = At::whole(part.at.i, n);
+                    context.qp_table(level, at.i).fetch(true, None, fetch);
                     inverse_divided(context, level, kept, &at, out0, fetch);
                     inverse_divided(context, level, kept, &at, out1, fetch);
                 }

@@ -25,7 +25,7 @@ pub(crate) type Limbs<'a> = dyn Fn(&At, [&mut [u64]; 2]) + Sync + 'a;
 pub(crate) struct Switch<'a> {
     /// `l_0` and `l_1`, absent for zero.
     pub(crate) lift: [Option<&'a Poly<Eval>>; 2],
-    /// More of `l_0` and `l_1`. Each limb is asked for once.
+    /// More of `l_0` and `l_1`. Each position is asked for once.
     pub(crate) made: Option<&'a Limbs<'a>>,
     /// `a_0` and `a_1`, absent for zero.
     pub(crate) add: [Option<&'a Poly<Eval>>; 2],
@@ -78,24 +78,31 @@ pub(crate) fn switch(
     let mut outs = polys(kept);
     let from = remainders(context, level, converter, &tails, &mut outs);
     span.limbs = 0..kept;
+    // Where automorphisms swap quarters some remainders of each key are kept for later.
+    let swaps =
+        |map: &Arc<Automorphism>| !span.whole && context.q_table(0).has_quarters() && map.image_block(0, n / 4) != 0;
+    let regions =
+        if switches.iter().any(|(_, s)| s.automorphism.as_ref().is_some_and(swaps)) { switches.len() } else { 1 };
     digits.each(
         &span,
         by_limb(&mut outs, kept),
-        || AlignedVec::scratch(switches.len() * 2 * n + making),
+        || AlignedVec::scratch(regions * 2 * n + making),
         |scratch, part, fetch, outs| {
             let at = &part.at;
             let (m, len) = (context.q(at.i), at.words.len());
-            let (remainders, making) = scratch.split_at_mut(switches.len() * 2 * n);
+            let (remainders, making) = scratch.split_at_mut(regions * 2 * n);
             let (made0, made1) = making.split_at_mut(making.len() / 2);
-            let remainders = remainders.chunks_exact_mut(2 * n).zip(&tails);
-            let all = switches.iter().zip(outs.iter_mut().zip(remainders)).enumerate();
-            for (k, ((_, switch), (parts, (remainders, tail)))) in all {
+            for (k, ((_, switch), (parts, tail))) in switches.iter().zip(outs.iter_mut().zip(&tails)).enumerate() {
                 let map = switch.automorphism.as_deref();
                 let image = map.map_or_else(|| at.clone(), |map| at.image(map));
-                let (r0, r1) = remainders.split_at_mut(n);
+                let region = k % regions * 2 * n;
+                let (r0, r1) = remainders[region..region + 2 * n].split_at_mut(n);
                 // The sums take the place of the remainders that are their image's: these go first. The image of an image is where it began.
                 let pending = [at, &image].into_iter().take(if at.words == image.words { 1 } else { 2 });
                 for at in pending.filter(|_| at.words.start <= image.words.start) {
+                    if at.words != part.at.words {
+                        context.q_table(at.i).fetch(false, at.quarter, fetch);
+                    }
                     for ((t, tail), r) in parts.iter_mut().zip(tail).zip([&mut *r0, &mut *r1]) {
                         let from = from.map(|m| (m, tail.limb(0)));
                         transform_remainder(context, at, from, at.of_mut(t), Some(at.of_mut(r)), fetch);
@@ -157,7 +164,7 @@ pub(super) fn division(context: &Context, level: usize, rescale: bool) -> Divisi
     }
 }
 
-/// Converts the limbs that are divided away, in coefficient form, to the others. A remainder modulo a single prime takes no
+/// Converts the limbs that are divided away to the others. A remainder modulo a single prime takes no
 /// reconstruction; it is lifted where it is used, and that prime returned.
 pub(super) fn remainders<'a>(
     context: &'a Context,

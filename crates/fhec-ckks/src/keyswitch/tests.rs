@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fhec_math::{Automorphism, Eval, Poly, SecretRng, galois_element, ntt_primes_near};
+use fhec_math::{Automorphism, Eval, Poly, SecretRng, conjugation_element, galois_element, ntt_primes_near};
 
 use super::*;
 use crate::keys::{EvaluationKeys, KeyRequest, SecretKey, SwitchingKey};
@@ -70,7 +70,11 @@ fn switches_equal_their_pieces() {
         let log_n = context.log_n();
         let mut rng = SecretRng::from_seed(&[3; 32]);
         let secret = SecretKey::generate(&context, &mut rng);
-        let elements: Vec<u64> = [1, 2].iter().map(|&k| galois_element(k, log_n)).collect();
+        // All ways to permute quarters: elements 5, 1, 7 and 3 modulo 8.
+        let mut elements: Vec<u64> = [1, 2].iter().map(|&k| galois_element(k, log_n)).collect();
+        elements.push(conjugation_element(log_n));
+        elements.push((elements[0] * elements[2]) % (2 << log_n));
+        assert_eq!(elements.iter().map(|e| e % 8).collect::<Vec<_>>(), [5, 1, 7, 3]);
         let galois = elements.iter().map(|&e| (e, context.max_level())).collect();
         let request = KeyRequest { galois, ..KeyRequest::default() };
         let keys = EvaluationKeys::generate(&secret, &request, &mut rng, &|_, _| ()).expect("keys");
@@ -95,12 +99,9 @@ fn switches_equal_their_pieces() {
                 let key = |e: u64| keys.galois(e).expect("a key");
                 let made = || Switch { lift: [None; 2], made: Some(&limbs), ..with(Some(elements[1])) };
                 let jobs = || {
-                    let lifted = [(elements[0], with(Some(elements[0]))), (elements[1], with(None))];
-                    lifted
-                        .into_iter()
-                        .chain([(elements[1], made())])
-                        .map(|(e, with)| (key(e), with))
-                        .collect::<Vec<_>>()
+                    let lifted =
+                        [(elements[0], with(None))].into_iter().chain(elements.iter().map(|&e| (e, with(Some(e)))));
+                    lifted.chain([(elements[1], made())]).map(|(e, with)| (key(e), with)).collect::<Vec<_>>()
                 };
                 let streamed =
                     switch(&context, Digits::new(&context, &c, level), level, &jobs(), rescale).expect("keys");

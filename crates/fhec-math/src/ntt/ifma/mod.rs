@@ -3,7 +3,7 @@
 //! A depth-first decimation: passes of two or three butterfly stages over blocks that shrink until one fits
 //! the first cache, then one pass of six stages over 64 coefficients held in eight registers, which are
 //! transposed between the third and the fourth stage. Twiddle factors are stored in the order of their use, so that
-//! the largest table is read as one stream. Products are Shoup's with 52 bits (Harvey, *Faster arithmetic for number-theoretic
+//! the largest table is read as one stream; of those that differ from lane to lane only the companions. Products are Shoup's with 52 bits (Harvey, *Faster arithmetic for number-theoretic
 //! transforms*, 2014), values in between are bounded by a multiple of `p` below 2^52 ([`Bounds`]).
 
 mod butterfly;
