@@ -168,12 +168,13 @@ impl Span<'_> {
         let mut fetch = Fetch::new([]);
         for p in 0..parts {
             let at = At { i, quarter: (parts == 4).then_some(p), words: p * n / parts..(p + 1) * n / parts };
-            let packed = |column: &'_ Column<'_>| column.len() / parts;
             let keys: Vec<[Vec<&[u64]>; 2]> = columns
                 .iter()
                 .map(|halves| {
                     halves.each_ref().map(|half| {
-                        half.iter().map(|column| &column[p * packed(column)..(p + 1) * packed(column)]).collect()
+                        half.iter()
+                            .map(|column| &column[p * column.len() / parts..(p + 1) * column.len() / parts])
+                            .collect()
                     })
                 })
                 .collect();

@@ -4,6 +4,7 @@
 //! result is finished in one go, from its digits to the permuted quotient, and the sum modulo `Q·P` never exists as a
 //! whole. Several keys for the same digits take turns within a limb.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use fhec_math::packed::{self, Quotient};
@@ -97,9 +98,14 @@ pub(crate) fn switch(
                 let image = map.map_or_else(|| at.clone(), |map| at.image(map));
                 let region = k % regions * 2 * n;
                 let (r0, r1) = remainders[region..region + 2 * n].split_at_mut(n);
-                // The sums take the place of the remainders that are their image's: these go first. The image of an image is where it began.
-                let pending = [at, &image].into_iter().take(if at.words == image.words { 1 } else { 2 });
-                for at in pending.filter(|_| at.words.start <= image.words.start) {
+                // The sums take the place of the remainders that are their image's: these go first, with those of the first of both quarters. The
+                // image of an image is where it began.
+                let pending: &[&At] = match at.words.start.cmp(&image.words.start) {
+                    Ordering::Less => &[at, &image],
+                    Ordering::Equal => &[at],
+                    Ordering::Greater => &[],
+                };
+                for at in pending {
                     if at.words != part.at.words {
                         context.q_table(at.i).fetch(false, at.quarter, fetch);
                     }
